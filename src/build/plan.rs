@@ -1,0 +1,112 @@
+//! The plan: a validated request as the runner gets it.
+
+use serde::{Deserialize, Serialize};
+
+use super::BuildId;
+use super::request::FileRequest;
+
+/// Version of the plan's format.
+pub const PLAN_VERSION: u32 = 1;
+
+/// Everything the runner needs to know, and nothing secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_VERSION`].
+    pub v: u32,
+    /// The build.
+    pub build_id: BuildId,
+    /// Where the sources come from.
+    pub source: PlanSource,
+    /// Directory of the source that becomes the context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdir: Option<String>,
+    /// Directory of the caller's source that the snapshot was taken of, for display.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_below: Option<String>,
+    /// Path of the Containerfile below the context; `None`: Containerfile, then Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containerfile: Option<String>,
+    /// Stage to build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `KEY=VALUE` build arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_args: Vec<(String, String)>,
+    /// `KEY=VALUE` labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<(String, String)>,
+    /// Full references to push to, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Tests, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<PlanTest>,
+    /// Stop after the first failing test.
+    #[serde(default)]
+    pub fail_fast: bool,
+    /// Names of the secrets for `RUN --mount=type=secret`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Execute every step anew.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// Profile whose limits hold.
+    pub profile: String,
+    /// Seconds the build may take from its start.
+    pub timeout: u32,
+    /// Seconds it may wait for capacity.
+    pub queue_timeout: u32,
+    /// When it was accepted, in seconds since 1970; the bounds above count from here and from the start.
+    pub submitted: i64,
+}
+
+impl Plan {
+    /// No part of this build may go on after this moment, in seconds since 1970.
+    pub fn latest_end(&self) -> i64 {
+        self.submitted + i64::from(self.queue_timeout) + i64::from(self.timeout)
+    }
+}
+
+/// Where the sources come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PlanSource {
+    /// A git repository, fetched by the runner.
+    Git {
+        /// URL without credentials.
+        url: String,
+        /// Branch, tag or commit; `None`: the default branch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        git_ref: Option<String>,
+        /// Patch to apply.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        patch: Option<String>,
+        /// Files laid over the checkout.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<FileRequest>,
+    },
+    /// A snapshot (tar) that was taken when the build was accepted.
+    Snapshot {
+        /// `sha256:` digest of the tar.
+        digest: String,
+        /// What the caller named: `path`, `files` or `context`, for display.
+        origin: String,
+    },
+}
+
+/// One test as the runner gets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanTest {
+    /// Unique within the plan.
+    pub name: String,
+    /// Program and arguments; a command line has become `/bin/sh -c LINE`.
+    pub argv: Vec<String>,
+    /// Environment on top of the image's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<(String, String)>,
+    /// Seconds it may take.
+    pub timeout: u32,
+    /// Stage in whose image it runs; `None`: the final image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+}
