@@ -1,0 +1,25 @@
+//! The log of a build: framed, numbered records.
+//!
+//! The runner writes one JSON object a line (NDJSON): a line of output, or an event. Foreign
+//! output reaches the log only inside a record, so it cannot forge one. Lines are numbered from 1
+//! through all phases; an event carries the number of the line before it.
+//!
+//! ```text
+//! process output ─▶ LineSplitter ─▶ Redactor ─▶ RecordWriter ─▶ log.ndjson ─▶ LogReader ─▶ select
+//!                                                                       └────▶ Progress (fold)
+//! ```
+
+pub mod lines;
+pub mod progress;
+pub mod reader;
+pub mod record;
+pub mod redact;
+pub mod select;
+pub mod writer;
+
+pub use progress::Progress;
+pub use reader::LogReader;
+pub use record::{Event, Line, LogRecord, ResultWord};
+pub use redact::Redactor;
+pub use select::{Query, Selection, Start};
+pub use writer::RecordWriter;

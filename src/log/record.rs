@@ -1,0 +1,283 @@
+//! One record of a log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::build::failure::Failure;
+use crate::build::request::Stream;
+use crate::build::status::{SourceStatus, StepStatus, TagStatus, TestStatus};
+use crate::build::{Phase, conclude::Outcome};
+
+/// Version of the format.
+pub const LOG_VERSION: u32 = 1;
+
+/// A line or an event, with its number and time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    /// Number of the line; for an event that of the line before it.
+    pub n: u64,
+    /// Milliseconds since 1970.
+    pub t: i64,
+    /// What it is.
+    pub body: Body,
+}
+
+/// See [`LogRecord`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A line of output.
+    Line(Line),
+    /// Something that happened.
+    Event(Box<Event>),
+}
+
+/// A line of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Phase that printed it.
+    pub phase: Phase,
+    /// Step and number of steps, in the phase `build`.
+    pub step: Option<(u32, u32)>,
+    /// Test that printed it, in the phase `test`.
+    pub test: Option<String>,
+    /// Where it came from.
+    pub stream: Stream,
+    /// The text, without control characters and secrets.
+    pub text: String,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// A phase began.
+    PhaseStarted {
+        /// Which.
+        phase: Phase,
+    },
+    /// A phase ended, well or not.
+    PhaseEnded {
+        /// Which.
+        phase: Phase,
+        /// Seconds it took.
+        seconds: f64,
+    },
+    /// The source is known.
+    Source {
+        /// As it was resolved.
+        source: SourceStatus,
+    },
+    /// A step of the Containerfile began.
+    StepStarted {
+        /// Which.
+        step: StepStatus,
+    },
+    /// The image is built.
+    Image {
+        /// Digest of its configuration.
+        id: String,
+    },
+    /// A test began.
+    TestStarted {
+        /// Its name.
+        name: String,
+    },
+    /// A test ended.
+    TestEnded {
+        /// How.
+        result: TestStatus,
+    },
+    /// The image lies ready for the push.
+    Packed {
+        /// Digest of its manifest.
+        digest: String,
+        /// Size of its layers, in bytes.
+        size_bytes: u64,
+    },
+    /// Publish passed its commit point: from now on tags are written.
+    Committed,
+    /// A tag was written, or may have been.
+    Tag {
+        /// Which, and how sure.
+        tag: TagStatus,
+    },
+    /// The registry refused a tag: it is certainly not written.
+    TagRefused {
+        /// Which.
+        tag: String,
+    },
+    /// Lines were left out because the log had reached its limit.
+    Gap {
+        /// How many.
+        lines: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// What the build used so far.
+    Used {
+        /// Largest memory of one of its processes, in MiB.
+        peak_memory_mb: u64,
+    },
+    /// The runner's last word.
+    Result {
+        /// passed, failed, timed_out or interrupted.
+        outcome: ResultWord,
+        /// Why, for the two in the middle.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+}
+
+/// See [`Event::Result`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the words of Outcome")]
+pub enum ResultWord {
+    Passed,
+    Failed,
+    TimedOut,
+    Interrupted,
+}
+
+impl Event {
+    /// The runner's last word as an event.
+    pub fn result(outcome: &Outcome) -> Self {
+        let (outcome, failure) = match outcome {
+            Outcome::Passed => (ResultWord::Passed, None),
+            Outcome::Interrupted => (ResultWord::Interrupted, None),
+            Outcome::Failed(failure) => (ResultWord::Failed, Some((**failure).clone())),
+            Outcome::TimedOut(failure) => (ResultWord::TimedOut, Some((**failure).clone())),
+        };
+        Event::Result { outcome, failure }
+    }
+
+    /// The outcome, where this is the runner's last word.
+    pub fn outcome(&self) -> Option<Outcome> {
+        let Event::Result { outcome, failure } = self else {
+            return None;
+        };
+        Some(match (outcome, failure) {
+            (ResultWord::Passed, _) => Outcome::Passed,
+            (ResultWord::Failed, Some(failure)) => Outcome::Failed(Box::new(failure.clone())),
+            (ResultWord::TimedOut, Some(failure)) => Outcome::TimedOut(Box::new(failure.clone())),
+            (ResultWord::Interrupted | ResultWord::Failed | ResultWord::TimedOut, _) => {
+                Outcome::Interrupted
+            }
+        })
+    }
+}
+
+/// The record as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    v: u32,
+    n: u64,
+    t: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    phase: Option<Phase>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    step: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream: Option<Stream>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    text: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<Box<Event>>,
+}
+
+impl LogRecord {
+    /// Appends the record and a newline to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let wire = match &self.body {
+            Body::Line(line) => Wire {
+                v: LOG_VERSION,
+                n: self.n,
+                t: self.t,
+                phase: Some(line.phase),
+                step: line.step,
+                test: line.test.clone(),
+                stream: Some(line.stream),
+                text: Some(line.text.as_str().into()),
+                event: None,
+            },
+            Body::Event(event) => Wire {
+                v: LOG_VERSION,
+                n: self.n,
+                t: self.t,
+                phase: None,
+                step: None,
+                test: None,
+                stream: None,
+                text: None,
+                event: Some(event.clone()),
+            },
+        };
+        // Writing into memory cannot fail, and every field has a JSON form.
+        if serde_json::to_writer(&mut *out, &wire).is_ok() {
+            out.push(b'\n');
+        }
+    }
+
+    /// Reads one line of a log; `None` for what is no record (a torn line, another version).
+    pub fn decode(line: &[u8]) -> Option<Self> {
+        let wire: Wire<'_> = serde_json::from_slice(line).ok()?;
+        if wire.v != LOG_VERSION {
+            return None;
+        }
+        let body = match (wire.event, wire.phase, wire.text) {
+            (Some(event), _, _) => Body::Event(event),
+            (None, Some(phase), Some(text)) => Body::Line(Line {
+                phase,
+                step: wire.step,
+                test: wire.test,
+                stream: wire.stream.unwrap_or(Stream::Runner),
+                text: text.into_owned(),
+            }),
+            _ => return None,
+        };
+        Some(Self {
+            n: wire.n,
+            t: wire.t,
+            body,
+        })
+    }
+}
+
+impl Line {
+    /// The line as an agent sees it, with its number: `1042 build 3/7 | cc: error`.
+    pub fn render(&self, n: u64) -> String {
+        let mut head = format!("{n} {}", self.phase.as_str());
+        if let Some((step, of)) = self.step {
+            head.push_str(&format!(" {step}/{of}"));
+        }
+        if let Some(test) = &self.test {
+            head.push(' ');
+            head.push_str(test);
+        }
+        format!("{head} | {}", self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lines_come_back_as_they_were(text in ".*", n: u64, t: i64, step: Option<(u32, u32)>) {
+            let record = LogRecord { n, t, body: Body::Line(Line {
+                phase: Phase::Build, step, test: None, stream: Stream::Output, text }) };
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            prop_assert_eq!(bytes.iter().filter(|&&b| b == b'\n').count(), 1);
+            prop_assert_eq!(LogRecord::decode(bytes.trim_ascii_end()), Some(record));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = LogRecord::decode(&bytes);
+        }
+    }
+}
