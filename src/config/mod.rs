@@ -1,0 +1,390 @@
+//! What the operator decides: defaults < file < environment.
+//!
+//! `NOMAD_BUILD_CONFIG` names a TOML file; `NOMAD_BUILD_STATE_DIR`, `NOMAD_BUILD_BUILDAH` and
+//! `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where builds are kept. Default: `/var/lib/nomad-build` for root, else
+    /// `$XDG_STATE_HOME/nomad-build` or `~/.local/state/nomad-build`.
+    pub state_dir: PathBuf,
+    /// Buildah: a name in the system's search path, or a path.
+    pub buildah: String,
+    /// Registries.
+    pub registry: Registry,
+    /// Git.
+    pub git: Git,
+    /// The local backend.
+    pub local: Local,
+    /// Limits of one build.
+    pub limits: Limits,
+    /// Isolation.
+    pub sandbox: Sandbox,
+    /// Secrets for `RUN --mount=type=secret`: name → file of mode 0600.
+    pub secrets: BTreeMap<String, PathBuf>,
+    /// MCP.
+    pub mcp: Mcp,
+}
+
+/// Registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// `host:port` of registries that speak plain HTTP.
+    pub insecure: Vec<String>,
+    /// Credentials in the format of containers-auth.json(5), for pulls and pushes. Default:
+    /// `$REGISTRY_AUTH_FILE`, else what Buildah and Docker keep in this user's home.
+    pub auth_file: Option<PathBuf>,
+    /// PEM certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Beginnings of tags that may be pushed to, such as `registry.example.com/team/`. Empty: all.
+    pub allow: Vec<String>,
+}
+
+/// Git.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Git {
+    /// Whether plain HTTP is allowed.
+    pub allow_http: bool,
+    /// Beginnings of URLs that may be fetched. Empty: all.
+    pub allow: Vec<String>,
+    /// Credentials, each bound to the beginning of a URL.
+    pub credentials: Vec<GitCredential>,
+}
+
+/// A credential for git.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GitCredential {
+    /// Beginning of the URLs it is for.
+    pub url: String,
+    /// User name, for HTTPS.
+    pub username: Option<String>,
+    /// File of mode 0600 with the password or token, for HTTPS.
+    pub password_file: Option<PathBuf>,
+    /// Private key of mode 0600, for SSH.
+    pub ssh_key: Option<PathBuf>,
+    /// Known hosts, for SSH.
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// The local backend.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Local {
+    /// Builds that run at the same time on this machine.
+    pub slots: u32,
+    /// Ended builds that are kept.
+    pub keep_builds: u32,
+    /// Days for which an ended build is kept.
+    pub keep_days: u32,
+    /// Directories below which `path` may lie. Empty: all that this user can read.
+    pub paths: Vec<PathBuf>,
+}
+
+/// Limits of one build.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Size of a log, in MiB.
+    pub log_mb: u64,
+    /// Size of the sources, in MiB.
+    pub context_mb: u64,
+    /// Files and directories of the sources.
+    pub context_entries: u64,
+    /// Processes of foreign code.
+    pub processes: u64,
+}
+
+/// Isolation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sandbox {
+    /// The user that builds run as when the server was started as root.
+    pub user: String,
+    /// `auto`, `rootless` (a runtime with its own namespaces) or `chroot`.
+    pub isolation: Isolation,
+}
+
+/// See [`Sandbox`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "explained at Sandbox")]
+pub enum Isolation {
+    #[default]
+    Auto,
+    Rootless,
+    Chroot,
+}
+
+/// MCP.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mcp {
+    /// Longest `wait` of a tool, in seconds; more than 50 only for hosts that allow longer calls.
+    pub max_wait: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: default_state_dir(),
+            buildah: "buildah".into(),
+            registry: Registry::default(),
+            git: Git::default(),
+            local: Local::default(),
+            limits: Limits::default(),
+            sandbox: Sandbox::default(),
+            secrets: BTreeMap::new(),
+            mcp: Mcp::default(),
+        }
+    }
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            slots: u32::try_from(cores).unwrap_or(2).max(2),
+            keep_builds: 200,
+            keep_days: 14,
+            paths: Vec::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            log_mb: 256,
+            context_mb: 2048,
+            context_entries: 200_000,
+            processes: 4096,
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            user: "nomad-build".into(),
+            isolation: Isolation::Auto,
+        }
+    }
+}
+
+impl Default for Mcp {
+    fn default() -> Self {
+        Self { max_wait: 50 }
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/nomad-build".into();
+    }
+    std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| home().map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| "/var/tmp".into())
+        .join("nomad-build")
+}
+
+/// What is wrong with the configuration; every fault at once.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is not usable:\n{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads the file named by `NOMAD_BUILD_CONFIG` and the environment.
+    ///
+    /// # Errors
+    /// Names every fault.
+    pub fn load() -> Result<Self, ConfigError> {
+        let file = std::env::var_os("NOMAD_BUILD_CONFIG").filter(|v| !v.is_empty());
+        Self::load_from(file.as_deref().map(Path::new), |name| {
+            std::env::var(name).ok()
+        })
+    }
+
+    /// The same from a given file and environment.
+    ///
+    /// # Errors
+    /// Names every fault.
+    pub fn load_from(
+        file: Option<&Path>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = match file {
+            None => Self::default(),
+            Some(path) => {
+                let fault = |what: &dyn std::fmt::Display| {
+                    ConfigError(vec![format!("{}: {what}", path.display())])
+                };
+                let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
+                toml::from_str(&text).map_err(|error| fault(&error))?
+            }
+        };
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        if let Some(dir) = env("NOMAD_BUILD_STATE_DIR") {
+            config.state_dir = dir.into();
+        }
+        if let Some(buildah) = env("NOMAD_BUILD_BUILDAH") {
+            config.buildah = buildah;
+        }
+        if let Some(list) = env("NOMAD_BUILD_REGISTRY_INSECURE") {
+            config.registry.insecure = list
+                .split(',')
+                .map(|host| host.trim().to_owned())
+                .filter(|host| !host.is_empty())
+                .collect();
+        }
+        if config.registry.auth_file.is_none() {
+            config.registry.auth_file = default_auth_file(&env);
+        }
+        let faults = config.faults();
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(faults))
+        }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |ok: bool, text: &str| {
+            if !ok {
+                faults.push(text.to_owned());
+            }
+        };
+        check(
+            self.state_dir.is_absolute(),
+            "state_dir must be an absolute path",
+        );
+        check(!self.buildah.is_empty(), "buildah must be a name or a path");
+        check(
+            self.buildah.starts_with('/') || !self.buildah.contains('/'),
+            "buildah must be a name or an absolute path",
+        );
+        check(
+            (1..=1024).contains(&self.local.slots),
+            "local.slots must be from 1 to 1024",
+        );
+        check(
+            (1..=65_536).contains(&self.limits.log_mb),
+            "limits.log_mb must be from 1 to 65536",
+        );
+        check(
+            self.limits.context_mb >= 1,
+            "limits.context_mb must be at least 1",
+        );
+        check(
+            self.limits.context_entries >= 1,
+            "limits.context_entries must be at least 1",
+        );
+        check(
+            self.limits.processes >= 16,
+            "limits.processes must be at least 16",
+        );
+        check(
+            (1..=3600).contains(&self.mcp.max_wait),
+            "mcp.max_wait must be from 1 to 3600",
+        );
+        for (name, path) in &self.secrets {
+            check(
+                crate::build::validate::is_name(name),
+                &format!("secrets: {name:?} is no name (letters, digits, . _ -, at most 64)"),
+            );
+            check(
+                path.is_absolute(),
+                &format!("secrets.{name} must be an absolute path"),
+            );
+        }
+        for (index, credential) in self.git.credentials.iter().enumerate() {
+            check(
+                !credential.url.is_empty(),
+                &format!(
+                    "git.credentials[{index}].url is missing: a credential is bound to the beginning of a URL"
+                ),
+            );
+            check(
+                credential.password_file.is_some() || credential.ssh_key.is_some(),
+                &format!("git.credentials[{index}] needs password_file or ssh_key"),
+            );
+        }
+        faults
+    }
+}
+
+/// Where Buildah, Podman and Docker keep their credentials (containers-auth.json(5)).
+fn default_auth_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let below = |name: &str, rest: &str| env(name).map(|dir| Path::new(&dir).join(rest));
+    [
+        env("REGISTRY_AUTH_FILE").map(PathBuf::from),
+        below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        below("HOME", ".config/containers/auth.json"),
+        below("DOCKER_CONFIG", "config.json"),
+        below("HOME", ".docker/config.json"),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load_from(Some(file.path()), |name| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn environment_wins_over_the_file() {
+        let config = load(
+            "state_dir = \"/a\"\n[registry]\ninsecure = [\"x:1\"]\n[secrets]\nnpm = \"/run/npm\"\n",
+            &[
+                ("NOMAD_BUILD_STATE_DIR", "/b"),
+                ("NOMAD_BUILD_REGISTRY_INSECURE", "y:2, z:3"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.state_dir, Path::new("/b"));
+        assert_eq!(config.registry.insecure, ["y:2", "z:3"]);
+        assert_eq!(config.secrets.len(), 1);
+    }
+
+    #[test]
+    fn unknown_keys_and_every_fault_are_named() {
+        let error = load("[registry]\ninsecur = []\n", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("insecur") && error.contains("insecure"),
+            "{error}"
+        );
+        let error = load("state_dir = \"x\"\n[local]\nslots = 0\n", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("state_dir") && error.contains("slots"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! Phase build: Buildah executes the Containerfile, without any credential.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::build::Phase;
+use crate::build::failure::{Failure, Kind};
+use crate::build::status::StepStatus;
+use crate::containerfile::{Containerfile, StepLine};
+use crate::diagnosis::{BuildahEnd, Place, buildah_failure};
+use crate::log::Event;
+
+use super::phases::{Job, Stop};
+use super::process::{Ended, Output, run};
+use super::sandbox::{Reach, Sandbox};
+use super::source::Sources;
+
+/// Builds the stages that tests ask for, then the image itself; returns digests of their configurations.
+///
+/// # Errors
+/// Why the build stops.
+pub async fn build(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    sources: &Sources,
+) -> Result<Images, Stop> {
+    let mut stages: Vec<(String, String)> = Vec::new();
+    for test in &job.plan.tests {
+        if let Some(stage) = &test.stage
+            && !stages.iter().any(|(name, _)| name == stage)
+        {
+            let target = select(&sources.parsed, Some(stage), &job.plan.build_args)?;
+            let id = one(job, sandbox, sources, target.as_deref()).await?;
+            stages.push((stage.clone(), id));
+        }
+    }
+    let target = select(
+        &sources.parsed,
+        job.plan.target.as_deref(),
+        &job.plan.build_args,
+    )?;
+    let id = one(job, sandbox, sources, target.as_deref()).await?;
+    job.reporter.event(Event::Image { id: id.clone() });
+    Ok(Images { id, stages })
+}
+
+/// What was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// Digest of the final image's configuration.
+    pub id: String,
+    /// The same for each stage that a test runs in.
+    pub stages: Vec<(String, String)>,
+}
+
+/// The word Buildah knows the target by.
+fn select(
+    parsed: &Containerfile,
+    target: Option<&str>,
+    build_args: &[(String, String)],
+) -> Result<Option<String>, Stop> {
+    let Some(target) = target else {
+        return Ok(None);
+    };
+    let stages = parsed.plan(Some(target), build_args).map_err(|unknown| {
+        Stop::failed(
+            Failure::new(Phase::Build, Kind::TargetNotFound, unknown.to_string())
+                .with_hint("Name a stage of the Containerfile."),
+        )
+    })?;
+    Ok(stages.last().map(|stage| stage.selector()))
+}
+
+async fn one(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    sources: &Sources,
+    target: Option<&str>,
+) -> Result<String, Stop> {
+    let iid = job.work.boxed("out").join("iid");
+    let _ = fs::remove_file(&iid);
+    let argv = arguments(job, sandbox, sources, target, &iid);
+    let reach = Reach {
+        sources: true,
+        secrets: !job.plan.secrets.is_empty(),
+    };
+    let mut command = sandbox
+        .command("build", vec![argv], reach)
+        .map_err(Stop::internal)?;
+    let mut steps = Steps::new(sources);
+    let output = Output {
+        reporter: job.reporter,
+        phase: Phase::Build,
+        test: None,
+    };
+    let ended = run(&mut command, output, &job.bounds, |line| {
+        if let Some(step) = steps.observe(line) {
+            job.reporter.event(Event::StepStarted { step });
+        }
+    })
+    .await
+    .map_err(Stop::internal)?;
+    match ended {
+        Ended::Exited(0) => {}
+        Ended::Exited(status) => {
+            return Err(Stop::failed(buildah_failure(&BuildahEnd {
+                status,
+                lines: &job.reporter.kept(),
+                place: steps.place.as_ref(),
+            })));
+        }
+        Ended::Cancelled => return Err(Stop::Interrupted),
+        Ended::OutOfTime => return Err(job.out_of_time(Phase::Build)),
+    }
+    let id = fs::read_to_string(&iid).map_err(Stop::internal)?;
+    let id = id.trim();
+    if !id.starts_with("sha256:") {
+        return Err(Stop::internal("Buildah did not tell the image's id"));
+    }
+    Ok(id.to_owned())
+}
+
+fn arguments(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    sources: &Sources,
+    target: Option<&str>,
+    iid: &std::path::Path,
+) -> Vec<String> {
+    let plan = job.plan;
+    let mut argv = sandbox.buildah();
+    argv.push("build".into());
+    argv.extend(sandbox.isolation());
+    argv.extend(
+        [
+            "--pull=never",
+            "--http-proxy=false",
+            "--format=oci",
+            "--ulimit=core=0:0",
+        ]
+        .map(String::from),
+    );
+    // Stages of tests are steps of the final image too: layers let them be built once.
+    let staged = plan.tests.iter().any(|test| test.stage.is_some());
+    argv.push(format!("--layers={staged}"));
+    if plan.no_cache && !staged {
+        argv.push("--no-cache".into());
+    }
+    let mut option = |name: &str, value: String| argv.extend([format!("--{name}"), value]);
+    option("iidfile", iid.display().to_string());
+    option("file", sources.containerfile.display().to_string());
+    // Buildah 1.28 does not look beside the Containerfile.
+    if let Some(ignore_file) = &sources.ignore_file {
+        option("ignorefile", ignore_file.display().to_string());
+    }
+    if let Some(target) = target {
+        option("target", target.to_owned());
+    }
+    for (key, value) in &plan.build_args {
+        option("build-arg", format!("{key}={value}"));
+    }
+    for (key, value) in &plan.labels {
+        option("label", format!("{key}={value}"));
+    }
+    for name in &plan.secrets {
+        let path: PathBuf = job.work.secrets().join(name);
+        option("secret", format!("id={name},src={}", path.display()));
+    }
+    argv.push(sources.context.display().to_string());
+    argv
+}
+
+/// Follows Buildah's `STEP` lines against the parsed Containerfile.
+struct Steps<'a> {
+    sources: &'a Sources,
+    last: (usize, usize),
+    place: Option<Place>,
+}
+
+impl<'a> Steps<'a> {
+    fn new(sources: &'a Sources) -> Self {
+        Self {
+            sources,
+            last: (0, 0),
+            place: None,
+        }
+    }
+
+    /// A step that begins. What a command prints may look the same: a step is believed only when
+    /// it comes after the last one and the Containerfile has its text.
+    fn observe(&mut self, line: &str) -> Option<StepStatus> {
+        let printed = StepLine::parse(line)?;
+        if (printed.stage, printed.step) <= self.last {
+            return None;
+        }
+        let (stage, step) =
+            self.sources
+                .parsed
+                .locate(printed.stage, printed.step, printed.text)?;
+        self.last = (printed.stage, printed.step);
+        let name = stage
+            .name
+            .clone()
+            .unwrap_or_else(|| stage.index.to_string());
+        self.place = Some(Place {
+            file: self.sources.containerfile_shown.clone(),
+            line: step.line,
+            stage: name.clone(),
+            step: u32::try_from(printed.step).unwrap_or(u32::MAX),
+            instruction: step.text.clone(),
+        });
+        Some(StepStatus {
+            index: u32::try_from(printed.step).unwrap_or(u32::MAX),
+            of: u32::try_from(printed.steps.unwrap_or(stage.steps.len())).unwrap_or(u32::MAX),
+            stage: Some(name),
+            instruction: crate::build::clean::short(&step.text, 300),
+            line: Some(step.line),
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! The way into the sandbox: PID 1 of fresh namespaces builds its own small world, then becomes
+//! the command.
+//!
+//! It runs as root of a user namespace (under `buildah unshare … unshare --mount --pid --fork`),
+//! mounts only what the allow-list names into an empty root, pivots into it and drops the old
+//! one. What is not named is not there: no home, no other build, no state, no credentials.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::StatVfsMountFlags;
+use rustix::mount::{
+    MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_remount, unmount,
+};
+use rustix::process::{Resource, Rlimit, pivot_root, setrlimit};
+use serde::{Deserialize, Serialize};
+
+/// What the sandbox consists of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// An empty directory on which the new root is mounted.
+    pub root: PathBuf,
+    /// What is there, at its own path.
+    pub binds: Vec<Bind>,
+    /// Directories that must exist and are empty (the user's home).
+    pub empty: Vec<PathBuf>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Processes at most.
+    pub processes: u64,
+    /// Run in order until one fails; the last one's status is the sandbox's.
+    pub commands: Vec<Vec<String>>,
+}
+
+/// One thing that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Its path, outside and inside.
+    pub path: PathBuf,
+    /// Whether it may be written to.
+    pub writable: bool,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// Devices of the sandbox, beside `pts` and `shm`.
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "fuse"];
+
+/// Enters the sandbox and becomes the last command. Returns only when that fails.
+///
+/// # Errors
+/// Names the step that failed.
+pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
+    let root = &spec.root;
+    step("mount the root", || {
+        mount_tmpfs(root, c"mode=0755,size=64m")
+    })?;
+    for bind in &spec.binds {
+        step(&format!("bind {}", bind.path.display()), || {
+            bind_into(root, bind)
+        })?;
+    }
+    for dir in &spec.empty {
+        step(&format!("make {}", dir.display()), || {
+            fs::create_dir_all(under(root, dir))
+        })?;
+    }
+    for dir in ["tmp", "var/tmp", "run"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    step("make /dev", || make_dev(root))?;
+    step("mount /proc", || {
+        fs::create_dir_all(root.join("proc"))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        Ok(mount(
+            "proc",
+            root.join("proc"),
+            "proc",
+            flags,
+            None::<&std::ffi::CStr>,
+        )?)
+    })?;
+    step("change the root", || {
+        let old = root.join("old");
+        fs::create_dir(&old)?;
+        std::env::set_current_dir(root)?;
+        pivot_root(".", "old")?;
+        std::env::set_current_dir("/")?;
+        unmount("/old", UnmountFlags::DETACH)?;
+        fs::remove_dir("/old")
+    })?;
+    step("set limits", || {
+        limit(Resource::Core, 0)?;
+        limit(Resource::Nproc, spec.processes)
+    })?;
+    std::env::set_current_dir(&spec.cwd)?;
+    let (last, first) = spec
+        .commands
+        .split_last()
+        .ok_or_else(|| io::Error::other("the sandbox has no command"))?;
+    for argv in first {
+        // Only the last command's output is the caller's business; errors go to stderr.
+        let status = step("start", || {
+            command(spec, argv)?.stdout(Stdio::null()).status()
+        })?;
+        if !status.success() {
+            std::process::exit(status.code().unwrap_or(125));
+        }
+    }
+    Err(step("start", || -> io::Result<io::Error> {
+        Ok(command(spec, last)?.exec())
+    })?)
+}
+
+fn step<T>(what: &str, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    f().map_err(|error| io::Error::new(error.kind(), format!("sandbox: cannot {what}: {error}")))
+}
+
+fn command(spec: &Spec, argv: &[String]) -> io::Result<Command> {
+    let (program, args) = argv
+        .split_first()
+        .ok_or_else(|| io::Error::other("an empty command"))?;
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .envs(spec.env.iter().map(|(k, v)| (k, v)));
+    Ok(command)
+}
+
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let value = Some(value);
+    Ok(setrlimit(
+        resource,
+        Rlimit {
+            current: value,
+            maximum: value,
+        },
+    )?)
+}
+
+fn under(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn mount_tmpfs(target: &Path, data: &std::ffi::CStr) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(mount("tmpfs", target, "tmpfs", flags, Some(data))?)
+}
+
+fn bind_into(root: &Path, bind: &Bind) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(&bind.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && bind.optional => return Ok(()),
+        other => other?,
+    };
+    let target = under(root, &bind.path);
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    // /bin and its kin are links into /usr on today's systems; anything else is followed.
+    if metadata.is_symlink() && bind.path.parent() == Some(Path::new("/")) {
+        return symlink(fs::read_link(&bind.path)?, &target);
+    }
+    let source = match fs::canonicalize(&bind.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && bind.optional => return Ok(()),
+        other => other?,
+    };
+    if source.is_dir() {
+        fs::create_dir_all(&target)?;
+    } else if !target.exists() {
+        fs::File::create(&target)?;
+    }
+    mount_bind_recursive(&source, &target)?;
+    if !bind.writable {
+        read_only(&target)?;
+    }
+    Ok(())
+}
+
+/// Remounts read-only; the flags of the mount it came from are locked and must be repeated.
+fn read_only(target: &Path) -> io::Result<()> {
+    let now = rustix::fs::statvfs(target)?.f_flag;
+    let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+    for (have, want) in [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ] {
+        if now.contains(have) {
+            flags |= want;
+        }
+    }
+    Ok(mount_remount(target, flags, c"")?)
+}
+
+fn make_dev(root: &Path) -> io::Result<()> {
+    let dev = root.join("dev");
+    fs::create_dir_all(&dev)?;
+    mount(
+        "tmpfs",
+        &dev,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        Some(c"mode=0755,size=1m"),
+    )?;
+    for name in DEVICES {
+        let source = Path::new("/dev").join(name);
+        if source.exists() {
+            let target = dev.join(name);
+            fs::File::create(&target)?;
+            mount_bind(&source, &target)?;
+        }
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, dev.join(name))?;
+    }
+    let none = MountFlags::NOSUID | MountFlags::NOEXEC;
+    for dir in ["pts", "shm", "mqueue"] {
+        fs::create_dir(dev.join(dir))?;
+    }
+    mount(
+        "devpts",
+        dev.join("pts"),
+        "devpts",
+        none,
+        Some(c"newinstance,ptmxmode=0666,mode=0620"),
+    )?;
+    mount_tmpfs(&dev.join("shm"), c"mode=1777,size=64m")?;
+    // The runtime mounts its own; a kernel without message queues is no reason to fail.
+    let _ = mount(
+        "mqueue",
+        dev.join("mqueue"),
+        "mqueue",
+        none | MountFlags::NODEV,
+        None::<&std::ffi::CStr>,
+    );
+    Ok(())
+}

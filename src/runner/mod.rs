@@ -1,0 +1,41 @@
+//! The runner: executes one plan inside its job, on this machine or on a cluster.
+//!
+//! ```text
+//! runner build    source ─▶ build ─▶ test ─▶ pack      foreign code, no publish credentials
+//! runner publish  blobs ─▶ commit point ─▶ tags        publish credentials, no foreign code
+//! runner enter    the way into the sandbox             (PID 1 of the build's namespaces)
+//! ```
+//! Everything it says goes to stdout as records (`crate::log`); its exit status is the gate
+//! between the parts.
+
+pub mod build;
+pub mod enter;
+pub mod handoff;
+pub mod images;
+pub mod phases;
+pub mod probe;
+pub mod process;
+pub mod publish;
+pub mod reporter;
+pub mod sandbox;
+pub mod settings;
+pub mod source;
+pub mod test;
+pub mod workdir;
+
+pub use handoff::Handoff;
+pub use reporter::Reporter;
+pub use settings::Settings;
+pub use workdir::WorkDir;
+
+/// Exit statuses of the runner.
+pub mod exit {
+    /// Every phase ended well.
+    pub const PASSED: u8 = 0;
+    /// A phase failed; the `result` record says why.
+    pub const FAILED: u8 = 10;
+    /// The build's time was over.
+    pub const TIMED_OUT: u8 = 11;
+    /// It was told to stop.
+    pub const INTERRUPTED: u8 = 12;
+}

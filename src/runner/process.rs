@@ -1,0 +1,238 @@
+//! One process group: started, its output carried to the log, ended without a trace.
+//!
+//! The first request to stop sends SIGTERM to the group, after a grace SIGKILL; in both cases the
+//! *group* is waited for, not just its leader.
+
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid,
+};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::Phase;
+use crate::log::lines::LineSplitter;
+
+use super::reporter::Reporter;
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the rest of a killed group may take to vanish.
+const VANISH: Duration = Duration::from_secs(20);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this exit status (128 + signal, as a shell tells it).
+    Exited(i32),
+    /// Somebody told the runner to stop.
+    Cancelled,
+    /// Its time was over.
+    OutOfTime,
+}
+
+impl Ended {
+    /// Whether it ended by itself with status 0.
+    pub fn is_success(self) -> bool {
+        self == Ended::Exited(0)
+    }
+}
+
+/// What bounds a process.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Fired when the runner is told to stop.
+    pub cancel: CancellationToken,
+    /// When its time is over.
+    pub deadline: Instant,
+}
+
+impl Bounds {
+    /// The same, with an earlier end.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            cancel: self.cancel.clone(),
+            deadline: self.deadline.min(Instant::now() + limit),
+        }
+    }
+}
+
+/// Where the output goes.
+#[derive(Clone, Copy)]
+pub struct Output<'a> {
+    /// The log.
+    pub reporter: &'a Reporter,
+    /// The phase that prints.
+    pub phase: Phase,
+    /// The test that prints.
+    pub test: Option<&'a str>,
+}
+
+/// Runs a command to its end; `observe` sees each line before it is written.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn run(
+    command: &mut Command,
+    output: Output<'_>,
+    bounds: &Bounds,
+    mut observe: impl FnMut(&str),
+) -> io::Result<Ended> {
+    // One pipe for both streams keeps their order.
+    let (reader, writer) = io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true);
+    let child = command.spawn()?;
+    // The command holds the write end: without this the pipe would never close.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut group = Group::new(child)?;
+    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
+    let mut splitter = LineSplitter::default();
+    let mut buffer = vec![0u8; 64 * 1024];
+    let redactor = output.reporter.redactor();
+    let mut lines = Vec::new();
+    let ended = loop {
+        tokio::select! {
+            biased;
+            read = pipe.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => break group.finish(bounds).await,
+                Ok(count) => {
+                    splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
+                        observe(&line);
+                        lines.push(line);
+                    });
+                    if !lines.is_empty() {
+                        output.reporter.output(output.phase, output.test, lines.drain(..));
+                    }
+                }
+            },
+            () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
+            () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
+        }
+    };
+    // What still lay in the pipe when it was stopped.
+    while let Ok(Ok(count @ 1..)) =
+        tokio::time::timeout(Duration::from_millis(50), pipe.read(&mut buffer)).await
+    {
+        splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
+            lines.push(line)
+        });
+    }
+    splitter.finish(redactor, |line| {
+        observe(&line);
+        lines.push(line);
+    });
+    output.reporter.output(output.phase, output.test, lines);
+    Ok(ended)
+}
+
+/// Runs a command and keeps at most `limit` bytes of what it prints, for small questions.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn capture(
+    command: &mut Command,
+    bounds: &Bounds,
+    limit: u64,
+) -> io::Result<(Ended, String)> {
+    let (reader, writer) = io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true);
+    let child = command.spawn()?;
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut group = Group::new(child)?;
+    let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
+    let mut text = Vec::new();
+    let mut limited = pipe.take(limit);
+    let ended = tokio::select! {
+        biased;
+        _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
+        () = bounds.cancel.cancelled() => group.stop(Ended::Cancelled).await,
+        () = tokio::time::sleep_until(bounds.deadline) => group.stop(Ended::OutOfTime).await,
+    };
+    Ok((ended, String::from_utf8_lossy(&text).into_owned()))
+}
+
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+}
+
+impl Group {
+    fn new(child: Child) -> io::Result<Self> {
+        let id = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        Ok(Self { child, id })
+    }
+
+    /// The output has ended: waits for the leader, then for whoever is left.
+    async fn finish(&mut self, bounds: &Bounds) -> Ended {
+        let ended = tokio::select! {
+            status = self.child.wait() => Ended::Exited(status.map_or(-1, |s| {
+                use std::os::unix::process::ExitStatusExt;
+                s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(0))
+            })),
+            () = bounds.cancel.cancelled() => return self.stop(Ended::Cancelled).await,
+            () = tokio::time::sleep_until(bounds.deadline) => return self.stop(Ended::OutOfTime).await,
+        };
+        self.sweep().await;
+        ended
+    }
+
+    async fn stop(&mut self, why: Ended) -> Ended {
+        self.signal(Signal::TERM);
+        if tokio::time::timeout(GRACE, self.child.wait())
+            .await
+            .is_err()
+        {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait().await;
+        }
+        self.sweep().await;
+        why
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(id) = self.id {
+            let _ = kill_process_group(id, signal);
+        }
+    }
+
+    /// Kills and reaps what is left of the group (the runner is a subreaper).
+    async fn sweep(&self) {
+        let Some(id) = self.id else { return };
+        let deadline = Instant::now() + VANISH;
+        loop {
+            self.signal(Signal::KILL);
+            while let Ok(Some(_)) = waitpgid(id, WaitOptions::NOHANG) {}
+            if test_kill_process_group(id) == Err(Errno::SRCH) {
+                return;
+            }
+            if Instant::now() > deadline {
+                tracing::error!(
+                    group = id.as_raw_nonzero().get(),
+                    "a process group does not end"
+                );
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Phase publish: blobs and manifest to every repository, the commit point, then the tags.
+//!
+//! ```text
+//! upload ─▶ upload ─▶ … ─▶ gate.commit() ─▶ tag ─▶ read back ─▶ tag ─▶ read back ─▶ …
+//!         may be stopped    │                     finishes, whoever asks
+//! ```
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::conclude::Outcome;
+use crate::build::failure::{Failure, Fault, Kind};
+use crate::build::record::CommitOutcome;
+use crate::build::status::{TagState, TagStatus};
+use crate::build::{Phase, Plan};
+use crate::log::Event;
+use crate::registry::{Auth, Client, ClientOptions, Layout, PushReference, RegistryError};
+
+use super::handoff::Handoff;
+use super::phases::{Stop, deadline};
+use super::reporter::Reporter;
+use super::settings::Settings;
+use super::workdir::WorkDir;
+
+/// Where publish asks whether it may pass its commit point; a backend provides it.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Passes the commit point, unless somebody asked for the end before.
+    ///
+    /// # Errors
+    /// When the record cannot be read or written: then no tag may be written.
+    async fn commit(&self) -> std::io::Result<CommitOutcome>;
+}
+
+/// Everything publish works with.
+pub struct Publish<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The operator's settings.
+    pub settings: &'a Settings,
+    /// The build's directory, with the packed image.
+    pub work: &'a WorkDir,
+    /// The log.
+    pub reporter: &'a Reporter,
+    /// What was tested.
+    pub handoff: &'a Handoff,
+    /// Credentials of the registries.
+    pub auth: &'a Auth,
+    /// Where the commit point is asked for.
+    pub gate: &'a dyn Gate,
+}
+
+impl Publish<'_> {
+    /// Publishes the tested image; says its last word and returns it.
+    pub async fn run(&self, cancel: CancellationToken) -> Outcome {
+        let begun = std::time::Instant::now();
+        self.reporter.event(Event::PhaseStarted {
+            phase: Phase::Publish,
+        });
+        let uploaded = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Stop::Interrupted),
+            () = tokio::time::sleep_until(deadline(self.handoff.deadline)) => Err(Stop::TimedOut(Box::new(
+                Failure::new(Phase::Publish, Kind::TimedOut, format!("the build did not end within {} s; it was in the phase publish", self.plan.timeout))
+                    .with_hint("Nothing was tagged. Give a longer timeout.")))),
+            uploaded = self.upload() => uploaded,
+        };
+        let result = match uploaded {
+            Ok(ready) => self.commit_and_tag(ready).await,
+            Err(stop) => Err(stop),
+        };
+        let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        self.reporter.event(Event::PhaseEnded {
+            phase: Phase::Publish,
+            seconds,
+        });
+        let outcome = match result {
+            Ok(()) => Outcome::Passed,
+            Err(stop) => stop.outcome(),
+        };
+        self.reporter.event(Event::result(&outcome));
+        outcome
+    }
+}
+
+/// Publish cannot even begin; says so as its last word.
+pub fn refuse(reporter: &Reporter, error: &RegistryError) -> Outcome {
+    reporter.event(Event::PhaseStarted {
+        phase: Phase::Publish,
+    });
+    let outcome = failed(error, None).outcome();
+    reporter.event(Event::result(&outcome));
+    outcome
+}
+
+struct Ready {
+    client: Client,
+    layout: Layout,
+    tags: Vec<PushReference>,
+}
+
+impl Publish<'_> {
+    async fn upload(&self) -> Result<Ready, Stop> {
+        let dir = self.work.layout();
+        let limit = u64::MAX;
+        let layout = tokio::task::spawn_blocking(move || Layout::open(&dir, limit))
+            .await
+            .map_err(Stop::internal)?
+            .map_err(Stop::internal)?;
+        if layout.config_digest().to_string() != self.handoff.image_id {
+            return Err(Stop::internal(
+                "the packed image is not the one that was tested; nothing was pushed",
+            ));
+        }
+        self.reporter.event(Event::Packed {
+            digest: layout.manifest_digest().to_string(),
+            size_bytes: layout.total_size(),
+        });
+        let client = Client::new(ClientOptions {
+            insecure: self.settings.insecure.clone(),
+            ca_file: self.settings.ca_file.clone(),
+            ..ClientOptions::default()
+        })
+        .map_err(|error| failed(&error, None))?;
+        let mut tags = Vec::new();
+        for tag in &self.plan.tags {
+            tags.push(PushReference::parse(tag).map_err(Stop::internal)?);
+        }
+        let mut done = Vec::new();
+        for tag in &tags {
+            let repository = tag.repository();
+            if done.contains(&repository) {
+                continue;
+            }
+            self.say(format!(
+                "uploading {} to {repository}",
+                size(layout.total_size())
+            ));
+            client
+                .upload_blobs(&layout, repository, self.auth, &mut |_| {})
+                .await
+                .map_err(|error| failed(&error, Some(tag)))?;
+            client
+                .put_manifest_by_digest(layout.manifest(), repository, self.auth)
+                .await
+                .map_err(|error| failed(&error, Some(tag)))?;
+            done.push(repository);
+        }
+        Ok(Ready {
+            client,
+            layout,
+            tags,
+        })
+    }
+
+    /// From the gate on it finishes, whoever asks; a registry that fails stops it.
+    async fn commit_and_tag(&self, ready: Ready) -> Result<(), Stop> {
+        match self.gate.commit().await {
+            Ok(CommitOutcome::Granted) => self.reporter.event(Event::Committed),
+            Ok(CommitOutcome::Refused) => return Err(Stop::Interrupted),
+            Err(error) => {
+                return Err(Stop::internal(format!(
+                    "the build's record cannot be written, so nothing was tagged: {error}"
+                )));
+            }
+        }
+        for tag in &ready.tags {
+            let unknown = TagStatus {
+                tag: tag.to_string(),
+                digest: None,
+                state: TagState::Unknown,
+            };
+            self.reporter.event(Event::Tag { tag: unknown });
+            if let Err(error) = self.tag(&ready, tag).await {
+                if matches!(
+                    error,
+                    RegistryError::Unauthorized { .. }
+                        | RegistryError::Denied { .. }
+                        | RegistryError::NotFound { .. }
+                        | RegistryError::Rejected { .. }
+                ) {
+                    self.reporter.event(Event::TagRefused {
+                        tag: tag.to_string(),
+                    });
+                }
+                return Err(failed(&error, Some(tag)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn tag(&self, ready: &Ready, tag: &PushReference) -> Result<(), RegistryError> {
+        ready
+            .client
+            .put_tag(ready.layout.manifest(), tag, self.auth)
+            .await?;
+        let digest = ready.layout.manifest_digest();
+        // Read back: what the registry hands out under this tag counts, not what it said. Another
+        // build may have moved the tag in between; then it did hold this image, and that is said.
+        let found = ready.client.resolve(&tag.clone().into(), self.auth).await?;
+        if found.as_ref() != Some(digest) {
+            self.say(format!(
+                "{tag} was moved by somebody else right after it was written"
+            ));
+        }
+        let confirmed = TagStatus {
+            tag: tag.to_string(),
+            digest: Some(digest.to_string()),
+            state: TagState::Confirmed,
+        };
+        self.reporter.event(Event::Tag { tag: confirmed });
+        self.say(format!("pushed {tag} @ {digest}"));
+        Ok(())
+    }
+
+    fn say(&self, text: String) {
+        self.reporter.say(Phase::Publish, text);
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{} KiB", bytes.div_ceil(1024)),
+        _ => format!("{} MiB", bytes.div_ceil(1_048_576)),
+    }
+}
+
+fn failed(error: &RegistryError, tag: Option<&PushReference>) -> Stop {
+    let mut failure = push_failure(error);
+    if let Some(tag) = tag {
+        failure.message = format!("{tag} cannot be pushed: {}", failure.message);
+    }
+    Stop::failed(failure)
+}
+
+/// What a registry's error means for the build.
+fn push_failure(error: &RegistryError) -> Failure {
+    use crate::registry::Unreachable;
+    let (kind, hint) = match error {
+        RegistryError::Unreachable {
+            why: Unreachable::Dns,
+            ..
+        } => (
+            Kind::RegistryUnknownHost,
+            "Correct the registry's name in tags, or ask the operator about name resolution.",
+        ),
+        RegistryError::Unreachable { .. } | RegistryError::TooManyRequests { .. } => {
+            (Kind::RegistryUnreachable, "Try again later.")
+        }
+        RegistryError::Tls { .. } => (
+            Kind::RegistryTls,
+            "The operator must trust the registry's certificate, or allow plain HTTP for it.",
+        ),
+        RegistryError::Unauthorized { .. } => (
+            Kind::PushUnauthorized,
+            "The operator must give this server credentials that may push there.",
+        ),
+        RegistryError::Denied { .. } => (
+            Kind::PushDenied,
+            "Push to a repository that the operator's credentials may write to.",
+        ),
+        RegistryError::Server { status: 507, .. } => {
+            (Kind::DiskFull, "The registry's operator must free space.")
+        }
+        RegistryError::Server { .. } => (Kind::RegistryError, "Try again later."),
+        RegistryError::NotFound { .. }
+        | RegistryError::Rejected { .. }
+        | RegistryError::DigestMismatch { .. }
+        | RegistryError::Protocol { .. } => (Kind::PushRejected, ""),
+        RegistryError::Auth(_) | RegistryError::Setup(_) => (
+            Kind::PushUnauthorized,
+            "The operator must mend this server's registry configuration.",
+        ),
+        _ => (Kind::Internal, ""),
+    };
+    let failure = Failure::new(Phase::Publish, kind, error.to_string());
+    let failure = if kind == Kind::RegistryError {
+        failure.with_fault(Fault::Transient)
+    } else {
+        failure
+    };
+    if hint.is_empty() {
+        failure
+    } else {
+        failure.with_hint(hint)
+    }
+}

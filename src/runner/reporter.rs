@@ -1,0 +1,143 @@
+//! The runner's only voice: numbered records on its standard output.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::build::Phase;
+use crate::build::clean;
+use crate::build::request::Stream;
+use crate::log::{Event, Line, RecordWriter, Redactor};
+
+/// Lines kept in memory for the diagnosis.
+const KEPT: usize = 400;
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|d| i64::try_from(d.as_millis()).ok())
+        .unwrap_or(0)
+}
+
+/// Writes records, remembers the last lines, masks secrets.
+#[derive(Debug)]
+pub struct Reporter {
+    inner: Mutex<Inner>,
+    redactor: Redactor,
+}
+
+#[derive(Debug)]
+struct Inner {
+    writer: RecordWriter<File>,
+    kept: VecDeque<(u64, Line)>,
+    step: Option<(u32, u32)>,
+    /// The log could not be written: said once on stderr, then the build goes on without.
+    broken: bool,
+}
+
+impl Reporter {
+    /// A reporter that goes on after line `last`.
+    pub fn new(out: File, last: u64, limit: u64, redactor: Redactor) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                writer: RecordWriter::new(out, last, limit),
+                kept: VecDeque::new(),
+                step: None,
+                broken: false,
+            }),
+            redactor,
+        }
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What masks secrets.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
+    /// Lines of a process, already cleaned and masked; written together.
+    pub fn output(
+        &self,
+        phase: Phase,
+        test: Option<&str>,
+        lines: impl IntoIterator<Item = String>,
+    ) {
+        self.with(|inner| {
+            for text in lines {
+                inner.line(phase, test, Stream::Output, text);
+            }
+            inner.flush();
+        });
+    }
+
+    /// The runner's own words.
+    pub fn say(&self, phase: Phase, text: impl AsRef<str>) {
+        let text = clean::line(&self.redactor.text(text.as_ref()));
+        self.with(|inner| {
+            inner.line(phase, None, Stream::Runner, text);
+            inner.flush();
+        });
+    }
+
+    /// Something happened.
+    pub fn event(&self, event: Event) {
+        self.with(|inner| {
+            if let Event::StepStarted { step } = &event {
+                inner.step = Some((step.index, step.of));
+            }
+            let written = inner.writer.event(now_ms(), event);
+            inner.check(written);
+        });
+    }
+
+    /// Number of the last line.
+    pub fn last(&self) -> u64 {
+        self.with(|inner| inner.writer.last())
+    }
+
+    /// The last lines.
+    pub fn kept(&self) -> Vec<(u64, Line)> {
+        self.with(|inner| inner.kept.iter().cloned().collect())
+    }
+
+    /// Text of foreign origin, fit for a message.
+    pub fn mask(&self, text: &str) -> String {
+        clean::line(&self.redactor.text(text))
+    }
+}
+
+impl Inner {
+    fn line(&mut self, phase: Phase, test: Option<&str>, stream: Stream, text: String) {
+        let line = Line {
+            phase,
+            step: self.step.filter(|_| phase == Phase::Build),
+            test: test.map(str::to_owned),
+            stream,
+            text,
+        };
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((self.writer.last() + 1, line.clone()));
+        let written = self.writer.line(now_ms(), line);
+        self.check(written);
+    }
+
+    fn flush(&mut self) {
+        let written = self.writer.flush();
+        self.check(written);
+    }
+
+    fn check(&mut self, written: std::io::Result<()>) {
+        if let (Err(error), false) = (written, self.broken) {
+            self.broken = true;
+            tracing::error!(%error, "the log cannot be written");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The one place where the command line of foreign code is built.
+//!
+//! ```text
+//! buildah unshare            user namespace of the unprivileged user
+//!   setpriv --pdeathsig      dies with the runner
+//!     unshare --mount --pid  everything in it dies with its first process
+//!       nomad-build runner enter   mount namespace by allow-list, limits, clean environment
+//!         buildah build | run | push
+//! ```
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use super::enter::{Bind, Spec};
+use super::probe::Host;
+use super::settings::{Network, Settings};
+use super::workdir::{WorkDir, write_json};
+
+/// Search path of everything the runner starts.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variable by which the processes of a build are known.
+pub const BUILD_ID: &str = "NOMAD_BUILD_ID";
+
+/// System files that Buildah and the runtime need; nothing else of the host is there.
+const SYSTEM: &[&str] = &[
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/sys",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/containers",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/etc/subgid",
+    "/etc/subuid",
+];
+
+/// What a command in the sandbox may use besides the system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reach {
+    /// The sources, read-only.
+    pub sources: bool,
+    /// The secrets of `RUN --mount=type=secret`.
+    pub secrets: bool,
+}
+
+/// Builds the command lines of one build.
+#[derive(Debug, Clone)]
+pub struct Sandbox<'a> {
+    /// The operator's settings.
+    pub settings: &'a Settings,
+    /// What the probe found.
+    pub host: &'a Host,
+    /// The build's directory.
+    pub work: &'a WorkDir,
+}
+
+impl Sandbox<'_> {
+    /// Buildah's global options: this build's own storage, the shared base images read-only.
+    pub fn buildah(&self) -> Vec<String> {
+        let mut argv = vec![self.host.buildah.clone()];
+        argv.extend(storage(&self.work.boxed("s"), &self.work.boxed("r")));
+        argv.push("--storage-opt".into());
+        argv.push(format!("additionalimagestore={}", self.images().display()));
+        argv
+    }
+
+    /// Where base images are kept, for this version of Buildah.
+    pub fn images(&self) -> PathBuf {
+        self.host.images(&self.settings.cache)
+    }
+
+    /// Options of `build` and `run` that isolate foreign code.
+    pub fn isolation(&self) -> Vec<String> {
+        let mut argv: Vec<String> = self.host.isolation.clone();
+        argv.push("--network".into());
+        argv.push(
+            match self.settings.network {
+                Network::Host => "host",
+                Network::None => "none",
+            }
+            .into(),
+        );
+        argv
+    }
+
+    /// A command that runs `commands` in order inside the sandbox.
+    ///
+    /// # Errors
+    /// When the description cannot be written.
+    pub fn command(
+        &self,
+        name: &str,
+        commands: Vec<Vec<String>>,
+        reach: Reach,
+    ) -> io::Result<Command> {
+        let spec = Spec {
+            root: self.work.sandbox_root(),
+            binds: self.binds(reach),
+            empty: vec![self.host.home.clone()],
+            cwd: self.work.boxed("tmp"),
+            env: self.environment(),
+            processes: self.settings.limits.processes,
+            commands,
+        };
+        let file = self.work.root().join(format!("enter-{name}.json"));
+        write_json(&file, &spec)?;
+        Ok(wrap(self.host, self.environment(), &file))
+    }
+
+    fn binds(&self, reach: Reach) -> Vec<Bind> {
+        let read = |path: PathBuf, optional| Bind {
+            path,
+            writable: false,
+            optional,
+        };
+        let mut binds: Vec<Bind> = SYSTEM.iter().map(|path| read(path.into(), true)).collect();
+        binds.retain(|bind| bind.path != Path::new("/sys"));
+        // The kernel refuses to remount /sys; the user namespace cannot write to it anyway.
+        binds.push(Bind {
+            path: "/sys".into(),
+            writable: true,
+            optional: true,
+        });
+        if !self.host.buildah.starts_with("/usr/") {
+            binds.push(read(PathBuf::from(&self.host.buildah), false));
+        }
+        binds.push(read(self.images(), true));
+        if reach.sources {
+            binds.push(read(self.work.src(), false));
+        }
+        if reach.secrets {
+            binds.push(read(self.work.secrets(), false));
+        }
+        binds.push(Bind {
+            path: self.work.root().join("box"),
+            writable: true,
+            optional: false,
+        });
+        binds
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        environment(&self.work.boxed(""))
+    }
+}
+
+/// The environment of everything that runs for a build; `scratch` holds home, tmp and run.
+///
+/// The build's id goes with it: by it whoever cleans up knows the processes of a build.
+pub fn environment(scratch: &Path) -> Vec<(String, String)> {
+    let below = |name: &str| scratch.join(name).display().to_string();
+    let id = std::env::var(BUILD_ID).ok().map(|id| (BUILD_ID.into(), id));
+    let fixed = [
+        ("PATH".into(), PATH.into()),
+        ("HOME".into(), below("home")),
+        ("TMPDIR".into(), below("tmp")),
+        ("XDG_RUNTIME_DIR".into(), below("run")),
+        ("LC_ALL".into(), "C.UTF-8".into()),
+    ];
+    fixed.into_iter().chain(id).collect()
+}
+
+/// Buildah's options for a storage of its own.
+pub fn storage(root: &Path, runroot: &Path) -> Vec<String> {
+    vec![
+        "--storage-driver".into(),
+        "overlay".into(),
+        "--root".into(),
+        root.display().to_string(),
+        "--runroot".into(),
+        runroot.display().to_string(),
+    ]
+}
+
+/// The chain of wrappers around `runner enter`.
+fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(&host.buildah);
+    command.args([
+        "unshare",
+        "--",
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--fork",
+        "--kill-child=SIGKILL",
+        "--",
+    ]);
+    command
+        .arg(&host.own_binary)
+        .args([OsStr::new("runner"), "enter".as_ref(), "--spec".as_ref()])
+        .arg(spec);
+    command.env_clear().envs(env);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::settings::{Isolation, Limits};
+
+    #[test]
+    fn only_what_is_named_is_there_and_the_environment_is_bare() {
+        let work = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            buildah: "buildah".into(),
+            cache: "/var/cache/nb".into(),
+            insecure: vec![],
+            ca_file: None,
+            git_allow_http: false,
+            isolation: Isolation::Auto,
+            network: Network::Host,
+            limits: Limits::default(),
+            environment: vec![("HTTPS_PROXY".into(), "http://user:pass@proxy".into())],
+        };
+        let host = Host {
+            buildah: "/usr/bin/buildah".into(),
+            version: "1.28.2".into(),
+            home: "/home/nb".into(),
+            own_binary: "/usr/local/bin/nomad-build".into(),
+            isolation: vec!["--isolation".into(), "chroot".into()],
+            init: "/usr/bin/catatonit".into(),
+        };
+        let work = WorkDir::new(work.path());
+        let sandbox = Sandbox {
+            settings: &settings,
+            host: &host,
+            work: &work,
+        };
+        let command = sandbox
+            .command("x", vec![vec!["true".into()]], Reach::default())
+            .unwrap();
+        let spec: Spec =
+            super::super::workdir::read_json(&work.root().join("enter-x.json")).unwrap();
+        let writable: Vec<_> = spec
+            .binds
+            .iter()
+            .filter(|b| b.writable)
+            .map(|b| b.path.clone())
+            .collect();
+        assert_eq!(writable, [PathBuf::from("/sys"), work.root().join("box")]);
+        for hidden in ["/home", "/root", "/etc", "/var", "/run", "/tmp", "/srv"] {
+            assert!(
+                !spec.binds.iter().any(|b| b.path == Path::new(hidden)),
+                "{hidden}"
+            );
+        }
+        for hidden in [work.credentials(), work.git(), work.secrets(), work.src()] {
+            assert!(
+                !spec.binds.iter().any(|b| hidden.starts_with(&b.path)),
+                "{}",
+                hidden.display()
+            );
+        }
+        let names: Vec<_> = spec.env.iter().map(|(k, _)| k.as_str()).collect();
+        assert_eq!(
+            names,
+            ["PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LC_ALL"]
+        );
+        assert_eq!(command.as_std().get_envs().count(), 5);
+    }
+}

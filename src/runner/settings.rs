@@ -1,0 +1,84 @@
+//! What the operator decided for the runner. Nothing secret: credentials are files beside it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of one runner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The Buildah to use: a path, or a name in the search path.
+    pub buildah: String,
+    /// Directory for what is shared between builds of one user: base images, the probe's answer.
+    pub cache: PathBuf,
+    /// `host:port` of registries that speak plain HTTP.
+    pub insecure: Vec<String>,
+    /// Certificates to trust for registries, besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether git may fetch over plain HTTP.
+    pub git_allow_http: bool,
+    /// Isolation of RUN.
+    pub isolation: Isolation,
+    /// Network of foreign code.
+    pub network: Network,
+    /// Limits.
+    pub limits: Limits,
+    /// Search path and proxies for the phase source, from the operator's environment.
+    pub environment: Vec<(String, String)>,
+}
+
+/// How Buildah isolates RUN.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// The strongest that a real tiny build survives on this host.
+    #[default]
+    Auto,
+    /// A runtime (runc) with its own namespaces.
+    Rootless,
+    /// Buildah's chroot isolation, within the sandbox.
+    Chroot,
+}
+
+/// Network of foreign code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The host's.
+    #[default]
+    Host,
+    /// None.
+    None,
+}
+
+/// Limits of one build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Bytes of the sources.
+    pub context_bytes: u64,
+    /// Files and directories of the sources.
+    pub context_entries: u64,
+    /// Processes of foreign code.
+    pub processes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            log_bytes: 256 << 20,
+            context_bytes: 2 << 30,
+            context_entries: 200_000,
+            processes: 4096,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the registry of an image reference speaks plain HTTP.
+    pub fn is_insecure(&self, reference: &str) -> bool {
+        let host = reference.split('/').next().unwrap_or_default();
+        self.insecure.iter().any(|insecure| insecure == host)
+    }
+}

@@ -1,0 +1,461 @@
+//! Phase source: the sources are brought in, outside the sandbox and with credentials, and the
+//! Containerfile is read before anything runs.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::build::Phase;
+use crate::build::failure::{Failure, Kind, Location};
+use crate::build::git_ref::RefName;
+use crate::build::git_url::GitUrl;
+use crate::build::plan::PlanSource;
+use crate::build::request::FileRequest;
+use crate::build::status::SourceStatus;
+use crate::containerfile::{self, Containerfile, FaultKind};
+use crate::context::{self, ContextFile, Limits};
+use crate::diagnosis::Place;
+use crate::git;
+use crate::log::Event;
+
+use super::phases::{Job, Stop};
+use super::sandbox::PATH;
+use super::workdir::read_json;
+
+/// What the later phases need of the sources.
+#[derive(Debug)]
+pub struct Sources {
+    /// The build context.
+    pub context: PathBuf,
+    /// The Containerfile.
+    pub containerfile: PathBuf,
+    /// Its path relative to the root of the source, as it is shown.
+    pub containerfile_shown: String,
+    /// The ignore file that holds.
+    pub ignore_file: Option<PathBuf>,
+    /// What stands in the Containerfile.
+    pub parsed: Containerfile,
+}
+
+/// A credential for git as it lies in the work directory during this phase.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GitCredentialFile {
+    /// Beginning of the URLs it is for.
+    pub url: String,
+    /// User name, for HTTPS.
+    pub username: Option<String>,
+    /// Password or token, for HTTPS.
+    pub password: Option<String>,
+    /// Private key, for SSH.
+    pub ssh_key: Option<PathBuf>,
+    /// Known hosts, for SSH.
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// Name of the list of git credentials in the credentials directory.
+pub const GIT_CREDENTIALS: &str = "git.json";
+
+/// Brings the sources in; `snapshot` is the tar of a plan whose source is one.
+///
+/// # Errors
+/// Why the build stops.
+pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Stop> {
+    match &job.plan.source {
+        PlanSource::Git {
+            url,
+            git_ref,
+            patch,
+            files,
+        } => {
+            let status = from_git(job, url, git_ref.as_deref()).await?;
+            if let Some(patch) = patch {
+                apply_patch(job, patch).await?;
+            }
+            if !files.is_empty() {
+                let (dest, files) = (job.work.src(), context_files(files));
+                blocking(move || context::overlay_files(&dest, &files))
+                    .await?
+                    .map_err(|error| refused(&error))?;
+            }
+            job.reporter.event(Event::Source { source: status });
+        }
+        PlanSource::Snapshot { digest, .. } => {
+            let Some(snapshot) = snapshot else {
+                return Err(Stop::internal("the snapshot of the sources is missing"));
+            };
+            let (dest, limits) = (job.work.src(), limits(job));
+            blocking(move || {
+                context::unpack(
+                    io::BufReader::with_capacity(1 << 20, snapshot),
+                    &dest,
+                    limits,
+                )
+            })
+            .await?
+            .map_err(|error| refused(&error))?;
+            let source = SourceStatus {
+                digest: Some(digest.clone()),
+                subdir: job.plan.shown_below.clone(),
+                ..SourceStatus::default()
+            };
+            job.reporter.event(Event::Source { source });
+        }
+    }
+    read(job).await
+}
+
+/// The given files as the context module takes them.
+pub fn context_files(files: &[FileRequest]) -> Vec<ContextFile> {
+    files
+        .iter()
+        .map(|file| ContextFile {
+            path: file.path.clone(),
+            text: file.text.clone(),
+            executable: file.executable.unwrap_or(false),
+        })
+        .collect()
+}
+
+fn limits(job: &Job<'_>) -> Limits {
+    let limits = &job.settings.limits;
+    Limits {
+        bytes: limits.context_bytes,
+        entries: limits.context_entries,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Stop::internal)
+}
+
+fn refused(error: &dyn std::fmt::Display) -> Stop {
+    Stop::failed(Failure::new(
+        Phase::Source,
+        Kind::SourceInvalid,
+        error.to_string(),
+    ))
+}
+
+async fn from_git(job: &Job<'_>, url: &str, git_ref: Option<&str>) -> Result<SourceStatus, Stop> {
+    let parsed =
+        GitUrl::parse(url, job.settings.git_allow_http).map_err(|error| refused(&error))?;
+    let reference = git_ref
+        .map(RefName::parse)
+        .transpose()
+        .map_err(|error| refused(&error))?;
+    job.reporter.say(
+        Phase::Source,
+        format!("fetching {url} {}", git_ref.unwrap_or("(default branch)")),
+    );
+    let git_dir = job.work.git();
+    // `git init` wants to make it itself.
+    std::fs::remove_dir(&git_dir).map_err(Stop::internal)?;
+    let spec = git::FetchSpec {
+        url: parsed,
+        reference,
+        dest: job.work.src(),
+        git_dir,
+        credentials: credentials(job)?,
+    };
+    let mut say = |line: &str| job.reporter.say(Phase::Source, line);
+    let mut control = git::Control {
+        cancel: job.bounds.cancel.clone(),
+        deadline: job.bounds.deadline,
+        on_line: &mut say,
+    };
+    let fetched = git::fetch(&program(job), &spec, &mut control)
+        .await
+        .map_err(|error| git_failure(job, &error))?;
+    job.reporter
+        .say(Phase::Source, format!("at commit {}", fetched.commit));
+    Ok(SourceStatus {
+        git: Some(url.to_owned()),
+        git_ref: git_ref.map(str::to_owned),
+        commit: Some(fetched.commit),
+        subdir: job.plan.subdir.clone(),
+        ..SourceStatus::default()
+    })
+}
+
+fn program(job: &Job<'_>) -> git::Git {
+    git::Git {
+        search_path: PATH.into(),
+        environment: job
+            .settings
+            .environment
+            .iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect(),
+        ..git::Git::default()
+    }
+}
+
+fn credentials(job: &Job<'_>) -> Result<Vec<git::Credentials>, Stop> {
+    let file = job.work.credentials().join(GIT_CREDENTIALS);
+    if !file.exists() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<GitCredentialFile> = read_json(&file).map_err(Stop::internal)?;
+    let misconfigured = |fault: &dyn std::fmt::Display| {
+        Stop::failed(
+            Failure::new(
+                Phase::Source,
+                Kind::GitAuthFailed,
+                format!("a credential of the operator cannot be used: {fault}"),
+            )
+            .with_hint("The operator must mend git.credentials in the configuration."),
+        )
+    };
+    let mut out = Vec::new();
+    for one in list {
+        let prefix = GitUrl::parse(&one.url, job.settings.git_allow_http)
+            .map_err(|fault| misconfigured(&fault))?;
+        if let Some(password) = &one.password {
+            let user = one.username.as_deref().unwrap_or("git");
+            out.push(
+                git::Credentials::basic(prefix.clone(), user, password)
+                    .map_err(|fault| misconfigured(&fault))?,
+            );
+        }
+        if let (Some(key), Some(hosts)) = (&one.ssh_key, &one.known_hosts) {
+            out.push(
+                git::Credentials::key(prefix, key, hosts).map_err(|fault| misconfigured(&fault))?,
+            );
+        }
+    }
+    Ok(out)
+}
+
+fn git_failure(job: &Job<'_>, error: &git::GitError) -> Stop {
+    use git::GitErrorKind as G;
+    let (kind, hint) = match error.kind {
+        G::Cancelled => return Stop::Interrupted,
+        G::TimedOut => return job.out_of_time(Phase::Source),
+        G::AuthFailed => (
+            Kind::GitAuthFailed,
+            "The operator must give this server credentials for the repository.",
+        ),
+        G::RepositoryNotFound => (
+            Kind::GitRepositoryNotFound,
+            "Correct source.git; a private repository needs the operator's credentials.",
+        ),
+        G::RefNotFound => (
+            Kind::GitRefNotFound,
+            "Name a branch, tag or full commit id that the repository has.",
+        ),
+        G::Unreachable => (Kind::GitUnreachable, "Try again later."),
+        G::Tls | G::HostKey => (
+            Kind::GitTls,
+            "The operator must trust the server's certificate or host key.",
+        ),
+        _ => (Kind::GitFailed, ""),
+    };
+    let failure = Failure::new(Phase::Source, kind, job.reporter.mask(&error.to_string()));
+    Stop::failed(if hint.is_empty() {
+        failure
+    } else {
+        failure.with_hint(hint)
+    })
+}
+
+async fn apply_patch(job: &Job<'_>, patch: &str) -> Result<(), Stop> {
+    let mut say = |line: &str| job.reporter.say(Phase::Source, line);
+    let mut control = git::Control {
+        cancel: job.bounds.cancel.clone(),
+        deadline: job.bounds.deadline,
+        on_line: &mut say,
+    };
+    let (git_dir, tree) = (job.work.git(), job.work.src());
+    let place = git::Place {
+        git_dir: &git_dir,
+        work_tree: &tree,
+    };
+    match git::apply_patch(&program(job), place, patch.as_bytes(), &mut control).await {
+        Ok(stats) => {
+            job.reporter
+                .say(Phase::Source, format!("applied the patch: {stats:?}"));
+            Ok(())
+        }
+        Err(git::PatchError::Git(error)) => Err(git_failure(job, &error)),
+        Err(error) => {
+            let message = match &error {
+                git::PatchError::DoesNotApply(files) => {
+                    files.iter().map(hunk).collect::<Vec<_>>().join("; ")
+                }
+                other => other.to_string(),
+            };
+            let mut failure = Failure::new(
+                Phase::Source,
+                Kind::PatchRejected,
+                job.reporter.mask(&message),
+            )
+            .with_hint("Make the patch anew with git diff --binary against exactly this ref.");
+            if let git::PatchError::DoesNotApply(files) = &error {
+                failure.locations = files
+                    .iter()
+                    .map(|one| Location {
+                        file: one.file.clone(),
+                        line: one.line.and_then(|line| u32::try_from(line).ok()),
+                        column: None,
+                        message: Some(one.reason.clone()),
+                    })
+                    .collect();
+            }
+            if let Some(first) = failure.locations.first().cloned() {
+                failure = failure.at(first.file, first.line);
+            }
+            Err(Stop::failed(failure))
+        }
+    }
+}
+
+fn hunk(failure: &git::PatchFailure) -> String {
+    let place = failure
+        .line
+        .map(|line| format!(", hunk at line {line}"))
+        .unwrap_or_default();
+    format!(
+        "the patch does not apply to {}{place}: {}",
+        failure.file, failure.reason
+    )
+}
+
+/// Finds and reads the Containerfile.
+async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
+    let root = job.work.src();
+    let context = match &job.plan.subdir {
+        None => root.clone(),
+        Some(subdir) => directory_within(&root, subdir)?,
+    };
+    let (dir, wanted) = (context.clone(), job.plan.containerfile.clone());
+    let found = blocking(move || context::control_files(&dir, wanted.as_deref()))
+        .await?
+        .map_err(|error| refused(&error))?;
+    let Some(name) = found.containerfile else {
+        let wanted = job
+            .plan
+            .containerfile
+            .as_deref()
+            .unwrap_or("Containerfile, nor Dockerfile");
+        return Err(Stop::failed(
+            Failure::new(Phase::Source, Kind::ContainerfileNotFound, format!("the source has no {wanted}"))
+                .with_hint("Give its path below the context as containerfile, or the directory it is in as source.subdir."),
+        ));
+    };
+    let containerfile = context.join(&name);
+    let text = std::fs::read(&containerfile).map_err(Stop::internal)?;
+    let text = String::from_utf8_lossy(&text);
+    let shown = match job.plan.subdir.as_ref().or(job.plan.shown_below.as_ref()) {
+        None => name,
+        Some(subdir) => format!("{}/{name}", subdir.trim_matches('/')),
+    };
+    let parsed = Containerfile::parse_for(&text, job.plan.target.as_deref(), &job.plan.build_args)
+        .map_err(|faults| faults_in(&shown, &faults))?;
+    for warning in &parsed.warnings {
+        job.reporter
+            .say(Phase::Source, format!("{shown}: {warning}"));
+    }
+    for secret in parsed.secret_ids() {
+        if secret.required && !job.plan.secrets.contains(&secret.id) {
+            return Err(Stop::failed(
+                Failure::new(
+                    Phase::Source,
+                    Kind::SecretMissing,
+                    format!(
+                        "RUN requires the secret {}, which the request does not name",
+                        secret.id
+                    ),
+                )
+                .with_hint("Name the secret in secrets.")
+                .at(shown, secret.line),
+            ));
+        }
+    }
+    let ignore_file = found.ignore_file.map(|name| context.join(name));
+    Ok(Sources {
+        context,
+        containerfile,
+        ignore_file,
+        containerfile_shown: shown,
+        parsed,
+    })
+}
+
+/// A directory of the source that no link leads out of.
+fn directory_within(root: &Path, subdir: &str) -> Result<PathBuf, Stop> {
+    let missing = |what: &str| {
+        Stop::failed(
+            Failure::new(Phase::Source, Kind::SourceInvalid, format!("subdir {what}"))
+                .with_hint("Name a directory of the source as source.subdir."),
+        )
+    };
+    let path = root
+        .join(subdir.trim_matches('/'))
+        .canonicalize()
+        .map_err(|_| missing("is not in the source"))?;
+    let root = root.canonicalize().map_err(Stop::internal)?;
+    if !path.starts_with(&root) {
+        return Err(missing("leads out of the source"));
+    }
+    if !path.is_dir() {
+        return Err(missing("is not a directory"));
+    }
+    Ok(path)
+}
+
+/// A Containerfile that cannot be built.
+pub fn invalid(sources: &Sources, faults: &[containerfile::Fault]) -> Stop {
+    faults_in(&sources.containerfile_shown, faults)
+}
+
+fn faults_in(file: &str, faults: &[containerfile::Fault]) -> Stop {
+    let Some(first) = faults.first() else {
+        return Stop::internal("a Containerfile without faults was refused");
+    };
+    let kind = match first.kind {
+        FaultKind::UnknownTarget => Kind::TargetNotFound,
+        _ => Kind::ContainerfileInvalid,
+    };
+    let mut failure = Failure::new(Phase::Source, kind, first.message.clone());
+    failure = match kind {
+        Kind::TargetNotFound => failure.with_hint("Name a stage of the Containerfile as target."),
+        _ => failure.at(file, first.line),
+    };
+    failure.instruction = first.instruction.clone();
+    failure.locations = faults
+        .iter()
+        .take(10)
+        .map(|fault| Location {
+            file: file.to_owned(),
+            line: Some(fault.line),
+            column: None,
+            message: Some(fault.message.clone()),
+        })
+        .collect();
+    Stop::failed(failure)
+}
+
+/// Where a line of the Containerfile stands.
+pub fn place(sources: &Sources, line: u32) -> Option<Place> {
+    let stage = sources
+        .parsed
+        .stages
+        .iter()
+        .rev()
+        .find(|stage| stage.line <= line)?;
+    let step = stage.steps.iter().rev().find(|step| step.line <= line)?;
+    Some(Place {
+        file: sources.containerfile_shown.clone(),
+        line: step.line,
+        stage: stage
+            .name
+            .clone()
+            .unwrap_or_else(|| stage.index.to_string()),
+        step: u32::try_from(step.number).unwrap_or(u32::MAX),
+        instruction: step.text.clone(),
+    })
+}

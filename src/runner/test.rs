@@ -1,0 +1,215 @@
+//! Phase test: each test in a fresh container of the image, under an init as PID 1.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::build::Phase;
+use crate::build::failure::{Failure, Fault, Kind};
+use crate::build::plan::PlanTest;
+use crate::build::status::{TestResult, TestStatus};
+use crate::diagnosis::excerpt;
+use crate::log::Event;
+
+use super::build::Images;
+use super::phases::{Job, Stop};
+use super::process::{Ended, Output, run};
+use super::sandbox::{Reach, Sandbox};
+
+/// Where the init lies in the container.
+const INIT: &str = "/.nomad-build-init";
+/// The status with which the init says that it could not start the program.
+const INIT_FAILED: i32 = 255;
+
+/// Runs the tests in order; all of them, unless the plan says otherwise.
+///
+/// # Errors
+/// The first test that did not pass, or why the build stops.
+pub async fn test(job: &Job<'_>, sandbox: &Sandbox<'_>, images: &Images) -> Result<(), Stop> {
+    let mut first: Option<Failure> = None;
+    let mut failed = 0;
+    for (index, test) in job.plan.tests.iter().enumerate() {
+        if job.plan.fail_fast && first.is_some() {
+            job.reporter.event(Event::TestEnded {
+                result: not_run(test),
+            });
+            continue;
+        }
+        let image = test
+            .stage
+            .as_ref()
+            .and_then(|stage| images.stages.iter().find(|(name, _)| name == stage))
+            .map_or(&images.id, |(_, id)| id);
+        let (result, failure) = one(job, sandbox, test, index, image).await?;
+        job.reporter.event(Event::TestEnded { result });
+        if let Some(failure) = failure {
+            failed += 1;
+            first.get_or_insert(failure);
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some(mut failure) => {
+            if failed > 1 {
+                failure.message = format!(
+                    "{}; {failed} of {} tests did not pass",
+                    failure.message,
+                    job.plan.tests.len()
+                );
+            }
+            Err(Stop::failed(failure))
+        }
+    }
+}
+
+fn not_run(test: &PlanTest) -> TestStatus {
+    TestStatus {
+        name: test.name.clone(),
+        status: TestResult::NotRun,
+        exit_code: None,
+        seconds: None,
+        first_line: None,
+        last_line: None,
+        excerpt: None,
+    }
+}
+
+async fn one(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    test: &PlanTest,
+    index: usize,
+    image: &str,
+) -> Result<(TestStatus, Option<Failure>), Stop> {
+    job.reporter.event(Event::TestStarted {
+        name: test.name.clone(),
+    });
+    job.reporter.say(
+        Phase::Test,
+        format!("test {} begins, at most {} s", test.name, test.timeout),
+    );
+    let before = job.reporter.last();
+    let begun = Instant::now();
+    let bounds = job.bounds.within(Duration::from_secs(test.timeout.into()));
+    let mut command = sandbox
+        .command(
+            "test",
+            commands(sandbox, test, index, image),
+            Reach::default(),
+        )
+        .map_err(Stop::internal)?;
+    let output = Output {
+        reporter: job.reporter,
+        phase: Phase::Test,
+        test: Some(&test.name),
+    };
+    let ended = run(&mut command, output, &bounds, |_| {})
+        .await
+        .map_err(Stop::internal)?;
+    let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    let last = job.reporter.last();
+    let (status, exit_code) = match ended {
+        Ended::Exited(0) => (TestResult::Passed, Some(0)),
+        Ended::Exited(code) => (TestResult::Failed, Some(code)),
+        Ended::Cancelled => return Err(Stop::Interrupted),
+        Ended::OutOfTime if Instant::now() >= job.bounds.deadline => {
+            return Err(job.out_of_time(Phase::Test));
+        }
+        Ended::OutOfTime => (TestResult::TimedOut, None),
+    };
+    let kept = job.reporter.kept();
+    let shown = (status != TestResult::Passed)
+        .then(|| {
+            excerpt(
+                kept.iter()
+                    .filter(|(n, line)| *n > before && line.test.as_deref() == Some(&test.name)),
+            )
+        })
+        .flatten();
+    let result = TestStatus {
+        name: test.name.clone(),
+        status,
+        exit_code,
+        seconds: Some(seconds),
+        first_line: (last > before).then_some(before + 1),
+        last_line: (last > before).then_some(last),
+        excerpt: shown.as_ref().map(|(text, _)| text.clone()),
+    };
+    job.reporter.say(
+        Phase::Test,
+        match (status, exit_code) {
+            (TestResult::Passed, _) => format!("test {} passed in {seconds:.1} s", test.name),
+            (TestResult::TimedOut, _) => format!(
+                "test {} did not end within {} s and was ended",
+                test.name, test.timeout
+            ),
+            (_, code) => format!(
+                "test {} failed with status {}",
+                test.name,
+                code.unwrap_or(-1)
+            ),
+        },
+    );
+    let failure = failure(test, status, exit_code).map(|mut failure| {
+        if let Some((text, cursor)) = shown {
+            failure.excerpt = Some(text);
+            failure.log_cursor = Some(cursor);
+        }
+        failure
+    });
+    Ok((result, failure))
+}
+
+fn failure(test: &PlanTest, status: TestResult, exit_code: Option<i32>) -> Option<Failure> {
+    let mut failure = match status {
+        TestResult::Passed | TestResult::NotRun => return None,
+        TestResult::TimedOut => Failure::new(
+            Phase::Test,
+            Kind::TestTimedOut,
+            format!("test {} did not end within {} s", test.name, test.timeout),
+        )
+        .with_hint("Make the test faster, or give it a longer timeout."),
+        TestResult::Failed => match exit_code {
+            Some(INIT_FAILED | 125 | 126 | 127) => Failure::new(
+                Phase::Test,
+                Kind::TestNotStarted,
+                format!("test {} could not be started, or one of its commands was not found (status {})", test.name, exit_code.unwrap_or_default()),
+            )
+            .with_hint("Look at its output: the image may lack a shell (use argv) or the program."),
+            Some(137) => Failure::new(
+                Phase::Test,
+                Kind::TestFailed,
+                format!("test {} was killed (status 137)", test.name),
+            )
+            .with_fault(Fault::Unknown),
+            code => Failure::new(
+                Phase::Test,
+                Kind::TestFailed,
+                format!("test {} ended with status {}", test.name, code.unwrap_or(-1)),
+            ),
+        },
+    };
+    failure.test = Some(test.name.clone());
+    failure.exit_code = exit_code;
+    Some(failure)
+}
+
+/// A fresh container, then the test in it: the image's WORKDIR, USER and ENV, not its ENTRYPOINT.
+fn commands(sandbox: &Sandbox<'_>, test: &PlanTest, index: usize, image: &str) -> Vec<Vec<String>> {
+    let name = format!("test-{index}");
+    let mut from = sandbox.buildah();
+    from.extend(["from", "--quiet", "--pull-never", "--name", &name, image].map(String::from));
+    let mut run = sandbox.buildah();
+    run.push("run".into());
+    run.extend(sandbox.isolation());
+    run.push(format!(
+        "--volume={}:{INIT}:ro",
+        sandbox.host.init.display()
+    ));
+    for (key, value) in &test.env {
+        run.extend(["--env".to_owned(), format!("{key}={value}")]);
+    }
+    run.extend([name, "--".into(), INIT.into(), "--".into()]);
+    run.extend(test.argv.iter().cloned());
+    vec![from, run]
+}
