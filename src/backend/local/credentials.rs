@@ -1,0 +1,137 @@
+//! Credentials from the operator's files into the phase that needs them.
+//!
+//! The file of a secret must belong to its owner alone (mode 0600 or less). What the phase source
+//! needs lies in the work directory only until foreign code runs; publish gets its own through a
+//! pipe.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::build::Plan;
+use crate::config::Config;
+use crate::runner::WorkDir;
+use crate::runner::source::{GIT_CREDENTIALS, GitCredentialFile};
+use crate::runner::workdir::{write_json, write_private};
+
+use super::user::BuildUser;
+
+/// Reads a secret; refuses a file that others can read.
+///
+/// # Errors
+/// Names the file.
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let named = |what: String| io::Error::other(format!("{}: {what}", path.display()));
+    let mode = fs::metadata(path)
+        .map_err(|error| named(error.to_string()))?
+        .permissions()
+        .mode();
+    if mode & 0o077 != 0 {
+        return Err(named(format!(
+            "others can read it (mode {:o}); make it 0600",
+            mode & 0o777
+        )));
+    }
+    fs::read(path).map_err(|error| named(error.to_string()))
+}
+
+/// Registry credentials for publish.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn registry(config: &Config) -> io::Result<Vec<u8>> {
+    match &config.registry.auth_file {
+        None => Ok(b"{}".to_vec()),
+        Some(path) => read_secret(path),
+    }
+}
+
+/// Lays out what source and build may use, owned by the user that builds run as.
+///
+/// # Errors
+/// When a file of the operator cannot be read.
+pub fn lay_out(config: &Config, plan: &Plan, work: &WorkDir, user: &BuildUser) -> io::Result<()> {
+    let credentials = work.credentials();
+    user.make_dir(&credentials)?;
+    if config.registry.auth_file.is_some() {
+        give(user, &credentials.join("pull.json"), &registry(config)?)?;
+    }
+    if let Some(ca) = &config.registry.ca_file {
+        user.make_dir(&credentials.join("certs"))?;
+        give(user, &credentials.join("certs/ca.crt"), &fs::read(ca)?)?;
+    }
+    if !config.git.credentials.is_empty() {
+        let mut list = Vec::new();
+        for (index, one) in config.git.credentials.iter().enumerate() {
+            let copy = |from: &Path, name: &str, secret: bool| -> io::Result<_> {
+                let to = credentials.join(format!("{name}-{index}"));
+                let bytes = if secret {
+                    read_secret(from)?
+                } else {
+                    fs::read(from)?
+                };
+                give(user, &to, &bytes)?;
+                Ok(to)
+            };
+            let password = one.password_file.as_deref().map(read_secret).transpose()?;
+            list.push(GitCredentialFile {
+                url: one.url.clone(),
+                username: one.username.clone(),
+                password: password
+                    .map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned()),
+                ssh_key: one
+                    .ssh_key
+                    .as_deref()
+                    .map(|path| copy(path, "key", true))
+                    .transpose()?,
+                known_hosts: one
+                    .known_hosts
+                    .as_deref()
+                    .map(|path| copy(path, "hosts", false))
+                    .transpose()?,
+            });
+        }
+        let path = credentials.join(GIT_CREDENTIALS);
+        write_json(&path, &list)?;
+        user.give(&path)?;
+    }
+    user.make_dir(&work.secrets())?;
+    for name in &plan.secrets {
+        let path = config
+            .secrets
+            .get(name)
+            .ok_or_else(|| io::Error::other(format!("the secret {name} is no longer offered")))?;
+        give(user, &work.secrets().join(name), &read_secret(path)?)?;
+    }
+    Ok(())
+}
+
+fn give(user: &BuildUser, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_private(path, bytes)?;
+    user.give(path)
+}
+
+/// Everything secret that the runner must mask, from the work directory it was given.
+pub fn secrets_in(work: &WorkDir) -> Vec<String> {
+    let mut secrets = Vec::new();
+    for dir in [work.credentials(), work.secrets()] {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Ok(text) = fs::read_to_string(entry.path()) else {
+                continue;
+            };
+            if name == "pull.json" {
+                if let Ok(auth) = crate::registry::Auth::from_slice(text.as_bytes()) {
+                    secrets.extend(auth.secrets());
+                }
+            } else if name == GIT_CREDENTIALS {
+                let list: Vec<GitCredentialFile> = serde_json::from_str(&text).unwrap_or_default();
+                secrets.extend(list.into_iter().filter_map(|one| one.password));
+            } else if !name.to_string_lossy().starts_with("hosts-") {
+                secrets.push(text);
+            }
+        }
+    }
+    secrets
+}

@@ -1,0 +1,360 @@
+//! The job of one build on this machine: waits for a slot, runs the runner's parts, writes the end.
+//!
+//! It is a process of its own in its own session, so it outlives the server. Its standard input is
+//! the lock that tells others it lives. It reads the record for the mark of a cancellation and
+//! passes it on to the runner as SIGTERM; what the end means is decided from all the evidence.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::build::conclude::Gone;
+use crate::build::{Plan, Record};
+use crate::config::{self, Config};
+use crate::runner::phases::{deadline, now_seconds};
+use crate::runner::reporter::now_ms;
+use crate::runner::settings::{Isolation, Limits, Network, Settings};
+use crate::runner::workdir::{read_json, write_json};
+use crate::runner::{WorkDir, exit};
+
+use super::conclude;
+use super::layout::{BuildDir, Layout};
+use super::user::BuildUser;
+use super::watch::DirWatch;
+use super::{credentials, queue, reap, store};
+
+/// How often the job looks when no event comes (a slot whose holder died tells nobody).
+const TICK: Duration = Duration::from_millis(500);
+/// How long the runner may go on after its own deadline before it is killed.
+const OVERTIME: Duration = Duration::from_secs(60);
+
+/// The job of the build in `dir`.
+pub struct Job {
+    config: Config,
+    layout: Layout,
+    dir: BuildDir,
+    plan: Plan,
+    record: Record,
+    user: BuildUser,
+}
+
+/// What the job ended with.
+enum Part {
+    /// The runner's part ended with this status.
+    Status(i32),
+    /// It was killed by a signal, or could not start.
+    Broken,
+}
+
+impl Job {
+    /// Reads what the build is.
+    ///
+    /// # Errors
+    /// When something of it is missing.
+    pub fn open(config: Config, dir: &Path) -> io::Result<Self> {
+        let dir = BuildDir::new(dir);
+        let user = BuildUser::for_this_process(&config.sandbox.user)?;
+        Ok(Self {
+            layout: Layout::new(&config.state_dir),
+            plan: read_json(&dir.plan())?,
+            record: store::read(&dir)?,
+            config,
+            dir,
+            user,
+        })
+    }
+
+    /// Runs the build to its end.
+    ///
+    /// # Errors
+    /// When the end could not be written; whoever looks at the build next writes it then.
+    pub async fn run(mut self) -> io::Result<()> {
+        super::scope::enter(&self.record.id);
+        let mut watch = DirWatch::new(&[self.dir.root(), &self.layout.queue()])?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (id, submitted) = (self.record.id.clone(), self.record.submitted);
+        queue::enter(&self.layout, submitted, &id)?;
+        let slot = self.wait_for_slot(&mut watch, &mut terminate).await;
+        queue::leave(&self.layout, submitted, &id);
+        let gone = match slot {
+            Ok(Some(slot)) => {
+                let outcome = self.with_slot(&mut watch, &mut terminate).await;
+                if let Err(error) = &outcome {
+                    tracing::error!(%error, "the job failed");
+                    self.fail(error);
+                }
+                self.clean_up().await;
+                drop(slot);
+                Gone::Exited
+            }
+            Ok(None) => Gone::QueueTimedOut,
+            Err(error) => {
+                self.fail(&error);
+                Gone::Exited
+            }
+        };
+        queue::announce(&self.layout);
+        conclude::write_end(&self.dir, gone)
+    }
+
+    async fn wait_for_slot(
+        &mut self,
+        watch: &mut DirWatch,
+        terminate: &mut tokio::signal::unix::Signal,
+    ) -> io::Result<Option<File>> {
+        let gives_up = deadline(self.plan.submitted + i64::from(self.plan.queue_timeout));
+        loop {
+            if store::read(&self.dir)?.cancel.is_some() {
+                return Ok(None);
+            }
+            if let Some(slot) = queue::take_slot(
+                &self.layout,
+                self.config.local.slots,
+                self.record.submitted,
+                &self.record.id,
+            )? {
+                return Ok(Some(slot));
+            }
+            if Instant::now() >= gives_up {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep_until(gives_up) => {}
+                _ = terminate.recv() => return Ok(None),
+            }
+        }
+    }
+
+    async fn with_slot(
+        &mut self,
+        watch: &mut DirWatch,
+        terminate: &mut tokio::signal::unix::Signal,
+    ) -> io::Result<()> {
+        let (claimed, record) = store::update(&self.dir, |record| record.claim(now_ms()))?;
+        self.record = record;
+        if !claimed {
+            return Ok(());
+        }
+        let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
+        let work = self.prepare()?;
+        let built = self
+            .part(self.build_command(&work, end)?, None, end, watch, terminate)
+            .await?;
+        if matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
+            && !self.plan.tags.is_empty()
+        {
+            let auth = credentials::registry(&self.config)?;
+            self.part(
+                self.publish_command(&work)?,
+                Some(auth),
+                end,
+                watch,
+                terminate,
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the work directory with everything the runner may have.
+    fn prepare(&self) -> io::Result<WorkDir> {
+        let work = WorkDir::new(self.dir.work());
+        self.user.make_dir(work.root())?;
+        let settings = self.settings();
+        self.user.make_dir(&settings.cache)?;
+        for (name, value) in [
+            ("settings.json", serde_json::to_value(&settings)?),
+            ("plan.json", serde_json::to_value(&self.plan)?),
+        ] {
+            let path = work.root().join(name);
+            write_json(&path, &value)?;
+            self.user.give(&path)?;
+        }
+        credentials::lay_out(&self.config, &self.plan, &work, &self.user)?;
+        Ok(work)
+    }
+
+    fn settings(&self) -> Settings {
+        let passed = [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ];
+        Settings {
+            buildah: self.config.buildah.clone(),
+            cache: self.layout.cache(&self.user.name),
+            insecure: self.config.registry.insecure.clone(),
+            ca_file: self.config.registry.ca_file.clone(),
+            git_allow_http: self.config.git.allow_http,
+            isolation: match self.config.sandbox.isolation {
+                config::Isolation::Auto => Isolation::Auto,
+                config::Isolation::Rootless => Isolation::Rootless,
+                config::Isolation::Chroot => Isolation::Chroot,
+            },
+            network: Network::Host,
+            limits: Limits {
+                log_bytes: self.config.limits.log_mb << 20,
+                context_bytes: self.config.limits.context_mb << 20,
+                context_entries: self.config.limits.context_entries,
+                processes: self.config.limits.processes,
+            },
+            environment: passed
+                .iter()
+                .filter_map(|name| {
+                    std::env::var(name)
+                        .ok()
+                        .map(|value| ((*name).to_owned(), value))
+                })
+                .collect(),
+        }
+    }
+
+    fn runner(&self, part: &str, work: &WorkDir) -> io::Result<Command> {
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.dir.log())?;
+        let errors = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.dir.runner_log())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["runner", part, "--plan"])
+            .arg(work.root().join("plan.json"))
+            .arg("--settings")
+            .arg(work.root().join("settings.json"))
+            .arg("--work")
+            .arg(work.root())
+            .stdout(log)
+            .stderr(errors)
+            .env_clear()
+            .env("PATH", crate::runner::sandbox::PATH)
+            .env(reap::MARK, self.record.id.as_str())
+            .process_group(0);
+        if let Ok(level) = std::env::var("NOMAD_BUILD_LOG") {
+            command.env("NOMAD_BUILD_LOG", level);
+        }
+        Ok(command)
+    }
+
+    fn build_command(&self, work: &WorkDir, end: i64) -> io::Result<Command> {
+        let mut command = self.runner("build", work)?;
+        command.arg("--deadline").arg(end.to_string());
+        if self.dir.context().exists() {
+            command
+                .arg("--context")
+                .stdin(File::open(self.dir.context())?);
+        } else {
+            command.stdin(Stdio::null());
+        }
+        self.user.apply(&mut command);
+        Ok(command)
+    }
+
+    fn publish_command(&self, work: &WorkDir) -> io::Result<Command> {
+        let mut command = self.runner("publish", work)?;
+        for name in [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ] {
+            if let Ok(value) = std::env::var(name) {
+                command.env(name, value);
+            }
+        }
+        command
+            .arg("--gate")
+            .arg(self.dir.root())
+            .stdin(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Runs one part; passes a stop on to it.
+    async fn part(
+        &self,
+        mut command: Command,
+        input: Option<Vec<u8>>,
+        end: i64,
+        watch: &mut DirWatch,
+        terminate: &mut tokio::signal::unix::Signal,
+    ) -> io::Result<Part> {
+        let mut child = command.spawn()?;
+        if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
+            pipe.write_all(&bytes)?;
+        }
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let tell = |what: Signal| {
+            if let Some(pid) = pid {
+                let _ = kill_process(pid, what);
+            }
+        };
+        let mut done = tokio::task::spawn_blocking(move || child.wait());
+        let last = deadline(end) + OVERTIME;
+        let mut told = false;
+        let status = loop {
+            if !told && store::read(&self.dir).is_ok_and(|record| record.cancel.is_some()) {
+                told = true;
+                tell(Signal::TERM);
+            }
+            tokio::select! {
+                status = &mut done => break status.map_err(io::Error::other)??,
+                () = watch.changed() => {}
+                () = tokio::time::sleep(TICK * 4) => {}
+                _ = terminate.recv() => { told = true; tell(Signal::TERM); }
+                () = tokio::time::sleep_until(last) => {
+                    tracing::error!("the runner did not end at its deadline");
+                    tell(Signal::KILL);
+                    let _ = (&mut done).await;
+                    return Ok(Part::Broken);
+                }
+            }
+        };
+        Ok(status.code().map_or(Part::Broken, Part::Status))
+    }
+
+    /// A fault of this job becomes the build's failure, where the log has none.
+    fn fail(&self, error: &io::Error) {
+        use crate::build::{Failure, Kind};
+        use crate::log::{Event, RecordWriter};
+        let failure = Failure::new(None, Kind::Internal, error.to_string())
+            .with_hint("The operator must look at this server's configuration and logs.");
+        let outcome = crate::build::conclude::Outcome::Failed(Box::new(failure));
+        let written = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.dir.log())
+            .and_then(|log| {
+                let last = crate::log::LogReader::open(&self.dir.log())?
+                    .map_or(Ok(0), |mut log| log.last_number())?;
+                RecordWriter::new(log, last, u64::MAX).event(now_ms(), Event::result(&outcome))
+            });
+        if let Err(error) = written {
+            tracing::error!(%error, "the log cannot be written");
+        }
+    }
+
+    /// Leaves nothing behind: no process, no storage, no snapshot.
+    async fn clean_up(&self) {
+        reap::reap(&self.record.id).await;
+        if let Err(error) = reap::remove_work(&self.config, &self.dir, &self.user).await {
+            tracing::error!(%error, "the work directory cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What lies where below the state directory.
+//!
+//! ```text
+//! STATE/b/ID/record.json   the record; changed under record.lock, replaced by rename
+//!            plan.json request.json context.tar log.ndjson runner.log
+//!            job.lock      held by the job's process as long as it lives
+//!            work/         the runner's, owned by the user that builds run as
+//!       k/NAME             claims
+//!       queue/TIME-ID      builds that wait, in their order
+//!       slots/N            held by the jobs that run
+//!       cache/USER/        base images, the probe's answer
+//!       staging/           snapshots about to be submitted
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::build::BuildId;
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Makes what is missing. Directories can be passed through but not listed by others: the
+    /// user that builds run as must reach its own work directory.
+    ///
+    /// # Errors
+    /// When a directory cannot be made.
+    pub fn prepare(&self) -> io::Result<()> {
+        for (dir, mode) in [
+            ("", 0o711),
+            ("b", 0o711),
+            ("cache", 0o711),
+            ("k", 0o700),
+            ("queue", 0o700),
+            ("slots", 0o700),
+            ("staging", 0o700),
+        ] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(self.root.join(dir))?;
+        }
+        Ok(())
+    }
+
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// All builds.
+    pub fn builds(&self) -> PathBuf {
+        self.root.join("b")
+    }
+
+    /// One build.
+    pub fn build(&self, id: &BuildId) -> BuildDir {
+        BuildDir {
+            root: self.builds().join(id.as_str()),
+        }
+    }
+
+    /// A claim.
+    pub fn claim(&self, name: &str) -> PathBuf {
+        self.root.join("k").join(name)
+    }
+
+    /// Builds that wait.
+    pub fn queue(&self) -> PathBuf {
+        self.root.join("queue")
+    }
+
+    /// Slots of builds that run.
+    pub fn slots(&self) -> PathBuf {
+        self.root.join("slots")
+    }
+
+    /// What is shared between builds of one user.
+    pub fn cache(&self, user: &str) -> PathBuf {
+        self.root.join("cache").join(user)
+    }
+
+    /// Snapshots about to be submitted.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+}
+
+/// The directory of one build.
+#[derive(Debug, Clone)]
+pub struct BuildDir {
+    root: PathBuf,
+}
+
+impl BuildDir {
+    /// A build's directory at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The record.
+    pub fn record(&self) -> PathBuf {
+        self.root.join("record.json")
+    }
+
+    /// Held while the record is changed.
+    pub fn record_lock(&self) -> PathBuf {
+        self.root.join("record.lock")
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> PathBuf {
+        self.root.join("plan.json")
+    }
+
+    /// The request.
+    pub fn request(&self) -> PathBuf {
+        self.root.join("request.json")
+    }
+
+    /// The snapshot of the sources.
+    pub fn context(&self) -> PathBuf {
+        self.root.join("context.tar")
+    }
+
+    /// The log.
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log.ndjson")
+    }
+
+    /// The job's own diagnostics.
+    pub fn runner_log(&self) -> PathBuf {
+        self.root.join("runner.log")
+    }
+
+    /// Held by the job.
+    pub fn job_lock(&self) -> PathBuf {
+        self.root.join("job.lock")
+    }
+
+    /// The runner's directory.
+    pub fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+}

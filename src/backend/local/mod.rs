@@ -1,0 +1,361 @@
+//! Builds on this machine: one directory a build, one detached job each.
+//!
+//! Several servers may look at the same builds: whoever looks first at a build whose job is gone
+//! writes its end, or starts the job that a dying server could not start any more.
+
+pub mod claims;
+pub mod conclude;
+pub mod credentials;
+pub mod job;
+pub mod layout;
+pub mod queue;
+pub mod reap;
+pub mod retention;
+pub mod scope;
+pub mod store;
+pub mod user;
+pub mod watch;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::build::conclude::Gone;
+use crate::build::record::{CancelMark, CancelOutcome};
+use crate::build::status::QueueStatus;
+use crate::build::{BuildId, Record};
+use crate::config::Config;
+use crate::log::{LogReader, Progress, Query, Selection};
+use crate::runner::reporter::now_ms;
+use crate::runner::workdir::{read_json, write_json};
+
+use super::{Backend, BackendError, Changes, Submission, Submitted, View};
+use layout::{BuildDir, Layout};
+use user::BuildUser;
+
+/// How often a waiting call looks when no event comes.
+const TICK: Duration = Duration::from_secs(1);
+/// Events closer together than this are taken together.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Builds on this machine.
+#[derive(Debug)]
+pub struct LocalBackend {
+    config: Config,
+    layout: Layout,
+    staging: PathBuf,
+    user: BuildUser,
+    /// How far each log was read.
+    followed: Mutex<HashMap<BuildId, (u64, Progress)>>,
+}
+
+impl LocalBackend {
+    /// Opens the state directory; makes it when it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be used, or the user that builds run as does not exist.
+    pub fn open(config: Config) -> io::Result<Self> {
+        let layout = Layout::new(&config.state_dir);
+        layout.prepare().map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "the state directory {} cannot be used: {error}",
+                    config.state_dir.display()
+                ),
+            )
+        })?;
+        let user = BuildUser::for_this_process(&config.sandbox.user)?;
+        Ok(Self {
+            staging: layout.staging(),
+            layout,
+            user,
+            config,
+            followed: Mutex::default(),
+        })
+    }
+
+    fn dir(&self, id: &BuildId) -> Result<BuildDir, BackendError> {
+        let dir = self.layout.build(id);
+        if dir.record().exists() {
+            Ok(dir)
+        } else {
+            Err(BackendError::NotFound(id.clone()))
+        }
+    }
+
+    /// Starts the job with the lock in its hands.
+    fn start(&self, dir: &BuildDir, lock: File) -> io::Result<()> {
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(dir.runner_log())?;
+        // A session of its own from the first moment: what ends this server's group or terminal must
+        // not reach it. setsid(1) forks because it leads a group, and the job is nobody's child.
+        let mut child = Command::new("setsid")
+            .arg("--fork")
+            .arg(std::env::current_exe()?)
+            .args(["runner", "job", "--dir"])
+            .arg(dir.root())
+            .process_group(0)
+            .stdin(lock)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .current_dir("/")
+            .spawn()?;
+        let status = child.wait()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!(
+                "the job cannot be started: setsid ended with {status}"
+            )))
+        }
+    }
+
+    fn accept(&self, submission: &Submission) -> io::Result<Submitted> {
+        let record = &submission.record;
+        let _guard = claims::guard(&self.layout)?;
+        let now = now_ms();
+        if let Some(id) = claims::holder(&self.layout, &submission.claims, now)? {
+            return Ok(Submitted::Held(id));
+        }
+        let staged = self.staging.join(format!("build-{}", record.id));
+        fs::DirBuilder::new().mode(0o711).create(&staged)?;
+        let dir = BuildDir::new(&staged);
+        write_json(&dir.plan(), &submission.plan)?;
+        write_json(&dir.request(), &submission.request)?;
+        if let Some(snapshot) = &submission.snapshot {
+            fs::rename(snapshot, dir.context())?;
+        }
+        store::replace(
+            &dir.record(),
+            &serde_json::to_vec(record).map_err(io::Error::other)?,
+        )?;
+        let lock = store::lock(&dir.job_lock())?;
+        claims::write(&self.layout, &submission.claims, &record.id, now)?;
+        queue::enter(&self.layout, record.submitted, &record.id)?;
+        let dir = self.layout.build(&record.id);
+        fs::rename(&staged, dir.root())?;
+        File::open(self.layout.builds())?.sync_all()?;
+        self.start(&dir, lock)?;
+        Ok(Submitted::Accepted)
+    }
+
+    /// Looks after a build whose job is gone: starts it if it never began, else writes its end.
+    fn tend(&self, dir: &BuildDir) -> io::Result<()> {
+        let Some(lock) = store::try_lock(&dir.job_lock())? else {
+            return Ok(());
+        };
+        let record = store::read(dir)?;
+        if record.end.is_some() {
+            return Ok(());
+        }
+        if record.began.is_none()
+            && record.cancel.is_none()
+            && now_ms() / 1000 < record.submitted / 1000 + i64::from(record.queue_timeout)
+        {
+            queue::enter(&self.layout, record.submitted, &record.id)?;
+            return self.start(dir, lock);
+        }
+        let gone = if record.began.is_none() && record.cancel.is_none() {
+            Gone::QueueTimedOut
+        } else {
+            Gone::Vanished
+        };
+        queue::leave(&self.layout, record.submitted, &record.id);
+        let (config, dir, user) = (self.config.clone(), dir.clone(), self.user.clone());
+        tokio::spawn(async move {
+            reap::reap(&record.id).await;
+            if let Err(error) = reap::remove_work(&config, &dir, &user).await {
+                tracing::error!(%error, build = %record.id, "the work directory of a lost build cannot be removed");
+            }
+            if let Err(error) = conclude::write_end(&dir, gone) {
+                tracing::error!(%error, build = %record.id, "the end of a lost build cannot be written");
+            }
+            drop(lock);
+        });
+        Ok(())
+    }
+
+    fn progress(&self, id: &BuildId, dir: &BuildDir) -> io::Result<Progress> {
+        let (offset, mut progress) = self
+            .with_followed(|all| all.get(id).cloned())
+            .unwrap_or_default();
+        let Some(mut log) = LogReader::open(&dir.log())? else {
+            return Ok(progress);
+        };
+        let mut reached = offset;
+        for (end, record) in log.forward(offset)? {
+            reached = end;
+            progress.take(record);
+        }
+        self.with_followed(|all| {
+            let entry = all.entry(id.clone()).or_default();
+            if reached >= entry.0 {
+                *entry = (reached, progress.clone());
+            }
+        });
+        Ok(progress)
+    }
+
+    fn with_followed<R>(&self, f: impl FnOnce(&mut HashMap<BuildId, (u64, Progress)>) -> R) -> R {
+        f(&mut self.followed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn view(&self, record: Record, dir: &BuildDir) -> io::Result<View> {
+        if record.end.is_some() {
+            self.with_followed(|all| all.remove(&record.id));
+            return Ok(View {
+                record,
+                progress: Progress::default(),
+                queue: None,
+            });
+        }
+        let progress = self.progress(&record.id, dir)?;
+        let queue = record
+            .began
+            .is_none()
+            .then(|| self.queue_status(&record))
+            .transpose()?;
+        Ok(View {
+            record,
+            progress,
+            queue,
+        })
+    }
+
+    fn queue_status(&self, record: &Record) -> io::Result<QueueStatus> {
+        let ahead = queue::before(&self.layout, record.submitted, &record.id)?;
+        let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
+        let slots = self.config.local.slots;
+        Ok(QueueStatus {
+            position: u32::try_from(ahead + 1).ok(),
+            code: "slots_busy".into(),
+            reason: format!(
+                "all {slots} slots of this machine are taken, {ahead} builds wait before this one"
+            ),
+            seconds: waited,
+            gives_up_in_seconds: u64::from(record.queue_timeout).saturating_sub(waited),
+        })
+    }
+
+    fn look_now(&self, id: &BuildId) -> Result<View, BackendError> {
+        let dir = self.dir(id)?;
+        let record = store::read(&dir)?;
+        if record.end.is_none() {
+            self.tend(&dir)?;
+        }
+        Ok(self.view(store::read(&dir)?, &dir)?)
+    }
+
+    fn list_now(&self) -> Result<Vec<View>, BackendError> {
+        let mut views = Vec::new();
+        for entry in fs::read_dir(self.layout.builds())? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.parse::<BuildId>().ok()) else {
+                continue;
+            };
+            match self.look_now(&id) {
+                Ok(view) => views.push(view),
+                Err(BackendError::NotFound(_)) => {}
+                Err(error) => tracing::error!(%error, build = %id, "a build cannot be read"),
+            }
+        }
+        views.sort_by_key(|view| std::cmp::Reverse(view.record.submitted));
+        Ok(views)
+    }
+}
+
+#[async_trait]
+impl Backend for LocalBackend {
+    fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<Submitted, BackendError> {
+        let submitted = tokio::task::block_in_place(|| self.accept(&submission));
+        if let Some(snapshot) = &submission.snapshot {
+            let _ = fs::remove_file(snapshot);
+        }
+        let submitted = submitted?;
+        let (layout, config) = (self.layout.clone(), self.config.clone());
+        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, now_ms()));
+        Ok(submitted)
+    }
+
+    async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
+        tokio::task::block_in_place(|| self.look_now(id))
+    }
+
+    fn watch(&self, id: &BuildId) -> Box<dyn Changes> {
+        let watch = watch::DirWatch::new(&[self.layout.build(id).root()])
+            .inspect_err(
+                |error| tracing::warn!(%error, "files cannot be watched; looking every second"),
+            )
+            .ok();
+        Box::new(LocalChanges { watch })
+    }
+
+    async fn read_log(&self, id: &BuildId, query: Query) -> Result<Selection, BackendError> {
+        let log = self.dir(id)?.log();
+        let read = move || match LogReader::open(&log)? {
+            Some(mut log) => query.run(&mut log),
+            None => Ok(Selection::default()),
+        };
+        Ok(tokio::task::spawn_blocking(read)
+            .await
+            .map_err(io::Error::other)??)
+    }
+
+    async fn cancel(&self, id: &BuildId, mark: CancelMark) -> Result<CancelOutcome, BackendError> {
+        let dir = self.dir(id)?;
+        let (outcome, _) = store::update(&dir, |record| record.request_cancel(mark))?;
+        self.tend(&dir)?;
+        Ok(outcome)
+    }
+
+    async fn list(&self) -> Result<Vec<View>, BackendError> {
+        tokio::task::block_in_place(|| self.list_now())
+    }
+
+    async fn request(&self, id: &BuildId) -> Result<serde_json::Value, BackendError> {
+        Ok(read_json(&self.dir(id)?.request())?)
+    }
+
+    async fn health(&self) -> Result<(), BackendError> {
+        self.layout.prepare()?;
+        let probe = self.staging.join(format!(".health-{}", std::process::id()));
+        fs::write(&probe, b"")?;
+        fs::remove_file(&probe)?;
+        Ok(())
+    }
+}
+
+struct LocalChanges {
+    watch: Option<watch::DirWatch>,
+}
+
+#[async_trait]
+impl Changes for LocalChanges {
+    async fn next(&mut self, until: Instant) {
+        let soon = Instant::now() + COALESCE;
+        let tick = tokio::time::sleep_until((Instant::now() + TICK).min(until));
+        match &mut self.watch {
+            Some(watch) => tokio::select! {
+                () = watch.changed() => tokio::time::sleep_until(soon.min(until)).await,
+                () = tick => {}
+            },
+            None => tick.await,
+        }
+    }
+}

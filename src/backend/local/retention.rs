@@ -1,0 +1,110 @@
+//! How long ended builds are kept.
+
+use std::fs;
+
+use crate::build::BuildId;
+use crate::config::Config;
+
+use super::claims;
+use super::layout::Layout;
+use super::store;
+
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+/// Removes ended builds beyond the operator's number and age, never one that is unfinished; and
+/// what dead servers left in the staging directory.
+pub fn sweep(layout: &Layout, config: &Config, now: i64) {
+    let mut ended = Vec::new();
+    for entry in fs::read_dir(layout.builds())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<BuildId>().ok())
+        else {
+            continue;
+        };
+        let dir = layout.build(&id);
+        if let Ok(record) = store::read(&dir)
+            && let Some(end) = &record.end
+            && !dir.work().exists()
+        {
+            ended.push((end.at, dir));
+        }
+    }
+    ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let oldest = now - i64::from(config.local.keep_days) * DAY;
+    for (position, (at, dir)) in ended.iter().enumerate() {
+        if (position >= config.local.keep_builds as usize || *at < oldest)
+            && let Err(error) = fs::remove_dir_all(dir.root())
+        {
+            tracing::warn!(%error, "an old build cannot be removed");
+        }
+    }
+    claims::sweep(layout, now);
+    let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(24 * 60 * 60);
+    for entry in fs::read_dir(layout.staging())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let old = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .is_ok_and(|time| time < yesterday);
+        if old {
+            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::State;
+    use crate::build::record::tests::{end, record};
+
+    #[test]
+    fn the_newest_ended_and_every_unfinished_build_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        layout.prepare().unwrap();
+        let mut config = Config::default();
+        config.local.keep_builds = 2;
+        config.local.keep_days = 10;
+        let now = 100 * DAY;
+        let ages = [
+            (1u8, Some(1)),
+            (2, Some(2)),
+            (3, Some(3)),
+            (4, None),
+            (5, Some(11)),
+        ];
+        for (n, days) in ages {
+            let mut record = record();
+            record.id = BuildId::from_random([n; 16]);
+            record.end = days.map(|days| {
+                let mut end = end(State::Succeeded);
+                end.at = now - days * DAY;
+                end
+            });
+            let dir = layout.build(&record.id);
+            fs::create_dir(dir.root()).unwrap();
+            store::replace(&dir.record(), &serde_json::to_vec(&record).unwrap()).unwrap();
+        }
+        sweep(&layout, &config, now);
+        let left: Vec<bool> = ages
+            .iter()
+            .map(|(n, _)| {
+                layout
+                    .build(&BuildId::from_random([*n; 16]))
+                    .root()
+                    .exists()
+            })
+            .collect();
+        assert_eq!(left, [true, true, false, true, false]);
+    }
+}

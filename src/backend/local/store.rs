@@ -1,0 +1,118 @@
+//! Files with check-and-set: the record of a build, and locks.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::build::Record;
+use crate::build::record::CommitOutcome;
+use crate::runner::publish::Gate;
+use crate::runner::reporter::now_ms;
+use crate::runner::workdir::read_json;
+
+use super::layout::BuildDir;
+
+/// Opens a file to be locked; makes it when it is missing.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn lock_file(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Locks a file for this process and those it hands the file to; waits.
+///
+/// # Errors
+/// When it cannot be opened or locked.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let file = lock_file(path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// The same without waiting; `None` when somebody else holds it.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = lock_file(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a file as a whole: whoever reads it sees the old or the new one.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&temporary, path)
+}
+
+/// Reads the record.
+///
+/// # Errors
+/// When it is missing or damaged.
+pub fn read(dir: &BuildDir) -> io::Result<Record> {
+    read_json(&dir.record())
+}
+
+/// Changes the record: nobody else can write between reading and writing.
+///
+/// # Errors
+/// When it cannot be read or written; then it is as before.
+pub fn update<T>(dir: &BuildDir, change: impl FnOnce(&mut Record) -> T) -> io::Result<(T, Record)> {
+    let _lock = lock(&dir.record_lock())?;
+    let before = read(dir)?;
+    let mut after = before.clone();
+    let answer = change(&mut after);
+    if after != before {
+        replace(
+            &dir.record(),
+            &serde_json::to_vec(&after).map_err(io::Error::other)?,
+        )?;
+    }
+    Ok((answer, after))
+}
+
+/// The commit point of a build whose record is a file.
+#[derive(Debug)]
+pub struct FileGate {
+    dir: BuildDir,
+}
+
+impl FileGate {
+    /// The gate of the build in `dir`.
+    pub fn new(dir: BuildDir) -> Self {
+        Self { dir }
+    }
+}
+
+#[async_trait]
+impl Gate for FileGate {
+    async fn commit(&self) -> io::Result<CommitOutcome> {
+        update(&self.dir, |record| record.request_commit(now_ms())).map(|(answer, _)| answer)
+    }
+}

@@ -1,0 +1,128 @@
+//! What a caller is told when a call cannot be carried out.
+
+use std::fmt;
+
+use crate::backend::BackendError;
+use crate::build::error_code::ErrorCode;
+use crate::schema::{ArgFault, Faults};
+
+/// Why a call was refused; every fault at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolError {
+    faults: Vec<ArgFault>,
+    more: usize,
+    /// Seconds to wait before calling again, for `limit_reached`.
+    pub retry_after: Option<u32>,
+}
+
+impl ToolError {
+    /// One fault.
+    pub fn one(fault: ArgFault) -> Self {
+        Self {
+            faults: vec![fault],
+            more: 0,
+            retry_after: None,
+        }
+    }
+
+    /// Several.
+    pub fn all(faults: Vec<ArgFault>) -> Self {
+        let more = faults.len().saturating_sub(crate::schema::MAX_FAULTS);
+        let faults = faults.into_iter().take(crate::schema::MAX_FAULTS).collect();
+        Self {
+            faults,
+            more,
+            retry_after: None,
+        }
+    }
+
+    /// An argument names something that is not there.
+    pub fn not_found(path: &str, problem: &str, got: &str) -> Self {
+        Self::one(ArgFault::new(ErrorCode::NotFound, path, problem).got(got))
+    }
+
+    /// A fault of this server; the text is for its operator.
+    pub fn internal(error: impl fmt::Display) -> Self {
+        Self::one(ArgFault::new(
+            ErrorCode::Internal,
+            "server",
+            error.to_string(),
+        ))
+    }
+
+    /// With what would be right.
+    #[must_use]
+    pub fn expecting(self, expected: &str) -> Self {
+        self.map(|fault| fault.expecting(expected))
+    }
+
+    /// With the name that was probably meant.
+    #[must_use]
+    pub fn suggesting(self, name: Option<String>) -> Self {
+        self.map(|fault| fault.suggesting(name.clone()))
+    }
+
+    fn map(mut self, f: impl Fn(ArgFault) -> ArgFault) -> Self {
+        self.faults = self.faults.into_iter().map(f).collect();
+        self
+    }
+
+    /// The class of the first fault.
+    pub fn code(&self) -> ErrorCode {
+        self.faults
+            .first()
+            .map_or(ErrorCode::Internal, |fault| fault.code)
+    }
+
+    /// The faults, for machines.
+    pub fn faults(&self) -> &[ArgFault] {
+        &self.faults
+    }
+}
+
+impl fmt::Display for ToolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}",
+            Faults {
+                listed: self.faults.clone(),
+                more: self.more
+            }
+        )?;
+        if let Some(seconds) = self.retry_after {
+            write!(f, "\nTry again in {seconds} s.")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ToolError {}
+
+impl From<Faults> for ToolError {
+    fn from(faults: Faults) -> Self {
+        Self {
+            faults: faults.listed,
+            more: faults.more,
+            retry_after: None,
+        }
+    }
+}
+
+impl From<BackendError> for ToolError {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::NotFound(id) => {
+                Self::not_found("build_id", "there is no such build", id.as_str())
+            }
+            BackendError::Unavailable(text) => Self {
+                retry_after: Some(10),
+                ..Self::one(ArgFault::new(
+                    ErrorCode::BackendUnavailable,
+                    "backend",
+                    text,
+                ))
+            },
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `logs`: lines of a build's log.
+
+use std::time::Duration;
+
+use regex::RegexBuilder;
+use tokio::time::Instant;
+
+use crate::backend::View;
+use crate::build::State;
+use crate::build::error_code::ErrorCode;
+use crate::build::request::{LogFrom, LogsRequest};
+use crate::build::status::LogsAnswer;
+use crate::log::{Query, Selection, Start};
+use crate::schema::ArgFault;
+
+use super::present::NOTE;
+use super::wait::Waiting;
+use super::{Principal, Service, ToolError};
+
+const DEFAULT_LINES: u32 = 200;
+const DEFAULT_BYTES: u32 = 16_000;
+const DEFAULT_CONTEXT: u32 = 2;
+/// Lines shown before what failed.
+const LEAD: u64 = 10;
+/// Bytes a compiled expression may take: a pattern that explodes is refused.
+const REGEX_BYTES: usize = 1 << 20;
+
+impl Service {
+    /// Lines of a log, with how to read on.
+    ///
+    /// # Errors
+    /// When there is no such build, or an argument does not fit.
+    pub async fn logs(
+        &self,
+        principal: &Principal,
+        request: &LogsRequest,
+        waiting: &mut Waiting<'_>,
+    ) -> Result<LogsAnswer, ToolError> {
+        let view = self.find(principal, &request.build_id).await?;
+        let query = query(request, &view)?;
+        let deadline = Instant::now()
+            + Duration::from_secs(request.wait.unwrap_or(0).min(self.max_wait()).into());
+        let id = &view.record.id;
+        let mut changes = self.backend.watch(id);
+        loop {
+            // Looked at before the log is read: what is complete now was complete then.
+            let ended = self.backend.look(id).await?.state().is_final();
+            let selection = self.backend.read_log(id, query.clone()).await?;
+            if !selection.lines.is_empty()
+                || ended
+                || Instant::now() >= deadline
+                || waiting.gone.is_cancelled()
+            {
+                return Ok(answer(&query, selection, ended));
+            }
+            tokio::select! {
+                () = changes.next(deadline) => {}
+                () = waiting.gone.cancelled() => {}
+            }
+        }
+    }
+}
+
+fn query(request: &LogsRequest, view: &View) -> Result<Query, ToolError> {
+    let mut faults = Vec::new();
+    let cursor = request.cursor.as_deref().map(|text| {
+        text.trim().parse::<u64>().unwrap_or_else(|_| {
+            faults.push(
+                ArgFault::new(
+                    ErrorCode::InvalidArgument,
+                    "cursor",
+                    "it is not a line number",
+                )
+                .expecting("a line number as text, such as cursor of the answer before")
+                .got(text)
+                .example("\"1040\""),
+            );
+            0
+        })
+    });
+    let grep = request.grep.as_deref().and_then(|pattern| {
+        match RegexBuilder::new(pattern)
+            .case_insensitive(request.ignore_case.unwrap_or(false))
+            .size_limit(REGEX_BYTES)
+            .build()
+        {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let problem = match error {
+                    regex::Error::CompiledTooBig(_) => {
+                        "the regular expression is too big".to_owned()
+                    }
+                    other => format!(
+                        "it is not a regular expression: {}",
+                        last_line(&other.to_string())
+                    ),
+                };
+                faults.push(
+                    ArgFault::new(ErrorCode::InvalidArgument, "grep", problem)
+                        .expecting(
+                            "a Rust regular expression, without look-around and back-references",
+                        )
+                        .got(pattern)
+                        .example("\"error|warning\""),
+                );
+                None
+            }
+        }
+    });
+    if !faults.is_empty() {
+        return Err(ToolError::all(faults));
+    }
+    let failed = matches!(view.state(), State::Failed | State::TimedOut | State::Lost);
+    let filtered = request.grep.is_some()
+        || request.phase.is_some()
+        || request.step.is_some()
+        || request.test.is_some();
+    let from = request.from.unwrap_or(if failed && !filtered {
+        LogFrom::Failure
+    } else {
+        LogFrom::End
+    });
+    let failure = view
+        .record
+        .end
+        .as_ref()
+        .and_then(|end| end.failure.as_ref())
+        .and_then(|failure| failure.log_cursor.as_ref()?.parse::<u64>().ok());
+    let start = match (from, cursor) {
+        (LogFrom::Start, cursor) => Start::After(cursor.unwrap_or(0)),
+        (LogFrom::Failure, Some(cursor)) => Start::After(cursor),
+        (LogFrom::Failure, None) => failure.map_or(Start::Before(None), |cursor| {
+            Start::After(cursor.saturating_sub(LEAD))
+        }),
+        (LogFrom::End, cursor) => Start::Before(cursor),
+    };
+    Ok(Query {
+        start,
+        lines: request.lines.unwrap_or(DEFAULT_LINES) as usize,
+        max_bytes: request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize,
+        phase: request.phase,
+        step: request.step,
+        test: request.test.clone(),
+        stream: request.stream,
+        grep,
+        context: request.context_lines.unwrap_or(DEFAULT_CONTEXT) as usize,
+    })
+}
+
+fn last_line(text: &str) -> String {
+    text.lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned()
+}
+
+fn answer(query: &Query, selection: Selection, ended: bool) -> LogsAnswer {
+    let first = selection.lines.first().map(|(n, _)| *n);
+    let last = selection.lines.last().map(|(n, _)| *n);
+    let text: Vec<String> = selection
+        .lines
+        .iter()
+        .map(|(n, line)| line.render(*n))
+        .collect();
+    let shown = selection.lines.len() as u64;
+    let (cursor, more_before, more_after) = match query.start {
+        Start::After(after) => (
+            selection.reached.or(Some(after)),
+            after > 0 && selection.total > 0,
+            selection.more,
+        ),
+        Start::Before(before) => (
+            selection.reached.or(before),
+            selection.more,
+            before.is_some_and(|before| before <= selection.total),
+        ),
+    };
+    let mut notes = Vec::new();
+    if selection.out_of_time {
+        notes.push("the search stopped after 5 s; go on with cursor".into());
+    }
+    LogsAnswer {
+        note: NOTE.into(),
+        text: text.join("\n"),
+        first_line: first,
+        last_line: last,
+        total_lines: selection.total,
+        cursor: cursor.map(|n| n.to_string()),
+        more_before,
+        more_after,
+        matches: query.grep.as_ref().map(|_| selection.matches),
+        omitted_lines: match (first, last) {
+            (Some(first), Some(last)) => (last - first + 1).saturating_sub(shown),
+            _ => 0,
+        },
+        complete: ended,
+        notes,
+    }
+}

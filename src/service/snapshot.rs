@@ -1,0 +1,265 @@
+//! What a `path` or `files` holds, snapshotted before a build is accepted.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::build::error_code::ErrorCode;
+use crate::build::request::FileRequest;
+use crate::build::validate::{Base, Valid};
+use crate::config::Config;
+use crate::context::{self, ContextFile, Limits, Snapshot, SnapshotError};
+use crate::runner::source::context_files;
+use crate::schema::ArgFault;
+
+use super::ToolError;
+
+/// A snapshot in the staging directory; removed when it is dropped without being taken.
+#[derive(Debug)]
+pub struct Staged {
+    path: Option<PathBuf>,
+    /// `sha256:` digest of the tar.
+    pub digest: String,
+}
+
+impl Staged {
+    /// The file; whoever takes it removes it.
+    pub fn take(&mut self) -> Option<PathBuf> {
+        self.path.take()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The directory and files of a request, as one tree.
+pub struct Tree {
+    /// The directory; `None` when there are only files.
+    pub dir: Option<PathBuf>,
+    files: Vec<ContextFile>,
+    containerfile: Option<String>,
+    limits: Limits,
+}
+
+impl Tree {
+    /// The tree of a request that names no repository.
+    ///
+    /// # Errors
+    /// When the directory is not allowed, or is none.
+    pub fn of(valid: &Valid, config: &Config) -> Result<Self, ToolError> {
+        let plan = valid.plan();
+        let subdir = plan
+            .subdir
+            .as_deref()
+            .map(|dir| dir.trim_matches('/'))
+            .filter(|dir| !dir.is_empty() && *dir != ".");
+        let dir = match &valid.base {
+            Base::Path(path) => Some(directory(path, subdir, config)?),
+            _ => None,
+        };
+        Ok(Self {
+            dir,
+            files: below(&valid.files, subdir)?,
+            containerfile: plan.containerfile.clone(),
+            limits: Limits {
+                bytes: config.limits.context_mb << 20,
+                entries: config.limits.context_entries,
+            },
+        })
+    }
+
+    /// Writes the tree as a tar. Blocks.
+    ///
+    /// # Errors
+    /// Every fault of the tree.
+    pub fn write(&self, out: impl Write) -> Result<Snapshot, ToolError> {
+        let snapshot = match &self.dir {
+            Some(dir) => context::snapshot_dir(
+                dir,
+                self.containerfile.as_deref(),
+                &self.files,
+                self.limits,
+                out,
+            ),
+            None => context::snapshot_files(&self.files, self.limits, out),
+        };
+        snapshot.map_err(|error| refused(&error, self.dir.is_some()))
+    }
+
+    /// Writes the tree into a file of the staging directory. Blocks.
+    ///
+    /// # Errors
+    /// Every fault of the tree, or that the file cannot be written.
+    pub fn stage(&self, staging: &Path, name: &str) -> Result<Staged, ToolError> {
+        let path = staging.join(format!("context-{name}.tar"));
+        let mut staged = Staged {
+            path: Some(path.clone()),
+            digest: String::new(),
+        };
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(ToolError::internal)?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        staged.digest = self.write(&mut out)?.digest;
+        out.flush().map_err(ToolError::internal)?;
+        Ok(staged)
+    }
+
+    /// Text of a file of the tree, for a look at the Containerfile.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, path: &str) -> io::Result<String> {
+        if let Some(file) = self.files.iter().find(|file| file.path == path) {
+            return Ok(file.text.clone());
+        }
+        match &self.dir {
+            Some(dir) => {
+                fs::read(dir.join(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            }
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Where the Containerfile is, if it is there.
+    pub fn containerfile(&self, snapshot: &Snapshot) -> Option<String> {
+        let given = |name: &str| {
+            self.files
+                .iter()
+                .any(|file| file.path == name)
+                .then(|| name.to_owned())
+        };
+        snapshot
+            .control
+            .containerfile
+            .clone()
+            .or_else(|| match &self.containerfile {
+                Some(name) => given(name),
+                None => given("Containerfile").or_else(|| given("Dockerfile")),
+            })
+    }
+}
+
+fn directory(path: &str, subdir: Option<&str>, config: &Config) -> Result<PathBuf, ToolError> {
+    let unreachable = |problem: String| {
+        ToolError::one(
+            ArgFault::new(ErrorCode::PathNotReachable, "source.path", problem)
+                .expecting("an existing directory that this server can read")
+                .got(path),
+        )
+    };
+    let root = fs::canonicalize(path)
+        .map_err(|error| unreachable(format!("it cannot be read: {}", error.kind())))?;
+    if !config.local.paths.is_empty()
+        && !config
+            .local
+            .paths
+            .iter()
+            .any(|allowed| root.starts_with(allowed))
+    {
+        return Err(ToolError::one(
+            ArgFault::new(
+                ErrorCode::NotAllowed,
+                "source.path",
+                "the operator does not allow this directory",
+            )
+            .got(path),
+        ));
+    }
+    if root == Path::new("/") {
+        return Err(unreachable("it is the root of the file system".into()));
+    }
+    let Some(subdir) = subdir else {
+        return if root.is_dir() {
+            Ok(root)
+        } else {
+            Err(unreachable("it is not a directory".into()))
+        };
+    };
+    let fault = |problem: &str| {
+        ToolError::one(
+            ArgFault::new(ErrorCode::InvalidArgument, "source.subdir", problem)
+                .expecting("a directory below source.path")
+                .got(subdir),
+        )
+    };
+    let dir = fs::canonicalize(root.join(subdir)).map_err(|_| fault("it is not there"))?;
+    if !dir.starts_with(&root) {
+        return Err(fault("it leads out of source.path"));
+    }
+    if dir.is_dir() {
+        Ok(dir)
+    } else {
+        Err(fault("it is not a directory"))
+    }
+}
+
+/// The files with paths relative to `subdir`.
+fn below(files: &[FileRequest], subdir: Option<&str>) -> Result<Vec<ContextFile>, ToolError> {
+    let mut files = context_files(files);
+    let Some(subdir) = subdir else {
+        return Ok(files);
+    };
+    let mut faults = Vec::new();
+    for (index, file) in files.iter_mut().enumerate() {
+        match file
+            .path
+            .strip_prefix(subdir)
+            .and_then(|rest| rest.strip_prefix('/'))
+        {
+            Some(rest) => file.path = rest.to_owned(),
+            None => faults.push(
+                ArgFault::new(
+                    ErrorCode::InvalidArgument,
+                    format!("source.files[{index}].path"),
+                    "it is not below subdir, so the build would not see it",
+                )
+                .expecting(format!("a path that begins with {subdir}/"))
+                .got(&file.path),
+            ),
+        }
+    }
+    if faults.is_empty() {
+        Ok(files)
+    } else {
+        Err(ToolError::all(faults))
+    }
+}
+
+fn refused(error: &SnapshotError, is_dir: bool) -> ToolError {
+    let argument = if is_dir {
+        "source.path"
+    } else {
+        "source.files"
+    };
+    let invalid = |problem: String| ArgFault::new(ErrorCode::InvalidArgument, argument, problem);
+    match error {
+        SnapshotError::Root { .. } => ToolError::one(ArgFault::new(
+            ErrorCode::PathNotReachable,
+            argument,
+            crate::build::clean::short(&error.to_string(), 300),
+        )),
+        SnapshotError::Faults(faults) => {
+            let mut all: Vec<ArgFault> = faults
+                .named
+                .iter()
+                .map(|fault| invalid(crate::build::clean::short(&fault.to_string(), 400)))
+                .collect();
+            if faults.more > 0 {
+                all.push(invalid(format!("and {} more", faults.more)));
+            }
+            ToolError::all(all)
+        }
+        SnapshotError::TooBig { .. } => {
+            ToolError::one(invalid(crate::build::clean::short(&error.to_string(), 600)))
+        }
+        SnapshotError::Output(_) => ToolError::internal(error),
+    }
+}

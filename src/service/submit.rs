@@ -1,0 +1,480 @@
+//! `build`: a request becomes an accepted build, or one that is there already.
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::backend::{Claim, Submission, Submitted};
+use crate::build::error_code::ErrorCode;
+use crate::build::plan::PlanSource;
+use crate::build::record::{CancelMark, RECORD_VERSION};
+use crate::build::request::Until;
+use crate::build::status::{BuildStatus, PlanStage, PlanStatus, SourceStatus};
+use crate::build::validate::{Base, Valid, validate};
+use crate::build::{BuildId, BuildRequest, Plan, Record};
+use crate::containerfile::Containerfile;
+use crate::runner::reporter::now_ms;
+use crate::schema::ArgFault;
+
+use super::snapshot::Tree;
+use super::wait::Waiting;
+use super::{Principal, Service, ToolError, present};
+
+/// How long a retry token is remembered, in milliseconds.
+const KEY_LASTS: i64 = 24 * 60 * 60 * 1000;
+/// How long an identical request counts as the same, in milliseconds.
+const SAME_LASTS: i64 = 120 * 1000;
+/// Unfinished builds of one principal at most.
+const MAX_UNFINISHED: usize = 500;
+/// Arguments that say how to ask, not what to build.
+const ASKING: &[&str] = &["key", "like", "wait", "validate_only", "cancel_previous"];
+
+impl Service {
+    /// Accepts a build, or finds the same one; then waits as long as the request says.
+    ///
+    /// # Errors
+    /// Every fault of the request.
+    pub async fn build(
+        &self,
+        principal: &Principal,
+        arguments: Value,
+        waiting: &mut Waiting<'_>,
+    ) -> Result<BuildStatus, ToolError> {
+        let arguments = self.with_like(principal, arguments).await?;
+        let request: BuildRequest =
+            serde_json::from_value(arguments.clone()).map_err(ToolError::internal)?;
+        let valid = validate(&request, &self.rules).map_err(ToolError::all)?;
+        if request.validate_only == Some(true) {
+            return self.validate_only(&valid).await;
+        }
+        let (id, reused) = self.accept(principal, &request, arguments, valid).await?;
+        if !reused {
+            self.cancel_previous(principal, &request, &id).await?;
+        }
+        let view = self
+            .wait(&id, Until::Finished, request.wait.unwrap_or(0), waiting)
+            .await?;
+        let typical = self.typical_seconds(principal, &view.record).await;
+        let mut status = present::full(&view, now_ms(), typical);
+        status.reused = reused.then_some(true);
+        Ok(status)
+    }
+
+    /// The arguments of an earlier build, overridden by those given.
+    async fn with_like(&self, principal: &Principal, arguments: Value) -> Result<Value, ToolError> {
+        let Value::Object(given) = arguments else {
+            return Err(ToolError::internal("the arguments are no object"));
+        };
+        let Some(like) = given.get("like").and_then(Value::as_str) else {
+            return Ok(Value::Object(given));
+        };
+        let view = self.find(principal, like).await.map_err(|error| {
+            let text = error
+                .faults()
+                .first()
+                .and_then(|fault| fault.suggestion.clone());
+            ToolError::not_found("like", "there is no such build", like).suggesting(text)
+        })?;
+        let mut merged = match self.backend.request(&view.record.id).await? {
+            Value::Object(earlier) => earlier,
+            _ => Map::new(),
+        };
+        for (name, value) in given {
+            merged.insert(name, value);
+        }
+        Ok(Value::Object(merged))
+    }
+
+    async fn accept(
+        &self,
+        principal: &Principal,
+        request: &BuildRequest,
+        arguments: Value,
+        valid: Valid,
+    ) -> Result<(BuildId, bool), ToolError> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random).map_err(ToolError::internal)?;
+        let id = BuildId::from_random(random);
+        let kept = what_is_built(arguments);
+        let mut staged = match &valid.base {
+            Base::Git { .. } => None,
+            Base::Context(_) => return Err(ToolError::internal("uploads are not taken")),
+            Base::Path(_) | Base::Files => {
+                let tree = Tree::of(&valid, &self.config)?;
+                let (staging, name) = (self.backend.staging().to_owned(), id.to_string());
+                Some(
+                    tokio::task::spawn_blocking(move || tree.stage(&staging, &name))
+                        .await
+                        .map_err(ToolError::internal)??,
+                )
+            }
+        };
+        let digest = staged.as_ref().map(|staged| staged.digest.as_str());
+        let request_digest = digest_of(&[&kept.to_string(), digest.unwrap_or("")]);
+        let now = now_ms();
+        let (source, shown) = sources(request, &valid, digest);
+        let mut plan = valid.into_plan(id.clone(), source, now / 1000);
+        if matches!(plan.source, PlanSource::Snapshot { .. }) {
+            plan.shown_below = plan
+                .subdir
+                .take()
+                .map(|dir| dir.trim_matches('/').to_owned())
+                .filter(|dir| !dir.is_empty());
+        }
+        let submission = Submission {
+            record: record(
+                &id,
+                principal,
+                request,
+                &plan,
+                request_digest.clone(),
+                shown,
+                now,
+            ),
+            claims: claims(principal, request, &request_digest),
+            snapshot: staged.as_mut().and_then(super::snapshot::Staged::take),
+            request: kept,
+            plan,
+        };
+        self.refuse_flood(principal).await?;
+        match self.backend.submit(submission).await? {
+            Submitted::Accepted => Ok((id, false)),
+            Submitted::Held(other) => {
+                let view = self.backend.look(&other).await?;
+                if view.record.request_digest != request_digest {
+                    return Err(ToolError::one(
+                        ArgFault::new(ErrorCode::KeyReused, "key", format!("it belongs to the build {other}, whose request or source was different"))
+                            .expecting("a new key for a new request; the same key only to repeat a call"),
+                    ));
+                }
+                Ok((other, true))
+            }
+        }
+    }
+
+    async fn refuse_flood(&self, principal: &Principal) -> Result<(), ToolError> {
+        let unfinished = self
+            .own(principal)
+            .await?
+            .iter()
+            .filter(|view| !view.state().is_final())
+            .count();
+        if unfinished < MAX_UNFINISHED {
+            return Ok(());
+        }
+        let mut error = ToolError::one(
+            ArgFault::new(
+                ErrorCode::LimitReached,
+                "build",
+                format!("{unfinished} of your builds are unfinished"),
+            )
+            .expecting(format!("fewer than {MAX_UNFINISHED}")),
+        );
+        error.retry_after = Some(60);
+        Err(error)
+    }
+
+    async fn cancel_previous(
+        &self,
+        principal: &Principal,
+        request: &BuildRequest,
+        id: &BuildId,
+    ) -> Result<(), ToolError> {
+        if request.cancel_previous != Some(true) {
+            return Ok(());
+        }
+        for view in self.own(principal).await? {
+            let record = &view.record;
+            if record.name == request.name && &record.id != id && !view.state().is_final() {
+                let mark = CancelMark {
+                    by: principal.0.clone(),
+                    reason: Some(format!("replaced by {id}")),
+                    at: now_ms(),
+                };
+                self.backend.cancel(&record.id, mark).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Median of the last successes of the same name or source, in seconds.
+    pub async fn typical_seconds(&self, principal: &Principal, record: &Record) -> Option<u64> {
+        if record.end.is_some() {
+            return None;
+        }
+        let same = |other: &Record| match (&record.name, &other.name) {
+            (Some(name), Some(other)) => name == other,
+            (None, None) => {
+                record.source.git == other.source.git
+                    && record.source.path == other.source.path
+                    && record.source.subdir == other.source.subdir
+                    && record.source != SourceStatus::default()
+            }
+            _ => false,
+        };
+        let mut seconds: Vec<i64> = self
+            .own(principal)
+            .await
+            .ok()?
+            .iter()
+            .filter(|view| view.state() == crate::build::State::Succeeded && same(&view.record))
+            .filter_map(|view| Some((view.record.end.as_ref()?.at - view.record.began?) / 1000))
+            .take(9)
+            .collect();
+        seconds.sort_unstable();
+        seconds
+            .get(seconds.len() / 2)
+            .and_then(|median| u64::try_from(*median).ok())
+    }
+
+    /// Everything that can be said without building.
+    async fn validate_only(&self, valid: &Valid) -> Result<BuildStatus, ToolError> {
+        let plan = valid.plan();
+        let mut status = PlanStatus {
+            tests: plan.tests.iter().map(|test| test.name.clone()).collect(),
+            tags: plan.tags.clone(),
+            not_checked: vec![
+                "whether the base images exist and may be fetched".into(),
+                "whether the tags may be pushed".into(),
+            ],
+            ..PlanStatus::default()
+        };
+        match &valid.base {
+            Base::Git { .. } => status.not_checked.insert(
+                0,
+                "the repository, its ref, the patch and the Containerfile in it".into(),
+            ),
+            _ => {
+                let tree = Tree::of(valid, &self.config)?;
+                let (tree, snapshot) = tokio::task::spawn_blocking(move || {
+                    let snapshot = tree.write(std::io::sink())?;
+                    Ok::<_, ToolError>((tree, snapshot))
+                })
+                .await
+                .map_err(ToolError::internal)??;
+                let path = tree.containerfile(&snapshot).ok_or_else(|| {
+                    ToolError::one(
+                        ArgFault::new(
+                            ErrorCode::InvalidArgument,
+                            "containerfile",
+                            "the source has no such file",
+                        )
+                        .expecting("the path of the Containerfile below the source")
+                        .got(
+                            plan.containerfile
+                                .as_deref()
+                                .unwrap_or("Containerfile or Dockerfile"),
+                        ),
+                    )
+                })?;
+                let text = tree.read(&path).map_err(|error| {
+                    ToolError::one(ArgFault::new(
+                        ErrorCode::InvalidArgument,
+                        "containerfile",
+                        format!("it cannot be read: {}", error.kind()),
+                    ))
+                })?;
+                look_into(&text, &path, plan, &mut status)?;
+            }
+        }
+        Ok(BuildStatus {
+            build_id: "none".into(),
+            state: "valid".into(),
+            summary: format!(
+                "valid: {} stages, {} base images, {} tests, {} tags; nothing was built",
+                status.stages.len(),
+                status.bases.len(),
+                status.tests.len(),
+                status.tags.len()
+            ),
+            plan: Some(status),
+            offers: Some(self.offers()),
+            next: Some("build with the same arguments, without validate_only".into()),
+            ..BuildStatus::default()
+        })
+    }
+}
+
+fn look_into(
+    text: &str,
+    path: &str,
+    plan: &Plan,
+    status: &mut PlanStatus,
+) -> Result<(), ToolError> {
+    let faults = |faults: Vec<crate::containerfile::Fault>| {
+        ToolError::all(
+            faults
+                .iter()
+                .map(|fault| {
+                    ArgFault::new(
+                        ErrorCode::InvalidArgument,
+                        "containerfile",
+                        format!("line {}: {}", fault.line, fault.message),
+                    )
+                    .expecting("a Containerfile that Buildah can read")
+                })
+                .collect(),
+        )
+    };
+    let parsed =
+        Containerfile::parse_for(text, plan.target.as_deref(), &plan.build_args).map_err(faults)?;
+    let stages = parsed
+        .plan(plan.target.as_deref(), &plan.build_args)
+        .map_err(|unknown| {
+            ToolError::one(ArgFault::new(
+                ErrorCode::InvalidArgument,
+                "target",
+                unknown.to_string(),
+            ))
+        })?;
+    for stage in stages {
+        status.stages.push(PlanStage {
+            name: stage
+                .name
+                .clone()
+                .unwrap_or_else(|| stage.index.to_string()),
+            base: stage.base.clone(),
+            steps: u32::try_from(stage.steps.len()).unwrap_or(u32::MAX),
+            line: stage.line,
+        });
+    }
+    for test in &plan.tests {
+        if let Some(stage) = &test.stage {
+            parsed
+                .plan(Some(stage), &plan.build_args)
+                .map_err(|unknown| {
+                    ToolError::one(ArgFault::new(
+                        ErrorCode::InvalidArgument,
+                        format!("tests: {}", test.name),
+                        unknown.to_string(),
+                    ))
+                })?;
+        }
+    }
+    let images = parsed
+        .images(&plan.build_args, plan.target.as_deref())
+        .map_err(faults)?;
+    status.bases = images.into_iter().map(|image| image.reference).collect();
+    for secret in parsed.secret_ids() {
+        if secret.required && !plan.secrets.contains(&secret.id) {
+            return Err(ToolError::one(
+                ArgFault::new(
+                    ErrorCode::InvalidArgument,
+                    "secrets",
+                    format!(
+                        "{path} line {} requires the secret {}",
+                        secret.line, secret.id
+                    ),
+                )
+                .expecting("its name in secrets"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The arguments that say what is built, as they are kept for `like` and compared for `key`.
+fn what_is_built(arguments: Value) -> Value {
+    match arguments {
+        Value::Object(mut map) => {
+            map.retain(|name, _| !ASKING.contains(&name.as_str()));
+            map.sort_keys();
+            Value::Object(map)
+        }
+        other => other,
+    }
+}
+
+fn digest_of(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex::encode(hash.finalize())
+}
+
+fn claims(principal: &Principal, request: &BuildRequest, request_digest: &str) -> Vec<Claim> {
+    let same = Claim {
+        name: digest_of(&["same", &principal.0, request_digest]),
+        lasts: SAME_LASTS,
+        unfinished_only: true,
+    };
+    match &request.key {
+        Some(key) => vec![
+            Claim {
+                name: digest_of(&["key", &principal.0, key]),
+                lasts: KEY_LASTS,
+                unfinished_only: false,
+            },
+            same,
+        ],
+        None => vec![same],
+    }
+}
+
+fn sources(
+    request: &BuildRequest,
+    valid: &Valid,
+    digest: Option<&str>,
+) -> (PlanSource, SourceStatus) {
+    let asked = request.source.clone().unwrap_or_default();
+    let shown = SourceStatus {
+        git: asked.git.filter(|_| matches!(valid.base, Base::Git { .. })),
+        git_ref: asked.git_ref,
+        commit: None,
+        path: asked.path,
+        subdir: asked.subdir,
+        digest: digest.map(str::to_owned),
+    };
+    let source = match &valid.base {
+        Base::Git {
+            url,
+            git_ref,
+            patch,
+        } => PlanSource::Git {
+            url: url.clone(),
+            git_ref: git_ref.clone(),
+            patch: patch.clone(),
+            files: valid.files.clone(),
+        },
+        base => PlanSource::Snapshot {
+            digest: digest.unwrap_or_default().to_owned(),
+            origin: match base {
+                Base::Path(_) => "path",
+                Base::Context(_) => "context",
+                _ => "files",
+            }
+            .into(),
+        },
+    };
+    (source, shown)
+}
+
+fn record(
+    id: &BuildId,
+    principal: &Principal,
+    request: &BuildRequest,
+    plan: &Plan,
+    request_digest: String,
+    source: SourceStatus,
+    now: i64,
+) -> Record {
+    Record {
+        v: RECORD_VERSION,
+        id: id.clone(),
+        principal: principal.0.clone(),
+        name: request.name.clone(),
+        profile: plan.profile.clone(),
+        request_digest,
+        source,
+        tags: plan.tags.clone(),
+        tests: plan.tests.iter().map(|test| test.name.clone()).collect(),
+        timeout: plan.timeout,
+        queue_timeout: plan.queue_timeout,
+        submitted: now,
+        began: None,
+        cancel: None,
+        commit: None,
+        end: None,
+    }
+}

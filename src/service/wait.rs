@@ -1,0 +1,78 @@
+//! Waiting for a build, without ever holding a caller longer than it allowed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::View;
+use crate::build::request::Until;
+use crate::build::{BuildId, State};
+
+use super::{Service, ToolError};
+
+/// How a caller waits.
+pub struct Waiting<'a> {
+    /// Fires when the caller is gone; it ends the waiting, never the build.
+    pub gone: CancellationToken,
+    /// Hears how things stand, at least every few seconds.
+    pub tell: &'a mut (dyn FnMut(&View) + Send),
+}
+
+/// How often a waiting caller hears something when nothing changes.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+impl Service {
+    /// Waits until what is asked for, or `seconds` have passed.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn wait(
+        &self,
+        id: &BuildId,
+        until: Until,
+        seconds: u32,
+        waiting: &mut Waiting<'_>,
+    ) -> Result<View, ToolError> {
+        let deadline = Instant::now() + Duration::from_secs(seconds.min(self.max_wait()).into());
+        let mut changes = self.backend.watch(id);
+        let first = self.backend.look(id).await?;
+        let mut view = first.clone();
+        let mut told = Instant::now();
+        while !reached(&first, &view, until)
+            && Instant::now() < deadline
+            && !waiting.gone.is_cancelled()
+        {
+            tokio::select! {
+                () = changes.next(deadline.min(told + TELL_EVERY)) => {}
+                () = waiting.gone.cancelled() => {}
+            }
+            let next = self.backend.look(id).await?;
+            if mark(&next) != mark(&view) || told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                (waiting.tell)(&next);
+            }
+            view = next;
+        }
+        Ok(view)
+    }
+}
+
+fn reached(first: &View, now: &View, until: Until) -> bool {
+    let state = now.state();
+    state.is_final()
+        || match until {
+            Until::Finished => false,
+            Until::Started => state != State::Queued,
+            Until::Change => mark(first) != mark(now),
+        }
+}
+
+/// What counts as a change: state, phase, step, test, the wish for an end.
+fn mark(view: &View) -> (State, u64, bool) {
+    (
+        view.state(),
+        view.progress.generation,
+        view.record.cancel.is_some(),
+    )
+}
