@@ -1,0 +1,106 @@
+//! The composition root: configuration → backend → service → transport, and the shutdown.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rmcp::ServiceExt;
+use tracing_subscriber::EnvFilter;
+
+use crate::backend::local::LocalBackend;
+use crate::cli::serve::Serve;
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+use crate::mcp::Server;
+use crate::service::{Principal, Service};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What kept the program from doing its work.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve(options) => serve(options),
+        Command::Schema(schema) => schema.run(),
+        Command::Runner(runner) => {
+            log_to_stderr();
+            runner.run()
+        }
+    }
+}
+
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("NOMAD_BUILD_LOG").unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"))
+}
+
+fn log_to_stderr() {
+    // Nothing but protocol or records may go to stdout.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}
+
+fn serve(options: Serve) -> anyhow::Result<ExitCode> {
+    let _writer = match &options.log_dir {
+        None => {
+            log_to_stderr();
+            None
+        }
+        Some(dir) => {
+            let files = tracing_appender::rolling::RollingFileAppender::builder()
+                .rotation(tracing_appender::rolling::Rotation::DAILY)
+                .filename_prefix("nomad-build")
+                .filename_suffix("log")
+                .max_log_files(14)
+                .build(dir)
+                .with_context(|| format!("the log directory {} cannot be used", dir.display()))?;
+            let (writer, guard) = tracing_appender::non_blocking(files);
+            let _ = tracing_subscriber::fmt()
+                .json()
+                .with_env_filter(filter())
+                .with_writer(writer)
+                .try_init();
+            Some(guard)
+        }
+    };
+    let config = Config::load()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve_stdio(config));
+    // A read of stdin cannot be taken back: it must not keep the process.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve_stdio(config: Config) -> anyhow::Result<()> {
+    let backend = LocalBackend::open(config.clone())?;
+    let service = Arc::new(Service::new(Arc::new(backend), config));
+    let server = Server::new(service, local_principal());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "serving MCP over stdio"
+    );
+    let running = match server.serve(rmcp::transport::stdio_pipes()).await {
+        Ok(running) => running,
+        // A client that goes before it has said anything is no fault.
+        Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let reason = running.waiting().await?;
+    tracing::info!(?reason, "the client is gone; builds go on");
+    Ok(())
+}
+
+/// Over stdio the principal is the local user.
+fn local_principal() -> Principal {
+    let uid = nix::unistd::Uid::effective();
+    let name = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name);
+    Principal(format!("local:{name}"))
+}

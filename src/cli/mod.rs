@@ -1,0 +1,28 @@
+//! The command line: one file a subcommand.
+
+pub mod runner;
+pub mod schema;
+pub mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// A container build server for coding agents.
+#[derive(Debug, Parser)]
+#[command(name = "nomad-build", version, about, long_about = None)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve MCP over standard input and output.
+    Serve(serve::Serve),
+    /// Print the tools with their JSON schemas.
+    Schema(schema::Schema),
+    /// Parts of a build's job; started by the server, not by people.
+    #[command(hide = true)]
+    Runner(runner::Runner),
+}

@@ -1,0 +1,204 @@
+//! `nomad-build runner …`: the parts of a build's job.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::local::credentials::secrets_in;
+use crate::backend::local::job::Job;
+use crate::backend::local::layout::BuildDir;
+use crate::backend::local::store::FileGate;
+use crate::build::Plan;
+use crate::build::conclude::Outcome;
+use crate::config::Config;
+use crate::log::Redactor;
+use crate::registry::Auth;
+use crate::runner::handoff::HANDOFF;
+use crate::runner::workdir::read_json;
+use crate::runner::{Handoff, Reporter, Settings, WorkDir, enter, exit, phases, publish};
+
+/// See [`Part`].
+#[derive(Debug, Args)]
+pub struct Runner {
+    #[command(subcommand)]
+    part: Part,
+}
+
+/// The parts.
+#[derive(Debug, Subcommand)]
+pub enum Part {
+    /// The whole job of a build on this machine.
+    Job {
+        /// Directory of the build.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Phases source, build and test.
+    Build {
+        /// What every part gets.
+        #[command(flatten)]
+        common: Common,
+        /// When the build's time is over, in seconds since 1970.
+        #[arg(long)]
+        deadline: i64,
+        /// The snapshot of the sources comes on standard input.
+        #[arg(long)]
+        context: bool,
+    },
+    /// Phase publish; registry credentials come on standard input.
+    Publish {
+        /// What every part gets.
+        #[command(flatten)]
+        common: Common,
+        /// Directory of the build, whose record is the gate.
+        #[arg(long)]
+        gate: PathBuf,
+    },
+    /// The way into the sandbox.
+    Enter {
+        /// Description of the sandbox.
+        #[arg(long)]
+        spec: PathBuf,
+    },
+}
+
+/// What every part gets.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The plan.
+    #[arg(long)]
+    plan: PathBuf,
+    /// The operator's settings.
+    #[arg(long)]
+    settings: PathBuf,
+    /// The build's work directory.
+    #[arg(long)]
+    work: PathBuf,
+}
+
+impl Common {
+    fn read(&self) -> anyhow::Result<(Plan, Settings, WorkDir)> {
+        Ok((
+            read_json(&self.plan)?,
+            read_json(&self.settings)?,
+            WorkDir::new(&self.work),
+        ))
+    }
+}
+
+impl Runner {
+    /// Runs the part to its end.
+    ///
+    /// # Errors
+    /// When it could not begin.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.part {
+            Part::Enter { spec } => {
+                let spec = read_json(&spec)?;
+                match enter::enter(&spec)? {}
+            }
+            Part::Job { dir } => runtime()?.block_on(async {
+                let job = Job::open(Config::load()?, &dir)?;
+                job.run().await?;
+                Ok(ExitCode::SUCCESS)
+            }),
+            Part::Build {
+                common,
+                deadline,
+                context,
+            } => runtime()?.block_on(build(&common, deadline, context)),
+            Part::Publish { common, gate } => runtime()?.block_on(publish(&common, gate)),
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
+fn stdout() -> anyhow::Result<File> {
+    Ok(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// Fires when the runner is told to stop.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind)?;
+        let token = token.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            token.cancel();
+        });
+    }
+    Ok(token)
+}
+
+fn code(outcome: &Outcome) -> ExitCode {
+    ExitCode::from(match outcome {
+        Outcome::Passed => exit::PASSED,
+        Outcome::Failed(_) => exit::FAILED,
+        Outcome::TimedOut(_) => exit::TIMED_OUT,
+        Outcome::Interrupted => exit::INTERRUPTED,
+    })
+}
+
+async fn build(common: &Common, deadline: i64, context: bool) -> anyhow::Result<ExitCode> {
+    phases::tie();
+    let cancel = stop_signal()?;
+    let (plan, settings, work) = common.read()?;
+    let secrets = secrets_in(&work);
+    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    let reporter = Reporter::new(stdout()?, 0, settings.limits.log_bytes, redactor);
+    let context = context
+        .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
+        .transpose()?;
+    let outcome = phases::run_build(
+        &plan, &settings, &work, &reporter, cancel, deadline, context,
+    )
+    .await;
+    Ok(code(&outcome))
+}
+
+async fn publish(common: &Common, gate: PathBuf) -> anyhow::Result<ExitCode> {
+    phases::tie();
+    let cancel = stop_signal()?;
+    let (plan, settings, work) = common.read()?;
+    let handoff: Handoff = read_json(&work.root().join(HANDOFF))?;
+    let mut auth = Vec::new();
+    std::io::stdin().take(1 << 20).read_to_end(&mut auth)?;
+    let auth = Auth::from_slice(&auth);
+    let secrets = auth.as_ref().map(Auth::secrets).unwrap_or_default();
+    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    let reporter = Reporter::new(
+        stdout()?,
+        handoff.last_line,
+        settings.limits.log_bytes,
+        redactor,
+    );
+    let auth = match auth {
+        Ok(auth) => auth,
+        Err(error) => return Ok(code(&publish::refuse(&reporter, &error.into()))),
+    };
+    let gate = FileGate::new(BuildDir::new(gate));
+    let publish = publish::Publish {
+        plan: &plan,
+        settings: &settings,
+        work: &work,
+        reporter: &reporter,
+        handoff: &handoff,
+        auth: &auth,
+        gate: &gate,
+    };
+    let outcome = publish.run(cancel).await;
+    Ok(code(&outcome))
+}

@@ -1,0 +1,34 @@
+//! A build server for coding agents: source → build → test → publish, over MCP.
+//!
+//! Dependencies point down this chain only; `tests/architecture.rs` fails when an import breaks it:
+//!
+//! ```text
+//! app → cli → mcp → service → backend → runner → {registry, git, context, log, config}
+//!                                                   → {diagnosis, containerfile, build, schema}
+//! ```
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test fails by panicking"
+    )
+)]
+
+pub mod app;
+pub mod backend;
+pub mod build;
+pub mod cli;
+pub mod config;
+pub mod containerfile;
+pub mod context;
+pub mod diagnosis;
+pub mod git;
+pub mod log;
+pub mod mcp;
+pub mod registry;
+pub mod runner;
+pub mod schema;
+pub mod service;

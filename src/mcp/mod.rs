@@ -1,0 +1,11 @@
+//! MCP: tools, resources and a prompt over the service.
+//!
+//! Converts and renders only; what the tools do is in `crate::service`.
+
+pub mod fence;
+pub mod guide;
+pub mod render;
+pub mod server;
+pub mod tools;
+
+pub use server::Server;

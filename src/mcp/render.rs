@@ -1,0 +1,261 @@
+//! The text of every kind of answer: short, fixed, and saying the same as the structured content.
+
+use crate::build::Failure;
+use crate::build::status::{
+    BuildStatus, KillAnswer, LogsAnswer, PlanStatus, StatusAnswer, TagState, TestResult,
+};
+
+use super::fence::{fence, quoted};
+
+/// A full status.
+pub fn build(status: &BuildStatus, nonce: &str) -> String {
+    let mut out = vec![status.summary.clone()];
+    if status.reused == Some(true) {
+        out.push("This build was there already; nothing new was started.".into());
+    }
+    if let Some(image) = &status.image {
+        for tag in &image.tags {
+            out.push(match tag.state {
+                TagState::Confirmed => format!(
+                    "pushed {} @ {}",
+                    tag.tag,
+                    tag.digest.as_deref().unwrap_or("?")
+                ),
+                TagState::Unknown => {
+                    format!("unknown {}: it may or may not have been written", tag.tag)
+                }
+            });
+        }
+    }
+    out.extend(
+        status
+            .tests
+            .iter()
+            .filter(|test| test.status != TestResult::Passed)
+            .map(|test| {
+                let lines = match (test.first_line, test.last_line) {
+                    (Some(first), Some(last)) => format!(", log lines {first}-{last}"),
+                    _ => String::new(),
+                };
+                match (test.status, test.exit_code) {
+                    (TestResult::NotRun, _) => format!("test {} did not run", test.name),
+                    (TestResult::TimedOut, _) => format!("test {} timed out{lines}", test.name),
+                    (_, code) => format!(
+                        "test {} failed with status {}{lines}",
+                        test.name,
+                        code.unwrap_or(-1)
+                    ),
+                }
+            }),
+    );
+    if let Some(plan) = &status.plan {
+        out.extend(plan_lines(plan));
+    }
+    let foreign = foreign(status);
+    if !foreign.is_empty() {
+        out.push(fence(
+            &status.build_id,
+            nonce,
+            foreign.iter().flat_map(|text| quoted(text)),
+        ));
+    }
+    if let Some(hint) = status
+        .failure
+        .as_ref()
+        .and_then(|failure| failure.hint.as_ref())
+    {
+        out.push(format!("hint: {hint}"));
+    }
+    out.extend(status.notes.iter().map(|note| format!("note: {note}")));
+    out.extend(status.next.iter().map(|next| format!("next: {next}")));
+    out.join("\n")
+}
+
+/// Words that came from elsewhere.
+fn foreign(status: &BuildStatus) -> Vec<String> {
+    let mut foreign = Vec::new();
+    match &status.failure {
+        Some(failure) => foreign.extend(failure_words(failure)),
+        None if status.state == "running" => {
+            foreign.extend(
+                status
+                    .step
+                    .iter()
+                    .filter(|_| status.phase == Some(crate::build::Phase::Build))
+                    .map(|step| step.instruction.clone()),
+            );
+            foreign.extend(status.last_line.clone());
+        }
+        None => {}
+    }
+    foreign.extend(
+        status
+            .cancel
+            .as_ref()
+            .and_then(|cancel| cancel.reason.as_ref())
+            .map(|reason| format!("reason of the cancellation: {reason}")),
+    );
+    foreign
+}
+
+fn failure_words(failure: &Failure) -> Vec<String> {
+    let mut words = vec![failure.message.clone()];
+    words.extend(failure.instruction.clone());
+    for location in &failure.locations {
+        let line = location
+            .line
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
+        let column = location
+            .column
+            .map(|column| format!(":{column}"))
+            .unwrap_or_default();
+        words.push(format!(
+            "{}{line}{column}: {}",
+            location.file,
+            location.message.as_deref().unwrap_or("")
+        ));
+    }
+    words.extend(failure.excerpt.clone());
+    words
+}
+
+fn plan_lines(plan: &PlanStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (what, list) in [
+        ("base", &plan.bases),
+        ("test", &plan.tests),
+        ("tag", &plan.tags),
+    ] {
+        lines.extend(
+            list.iter()
+                .map(|one| format!("{what}: {}", crate::build::clean::short(one, 300))),
+        );
+    }
+    lines.extend(
+        plan.not_checked
+            .iter()
+            .map(|what| format!("not checked: {what}")),
+    );
+    lines
+}
+
+/// One status, or a list.
+pub fn status(answer: &StatusAnswer, is_list: bool, nonce: &str) -> String {
+    if let ([one], false) = (answer.builds.as_slice(), is_list) {
+        return with_notes(build(one, nonce), &answer.notes);
+    }
+    let mut out: Vec<String> = answer
+        .builds
+        .iter()
+        .map(|row| {
+            format!(
+                "{}{}",
+                row.summary,
+                if row.mine == Some(true) {
+                    " (mine)"
+                } else {
+                    ""
+                }
+            )
+        })
+        .collect();
+    if out.is_empty() {
+        out.push("no builds".into());
+    }
+    if let Some(counts) = &answer.counts {
+        out.push(format!(
+            "all: {} queued, {} running, {} succeeded, {} failed, {} cancelled, {} timed out, {} lost",
+            counts.queued, counts.running, counts.succeeded, counts.failed, counts.cancelled, counts.timed_out, counts.lost
+        ));
+    }
+    if let Some(offers) = &answer.offers {
+        let none = |list: &[String], empty: &str| {
+            if list.is_empty() {
+                empty.to_owned()
+            } else {
+                list.join(", ")
+            }
+        };
+        out.push(format!(
+            "offers: profiles {}; secrets {}; registries {}; sources {}; {}",
+            none(&offers.profiles, "none"),
+            none(&offers.secrets, "none"),
+            none(&offers.registries, "all"),
+            none(&offers.sources, "none"),
+            offers.limits.join("; ")
+        ));
+    }
+    if let Some(cursor) = &answer.next_cursor {
+        out.push(format!(r#"next: status {{"cursor": "{cursor}"}} for more"#));
+    }
+    with_notes(out.join("\n"), &answer.notes)
+}
+
+/// Lines of a log.
+pub fn logs(answer: &LogsAnswer, id: &str, nonce: &str) -> String {
+    let mut head = match (answer.first_line, answer.last_line) {
+        (Some(first), Some(last)) => format!("lines {first}-{last} of {}", answer.total_lines),
+        _ => format!("no lines to show; the log has {}", answer.total_lines),
+    };
+    if let Some(matches) = answer.matches {
+        head.push_str(&format!(", {matches} matches"));
+    }
+    if answer.omitted_lines > 0 {
+        head.push_str(&format!(", {} omitted", answer.omitted_lines));
+    }
+    head.push_str(if answer.complete {
+        "; complete"
+    } else {
+        "; the build goes on"
+    });
+    let mut out = vec![head];
+    if answer.first_line.is_some() {
+        out.push(fence(id, nonce, answer.text.lines()));
+    }
+    if (answer.more_before || answer.more_after)
+        && let Some(cursor) = &answer.cursor
+    {
+        out.push(format!(
+            "more before: {}, more after: {}, cursor: {cursor}",
+            yes(answer.more_before),
+            yes(answer.more_after)
+        ));
+    }
+    with_notes(out.join("\n"), &answer.notes)
+}
+
+/// The answer of `kill`.
+pub fn kill(answer: &KillAnswer) -> String {
+    let word = serde_json::to_value(answer.kill_result)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .unwrap_or_default();
+    let mut out = vec![format!("{word}: {}", answer.summary)];
+    if let Some(image) = &answer.image {
+        out.extend(image.tags.iter().map(|tag| {
+            format!(
+                "{} {}",
+                if tag.state == TagState::Confirmed {
+                    "pushed"
+                } else {
+                    "unknown"
+                },
+                tag.tag
+            )
+        }));
+    }
+    out.extend(answer.next.iter().map(|next| format!("next: {next}")));
+    with_notes(out.join("\n"), &answer.notes)
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+fn with_notes(mut text: String, notes: &[String]) -> String {
+    for note in notes {
+        text.push_str(&format!("\nnote: {note}"));
+    }
+    text
+}
