@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes a small base image from this machine's static busybox, and pushes it.
+#
+#   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]
+#
+# --insecure talks plain HTTP to the registry. Rootless: as user nomad-build when started as root.
+set -euo pipefail
+
+readonly USER_NAME=nomad-build
+
+usage() { echo "usage: scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]" >&2; exit 2; }
+
+image=
+authfile=
+tls_verify=true
+while (($# > 0)); do
+  case $1 in
+    --insecure) tls_verify=false ;;
+    --authfile) (($# >= 2)) || usage; authfile=$2; shift ;;
+    -*) usage ;;
+    *) [[ -z $image ]] || usage; image=$1 ;;
+  esac
+  shift
+done
+[[ $image == */*:* ]] || usage
+
+busybox=$(command -v busybox) || { echo "busybox is missing: run scripts/setup.sh" >&2; exit 1; }
+work=$(mktemp -d "${TMPDIR:-/tmp}/nomad-build-base.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+root=$work/context/root
+mkdir -p "$root"/{bin,dev,etc,proc,root,sys,usr/bin,usr/local/bin,var} "$work"/{home,run,tmp}
+mkdir -m 1777 "$root/tmp" "$root/var/tmp"
+install -m 0755 "$busybox" "$root/bin/busybox"
+for applet in $("$busybox" --list); do
+  [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
+done
+cat >"$root/etc/passwd" <<'PASSWD'
+root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/:/bin/false
+PASSWD
+cat >"$root/etc/group" <<'GROUP'
+root:x:0:
+nogroup:x:65534:
+GROUP
+cat >"$work/context/Containerfile" <<'CONTAINERFILE'
+FROM scratch
+COPY root/ /
+ENV PATH=/usr/local/bin:/usr/bin:/bin
+CMD ["/bin/sh"]
+CONTAINERFILE
+auth=()
+if [[ -n $authfile ]]; then
+  install -m 0600 "$authfile" "$work/auth.json"
+  auth=(--authfile "$work/auth.json")
+fi
+
+as_user=()
+if ((EUID == 0)); then
+  chown -R "$USER_NAME:$USER_NAME" "$work"
+  as_user=(setpriv "--reuid=$USER_NAME" "--regid=$USER_NAME" --clear-groups)
+fi
+# vfs needs nothing of the machine, and the image is small. Buildah wants a directory that its user can read.
+buildah() {
+  (cd "$work" && "${as_user[@]}" env -i "PATH=$PATH" "HOME=$work/home" "XDG_RUNTIME_DIR=$work/run" "TMPDIR=$work/tmp" \
+    "${NOMAD_BUILD_BUILDAH:-buildah}" --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@")
+}
+
+buildah build --quiet --isolation chroot --timestamp 0 --tag "$image" "$work/context" >/dev/null
+buildah push --quiet "--tls-verify=$tls_verify" "${auth[@]}" "$image" "docker://$image"
+echo "pushed $image"

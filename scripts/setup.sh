@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Prepares a Debian-like machine for nomad-build; idempotent, and quick when all is there.
+#
+#   scripts/setup.sh        programs that a build needs, and the user that builds run as
+#   scripts/setup.sh test   also the newest Buildah and the Python clients of the end-to-end tests
+set -euo pipefail
+
+readonly USER_NAME=nomad-build
+readonly USER_HOME=/var/lib/nomad-build-home
+readonly SUBID_COUNT=65536
+readonly BUILDAH_VERSION=1.43.2
+readonly PACKAGES=(
+  buildah runc uidmap catatonit busybox-static skopeo docker-registry git
+  fuse-overlayfs apache2-utils ca-certificates curl jq openssl
+)
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "needs root (or sudo) for: $*"
+  fi
+}
+
+missing_packages() {
+  local package
+  for package in "${PACKAGES[@]}"; do
+    [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+      echo "$package"
+  done
+  python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+install_packages() {
+  command -v apt-get >/dev/null || fail "no apt-get here; install yourself: ${PACKAGES[*]} python3-venv"
+  local missing
+  mapfile -t missing < <(missing_packages)
+  if ((${#missing[@]} == 0)); then
+    say "packages: all there"
+    return
+  fi
+  say "packages: installing ${missing[*]}"
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+  # The package starts a registry of its own, which nothing here uses.
+  if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
+    as_root systemctl disable --now docker-registry || say "docker-registry.service could not be disabled"
+  fi
+}
+
+# First id behind every subordinate range and every account.
+first_free_subid() {
+  { awk -F: '{ print $2 + $3 }' /etc/subuid /etc/subgid 2>/dev/null || true
+    getent passwd | awk -F: '$3 >= 100000 && $3 < 2000000000 { print $3 + 1 }'
+    echo 100000; } | sort -n | tail -n 1
+}
+
+has_subids() {
+  awk -F: -v user="$USER_NAME" -v count="$SUBID_COUNT" \
+    '$1 == user && $3 >= count { found = 1 } END { exit !found }' "$1" 2>/dev/null
+}
+
+create_user() {
+  if ((EUID != 0)); then
+    say "user: builds run as $(id -un)"
+    has_own_subids || fail "user: $(id -un) needs a range of 65536 ids in /etc/subuid and /etc/subgid"
+    return
+  fi
+  if ! getent passwd "$USER_NAME" >/dev/null; then
+    say "user: creating $USER_NAME"
+    useradd --system --user-group --home-dir "$USER_HOME" --shell /usr/sbin/nologin "$USER_NAME"
+  fi
+  install -d -m 0750 -o "$USER_NAME" -g "$USER_NAME" "$USER_HOME"
+  if has_subids /etc/subuid && has_subids /etc/subgid; then
+    say "user: $USER_NAME is there, with its subordinate ids"
+    return
+  fi
+  local first last
+  first=$(first_free_subid)
+  last=$((first + SUBID_COUNT - 1))
+  say "user: giving $USER_NAME the subordinate ids $first-$last"
+  has_subids /etc/subuid || usermod --add-subuids "$first-$last" "$USER_NAME"
+  has_subids /etc/subgid || usermod --add-subgids "$first-$last" "$USER_NAME"
+}
+
+has_own_subids() {
+  local name file
+  name=$(id -un)
+  for file in /etc/subuid /etc/subgid; do
+    grep -Eq "^($name|$EUID):" "$file" 2>/dev/null || return 1
+  done
+}
+
+build_buildah() {
+  local built=$tools/buildah-$BUILDAH_VERSION/buildah
+  if [[ -x $built ]]; then
+    say "buildah $BUILDAH_VERSION: all there"
+  else
+    command -v go >/dev/null || fail "buildah $BUILDAH_VERSION: needs Go 1.21 or newer in PATH to be built"
+    say "buildah $BUILDAH_VERSION: building it (about a minute)"
+    mkdir -p "$(dirname "$built")"
+    # Renamed at the end: a half-built one is never taken for a whole one.
+    (cd "$repository/tests/tools/buildah" &&
+      go build -trimpath -ldflags '-s -w' \
+        -tags 'containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper' \
+        -o "$built.new" github.com/containers/buildah/cmd/buildah)
+    mv "$built.new" "$built"
+  fi
+  # The user that builds run as cannot look below root's home.
+  local shared=/usr/local/lib/nomad-build/tools/buildah-$BUILDAH_VERSION/buildah
+  if ((EUID == 0)) && ! cmp -s "$built" "$shared"; then
+    say "buildah $BUILDAH_VERSION: copying it to $shared"
+    install -D -m 0755 "$built" "$shared"
+  fi
+}
+
+# create_venv NAME REQUIREMENT...
+create_venv() {
+  local venv=$tools/../$1
+  local wanted="${*:2}"
+  if [[ -x $venv/bin/pytest && $(cat "$venv/requirements" 2>/dev/null) == "$wanted" ]]; then
+    say "$1: all there"
+    return
+  fi
+  say "$1: installing $wanted"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
+  printf '%s\n' "$wanted" >"$venv/requirements"
+}
+
+install_packages
+create_user
+case ${1:-} in
+  '') ;;
+  test)
+    build_buildah
+    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*'
+    create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
+    ;;
+  *) fail "usage: scripts/setup.sh [test]" ;;
+esac

@@ -1,0 +1,150 @@
+"""Fixtures: registries with a base image, both Buildahs, servers and sessions.
+
+A missing program is a failure, never a skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from helpers import call
+from local_registry import LocalRegistry, Login, write_auth_file
+from mcp import ClientSession
+from server import REPOSITORY, Server, Settings, binary
+
+NEWEST_BUILDAH = "buildah-1.43.2/buildah"
+
+# The two generations of the SDK have different names for the same things.
+if version("mcp").startswith("1."):
+    collect_ignore = ["test_newest_era.py"]
+else:
+    collect_ignore_glob = ["test_[!n]*.py"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _binary_is_there() -> None:
+    assert os.access(binary(), os.X_OK), f"{binary()} is missing: cargo build --release"
+
+
+def _push_base(registry: LocalRegistry, directory: Path) -> str:
+    reference = f"{registry.host}/test/base:1"
+    command = [str(REPOSITORY / "scripts/base-image.sh"), reference, "--insecure"]
+    if registry.login:
+        auth_file = write_auth_file(directory / "auth.json", {registry.host: registry.login})
+        command += ["--authfile", str(auth_file)]
+    subprocess.run(command, check=True)
+    return reference
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
+    """A registry that asks for no credentials, with the image test/base:1."""
+    with LocalRegistry() as registry:
+        _push_base(registry, tmp_path_factory.mktemp("auth"))
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def auth_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
+    """A registry that asks for credentials, with the image test/base:1."""
+    with LocalRegistry(Login("builder", "pass word")) as registry:
+        _push_base(registry, tmp_path_factory.mktemp("auth"))
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def base(registry: LocalRegistry) -> str:
+    """Reference of the base image: busybox."""
+    return f"{registry.host}/test/base:1"
+
+
+def _distribution_buildah() -> Path:
+    found = shutil.which("buildah")
+    assert found, "buildah is missing: scripts/setup.sh test"
+    return Path(found)
+
+
+def _newest_buildah() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    shared = Path("/usr/local/lib/nomad-build/tools") / NEWEST_BUILDAH
+    path = shared if os.geteuid() == 0 else cache / "nomad-build/tools" / NEWEST_BUILDAH
+    assert os.access(path, os.X_OK), f"{path} is missing: scripts/setup.sh test"
+    return path
+
+
+@pytest.fixture(scope="session", params=["distribution", "1.43.2"])
+def buildah(request: pytest.FixtureRequest) -> Path:
+    """Each Buildah in turn: the distribution's, and the newest."""
+    return _newest_buildah() if request.param == "1.43.2" else _distribution_buildah()
+
+
+@pytest.fixture(scope="session")
+def server(buildah: Path, registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[Server]:
+    """The server that most tests share, once with each Buildah."""
+    server = Server(Settings(buildah, [registry, auth_registry]))
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def session(server: Server) -> AsyncIterator[ClientSession]:
+    """A connection to the shared server, once with each Buildah."""
+    async with server.connect() as session:
+        yield session
+        await _end_builds(session)
+
+
+@pytest.fixture(scope="session")
+def plain_server(registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[Server]:
+    """A shared server for what does not depend on Buildah's version."""
+    server = Server(Settings(_distribution_buildah(), [registry, auth_registry]))
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def plain(plain_server: Server) -> AsyncIterator[ClientSession]:
+    """A connection to `plain_server`."""
+    async with plain_server.connect() as session:
+        yield session
+        await _end_builds(session)
+
+
+MakeServer = Callable[..., Server]
+
+
+@pytest.fixture
+def make_server(registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[MakeServer]:
+    """Makes servers with a state of their own; keywords are those of `Settings`."""
+    made: list[Server] = []
+
+    def make(**settings: Any) -> Server:
+        wanted: dict[str, Any] = {"buildah": _distribution_buildah(), "insecure": [registry, auth_registry]} | settings
+        made.append(Server(Settings(**wanted)))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.remove()
+
+
+async def _end_builds(session: ClientSession) -> None:
+    """What a failed test left running must not slow down the next one."""
+    with anyio.move_on_after(30), contextlib.suppress(AssertionError, TimeoutError):
+        answer = await call(session, "status", {"state": ["unfinished"], "limit": 50, "wait": 0})
+        for build in (answer.structuredContent or {}).get("builds", []):
+            await call(session, "kill", {"build_id": build["build_id"], "reason": "the test has ended"})

@@ -1,0 +1,110 @@
+"""A server under test: its state directory, its configuration, connections to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from local_registry import LocalRegistry, write_auth_file
+from machine import remove_tree
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp_stdio import McpError, McpProcess
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def binary() -> Path:
+    """The program under test: NOMAD_BUILD_BIN, or the release build."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+    return Path(os.environ.get("NOMAD_BUILD_BIN", target / "release/nomad-build")).absolute()
+
+
+@dataclass
+class Settings:
+    """What a test wants of its server."""
+
+    buildah: Path
+    insecure: list[LocalRegistry] = field(default_factory=list)
+    """Registries that speak plain HTTP; their logins go into auth_file."""
+    slots: int | None = None
+    wrong_password: bool = False
+    allow_http: bool = True
+    allow: list[str] = field(default_factory=list)
+    """Beginnings of tags that may be pushed to; empty: all."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Secrets of RUN --mount=type=secret by their names."""
+
+
+class Server:
+    """Every connection is a server process of its own on the same state."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="nomad-build-e2e-"))
+        # Builds run as another user when the tests run as root: it must be able to pass.
+        self.directory.chmod(0o711)
+        self.state = self.directory / "state"
+        self.env = os.environ | {
+            "NOMAD_BUILD_STATE_DIR": str(self.state),
+            "NOMAD_BUILD_CONFIG": str(self._write_config(settings)),
+            "NOMAD_BUILD_BUILDAH": str(settings.buildah),
+        }
+
+    @property
+    def parameters(self) -> StdioServerParameters:
+        """How an SDK starts it."""
+        return StdioServerParameters(command=str(binary()), args=["serve"], env=self.env)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[ClientSession]:
+        """A connection of the Python SDK."""
+        with (self.directory / "server.log").open("a") as log:
+            async with stdio_client(self.parameters, errlog=log) as (read, write):
+                async with ClientSession(read, write) as session:
+                    await session.initialize()
+                    yield session
+
+    def raw(self) -> McpProcess:
+        """A connection that shows every byte; not initialised."""
+        return McpProcess([str(binary()), "serve"], self.env, stderr=self.directory / "server.log")
+
+    def remove(self) -> None:
+        """Ends what still runs and removes the state."""
+        # After a failed test the server may not answer: its state goes all the same.
+        with contextlib.suppress(McpError, OSError, KeyError), self.raw() as server:
+            server.initialize()
+            answer = server.call("status", {"state": ["unfinished"], "limit": 50, "wait": 0})
+            for build in answer["structuredContent"]["builds"]:
+                server.call("kill", {"build_id": build["build_id"], "reason": "the tests end"})
+        remove_tree(self.directory)
+
+    def _write_config(self, settings: Settings) -> Path:
+        hosts = [registry.host for registry in settings.insecure]
+        # JSON's strings, lists and booleans are TOML's.
+        lines = ["[registry]", f"insecure = {json.dumps(hosts)}", f"allow = {json.dumps(settings.allow)}"]
+        logins = {registry.host: registry.login for registry in settings.insecure if registry.login}
+        if logins:
+            if settings.wrong_password:
+                logins = {host: replace(login, password="wrong") for host, login in logins.items()}
+            auth_file = write_auth_file(self.directory / "auth.json", logins)
+            auth_file.chmod(0o600)
+            lines.append(f"auth_file = {json.dumps(str(auth_file))}")
+        lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
+        if settings.slots:
+            lines += ["[local]", f"slots = {settings.slots}"]
+        if settings.secrets:
+            lines.append("[secrets]")
+        for name, value in settings.secrets.items():
+            secret = self.directory / f"secret-{name}"
+            secret.touch(mode=0o600)
+            secret.write_text(value)
+            lines.append(f"{json.dumps(name)} = {json.dumps(str(secret))}")
+        config = self.directory / "config.toml"
+        config.write_text("\n".join(lines) + "\n")
+        return config

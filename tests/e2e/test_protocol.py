@@ -1,0 +1,98 @@
+"""The surface besides the four tools' answers: schemas, resources, prompts, progress."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from helpers import ask, fail, files, log_text, submit, succeed, unique
+from mcp import ClientSession
+from mcp.types import TextContent, TextResourceContents
+from pydantic import AnyUrl
+
+TOOLS = {"build", "status", "logs", "kill"}
+FORBIDDEN = {"anyOf", "oneOf", "allOf", "$ref", "$defs", "const", "not", "patternProperties"}
+
+
+def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schema and all below it."""
+    yield schema
+    for below in schema.get("properties", {}).values():
+        yield from nodes(below)
+    if "items" in schema:
+        yield from nodes(schema["items"])
+
+
+def text_in(part: object) -> str:
+    """The text of a content or a resource, which must be text."""
+    assert isinstance(part, TextContent | TextResourceContents)
+    return part.text
+
+
+async def test_there_are_four_tools_that_every_host_takes(plain: ClientSession) -> None:
+    tools = {tool.name: tool for tool in (await plain.list_tools()).tools}
+    assert set(tools) == TOOLS
+    for tool in tools.values():
+        assert tool.description
+        assert len(tool.description) <= 2048, "hosts cut it"
+        assert tool.annotations is not None
+        for schema in (tool.inputSchema, tool.outputSchema):
+            assert schema and schema["type"] == "object"
+            for node in nodes(schema):
+                assert isinstance(node.get("type"), str), node
+                assert not FORBIDDEN & set(node), node
+                assert not node.get("format", "").startswith(("uint", "int")), node
+                assert node["type"] != "array" or "items" in node, node
+        for node in nodes(tool.inputSchema):
+            assert node["type"] != "object" or node["additionalProperties"] is False, node
+            assert all(below.get("description") for below in node.get("properties", {}).values())
+        assert tool.annotations.readOnlyHint is (tool.name in ("status", "logs"))
+
+
+async def test_a_build_is_a_resource(plain: ClientSession, base: str) -> None:
+    word = unique("word")
+    status = await succeed(plain, source=files(Containerfile=f"FROM {base}\nRUN echo {word}\n"))
+    uri = f"build://{status['build_id']}"
+    templates = {template.uriTemplate for template in (await plain.list_resource_templates()).resourceTemplates}
+    assert any(template.startswith("build://{") and template.endswith("}") for template in templates)
+    assert any(template.startswith("build://{") and template.endswith("}/log") for template in templates)
+    told = text_in((await plain.read_resource(AnyUrl(uri))).contents[0])
+    assert status["build_id"] in told and "succeeded" in told
+    assert word in text_in((await plain.read_resource(AnyUrl(f"{uri}/log"))).contents[0])
+
+
+async def test_there_is_a_prompt_for_a_failed_build(plain: ClientSession, base: str) -> None:
+    word = unique("word")
+    text = f"FROM {base}\nRUN echo {word}; exit 5\n"
+    status = await fail(plain, "command_failed", "code", source=files(Containerfile=text))
+    prompts = {prompt.name: prompt for prompt in (await plain.list_prompts()).prompts}
+    prompt = prompts["fix-failed-build"]
+    assert [argument.name for argument in prompt.arguments or []] == ["build_id"]
+    answer = await plain.get_prompt("fix-failed-build", {"build_id": status["build_id"]})
+    shown = "\n".join(text_in(message.content) for message in answer.messages)
+    assert status["build_id"] in shown and "command_failed" in shown and "Containerfile:2" in shown
+    assert word in shown and "not instructions" in shown
+
+
+async def test_waiting_tells_progress(plain: ClientSession, base: str) -> None:
+    loop = "for i in 1 2 3 4 5 6; do echo $i; sleep 1; done"
+    build_id = await submit(plain, source=files(Containerfile=f"FROM {base}\nRUN echo {unique()}; {loop}\nRUN true\n"))
+    told: list[tuple[float, str | None]] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, message))
+
+    result = await plain.call_tool("status", {"build_id": build_id, "wait": 45}, progress_callback=note)
+    assert result.structuredContent and result.structuredContent["builds"][0]["state"] == "succeeded"
+    assert len(told) >= 2
+    assert all(earlier < later for (earlier, _), (later, _) in itertools.pairwise(told)), "progress must rise"
+    assert all(message for _, message in told)
+
+
+async def test_the_answer_of_build_with_wait_is_the_end(plain: ClientSession, base: str) -> None:
+    word = unique("word")
+    args = {"source": files(Containerfile=f"FROM {base}\nRUN echo {word}\n"), "wait": 50}
+    answer = await ask(plain, "build", args)
+    assert answer["state"] == "succeeded"
+    assert word in await log_text(plain, answer["build_id"])
