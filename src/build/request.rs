@@ -244,15 +244,15 @@ impl StateFilter {
 
 /// Arguments of `logs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct LogsRequest {
     /// Id of the build (or its build:// URI, or a unique beginning of the id).
-    #[schemars(length(min = 1, max = 128), required, example = &"b7k2m-9xqdt")]
+    #[schemars(length(min = 1, max = 128), example = &"b7k2m-9xqdt")]
     pub build_id: String,
     /// Where to read: start, end, or failure (around what failed). Default: failure for a failed build, else end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<LogFrom>,
-    /// A line number: with from start, what follows it; with from end, what precedes it. Default: none.
+    /// A line number: with from start or failure, what follows it; with from end, what precedes it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), example = &"1040")]
     pub cursor: Option<String>,
@@ -319,10 +319,10 @@ pub enum Stream {
 
 /// Arguments of `kill`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct KillRequest {
     /// Id of the build, in full (or its build:// URI).
-    #[schemars(length(min = 1, max = 128), required, example = &"b7k2m-9xqdt")]
+    #[schemars(length(min = 1, max = 128), example = &"b7k2m-9xqdt")]
     pub build_id: String,
     /// Why; kept with the build. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -408,7 +408,7 @@ pub struct LogsAnswer {
     pub last_line: Option<u64>,
     /// Lines of the log so far.
     pub total_lines: u64,
-    /// To read on: with from start it is the last line shown, with from end the first.
+    /// To read on: with from start or failure it is the last line shown, with from end the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
     /// There are lines before the text.

@@ -544,7 +544,7 @@ mod tests {
             "source: it has git and path at once",
             "build_args[0]",
             "the same key",
-            "did you mean r.example.com/team/x:1",
+            "did you mean r.example.com/team/x?",
             "error[not_allowed] tags[1]",
             "tests[0]",
             "tests[1]",

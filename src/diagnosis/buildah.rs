@@ -8,14 +8,16 @@ use crate::build::{Failure, Fault, Kind, Phase};
 use crate::log::Line;
 
 use super::excerpt::{excerpt, quote};
+use super::locations::locations;
 use super::rules;
 
 /// Buildah's exit status for its own errors.
 const OWN_ERROR: i32 = 125;
 
-/// `Error: building at STEP "…": while running runtime: exit status 2`
+/// `Error: building at STEP "…": while running runtime: exit status 2`, perhaps behind an error of
+/// the clean-up
 static STEP_ERROR: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"^Error: building at STEP "(.*)": (?:while running runtime: )?exit status (\d+)$"#)
+    Regex::new(r#"^Error: (?:[a-z ]+: )?building at STEP "(.*)": (?:while running runtime: )?exit status (\d+)$"#)
         .ok()
 });
 
@@ -69,13 +71,16 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
     if ran.is_some() || (end.status == OWN_ERROR && concerns_a_step(failure.kind)) {
         point(&mut failure, end.place);
     }
-    let shown = end
-        .lines
+    let own = lines_of_step(end);
+    let shown = own
         .iter()
-        .filter(|(n, _)| error.is_none_or(|(error, _)| *n < error || ran.is_none()));
+        .filter(|(n, _)| ran.is_none() || error.is_none_or(|(error, _)| *n < error));
     if let Some((text, cursor)) = excerpt(shown) {
         failure.excerpt = Some(text);
         failure.log_cursor = Some(cursor);
+    }
+    if ran.is_some() {
+        failure.locations = locations(own.iter().map(|(_, line)| line.text.as_str()));
     }
     failure
 }
@@ -95,6 +100,18 @@ pub fn pull_failure(image: &str, lines: &[(u64, Line)], place: Option<&Place>) -
         failure.log_cursor = Some(cursor);
     }
     failure
+}
+
+/// The lines behind the line with which the step began.
+fn lines_of_step<'a>(end: &BuildahEnd<'a>) -> &'a [(u64, Line)] {
+    let begun = end.place.and_then(|place| {
+        end.lines.iter().rposition(|(_, line)| {
+            line.text.contains("STEP ") && line.text.ends_with(&place.instruction)
+        })
+    });
+    begun
+        .and_then(|index| end.lines.get(index + 1..))
+        .unwrap_or(end.lines)
 }
 
 fn last_error(lines: &[(u64, Line)]) -> Option<(u64, &str)> {
@@ -391,6 +408,23 @@ mod tests {
             Some("E: Unable to locate package foo")
         );
         assert_eq!(package.log_cursor.as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn the_excerpt_begins_with_the_step_that_failed() {
+        let failure = kind(
+            2,
+            &[
+                "STEP 2/3: RUN seq 9",
+                "noise",
+                "STEP 3/3: RUN make",
+                "a.c:1:2: error: x",
+                r#"Error: layer not known: building at STEP "RUN make": while running runtime: exit status 2"#,
+            ],
+        );
+        assert_eq!(failure.kind, Kind::CommandFailed);
+        assert_eq!(failure.excerpt.as_deref(), Some("a.c:1:2: error: x"));
+        assert_eq!(failure.locations.len(), 1);
     }
 
     #[test]

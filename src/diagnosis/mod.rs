@@ -5,7 +5,9 @@
 
 mod buildah;
 mod excerpt;
+mod locations;
 mod rules;
 
 pub use buildah::{BuildahEnd, Place, buildah_failure, pull_failure};
 pub use excerpt::{excerpt, quote};
+pub use locations::locations;

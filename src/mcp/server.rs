@@ -17,13 +17,13 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::backend::View;
 use crate::build::request::{KillRequest, LogFrom, LogsRequest, StatusRequest};
 use crate::build::status::{BuildStatus, StatusAnswer};
-use crate::schema::decode;
+use crate::schema::{ArgFault, Faults, decode};
 use crate::service::{Principal, Service, ToolError, Waiting};
 
 use super::tools::{Definition, SYNONYMS, definitions};
@@ -71,9 +71,13 @@ impl Server {
             .definitions
             .iter()
             .find(|definition| definition.tool.name == name)?;
+        let again = raw.clone();
         let decoded = match decode(&definition.decoder, raw, SYNONYMS) {
             Ok(decoded) => decoded,
-            Err(faults) => return Some(Err(faults.into())),
+            Err(faults) => {
+                let more = self.beyond_schema(name, &definition.decoder, &again, &faults);
+                return Some(Err(ToolError::from(faults).and(more)));
+            }
         };
         let notes: Vec<String> = decoded.notes.iter().map(ToString::to_string).collect();
         let mut progress = Progress::new(context);
@@ -88,6 +92,36 @@ impl Server {
             "logs" => self.logs(decoded.value, notes, &mut waiting).await,
             _ => self.kill(decoded.value, notes, &mut waiting).await,
         })
+    }
+
+    /// What is wrong with the arguments that the decoder found in order: every fault at once.
+    fn beyond_schema(
+        &self,
+        tool: &str,
+        decoder: &Map<String, Value>,
+        raw: &Value,
+        faults: &Faults,
+    ) -> Vec<ArgFault> {
+        let (Some(given), "build") = (raw.as_object(), tool) else {
+            return Vec::new();
+        };
+        let head = |path: &str| path.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let bad: HashSet<String> = faults
+            .listed
+            .iter()
+            .map(|fault| head(&fault.path))
+            .collect();
+        let sound: Map<String, Value> = given
+            .iter()
+            .filter(|(name, _)| !bad.contains(*name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let Ok(decoded) = decode(decoder, Value::Object(sound), SYNONYMS) else {
+            return Vec::new();
+        };
+        let mut more = self.service.check(decoded.value);
+        more.retain(|fault| !bad.contains(&head(&fault.path)));
+        more
     }
 
     async fn build(

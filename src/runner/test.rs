@@ -18,8 +18,9 @@ use super::sandbox::{Reach, Sandbox};
 
 /// Where the init lies in the container.
 const INIT: &str = "/.nomad-build-init";
-/// The status with which the init says that it could not start the program.
-const INIT_FAILED: i32 = 255;
+/// How the init says that it could not start the program (catatonit.c); its status is 1 then. A test
+/// that prints this itself has failed as well.
+const INIT_ERROR: &str = "failed to exec pid1";
 
 /// Runs the tests in order; all of them, unless the plan says otherwise.
 ///
@@ -150,7 +151,10 @@ async fn one(
             ),
         },
     );
-    let failure = failure(test, status, exit_code).map(|mut failure| {
+    let unstarted = shown
+        .as_ref()
+        .is_some_and(|(text, _)| text.contains(INIT_ERROR));
+    let failure = failure(test, status, exit_code, unstarted).map(|mut failure| {
         if let Some((text, cursor)) = shown {
             failure.excerpt = Some(text);
             failure.log_cursor = Some(cursor);
@@ -160,7 +164,12 @@ async fn one(
     Ok((result, failure))
 }
 
-fn failure(test: &PlanTest, status: TestResult, exit_code: Option<i32>) -> Option<Failure> {
+fn failure(
+    test: &PlanTest,
+    status: TestResult,
+    exit_code: Option<i32>,
+    unstarted: bool,
+) -> Option<Failure> {
     let mut failure = match status {
         TestResult::Passed | TestResult::NotRun => return None,
         TestResult::TimedOut => Failure::new(
@@ -170,7 +179,7 @@ fn failure(test: &PlanTest, status: TestResult, exit_code: Option<i32>) -> Optio
         )
         .with_hint("Make the test faster, or give it a longer timeout."),
         TestResult::Failed => match exit_code {
-            Some(INIT_FAILED | 125 | 126 | 127) => Failure::new(
+            code if unstarted || matches!(code, Some(125..=127)) => Failure::new(
                 Phase::Test,
                 Kind::TestNotStarted,
                 format!("test {} could not be started, or one of its commands was not found (status {})", test.name, exit_code.unwrap_or_default()),

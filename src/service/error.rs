@@ -62,6 +62,13 @@ impl ToolError {
         self.map(|fault| fault.suggesting(name.clone()))
     }
 
+    /// With further faults.
+    #[must_use]
+    pub fn and(mut self, more: Vec<ArgFault>) -> Self {
+        self.faults.extend(more);
+        self
+    }
+
     fn map(mut self, f: impl Fn(ArgFault) -> ArgFault) -> Self {
         self.faults = self.faults.into_iter().map(f).collect();
         self

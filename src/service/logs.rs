@@ -20,8 +20,8 @@ use super::{Principal, Service, ToolError};
 const DEFAULT_LINES: u32 = 200;
 const DEFAULT_BYTES: u32 = 16_000;
 const DEFAULT_CONTEXT: u32 = 2;
-/// Lines shown before what failed.
-const LEAD: u64 = 10;
+/// Lines shown behind the beginning of what failed: an excerpt, and what came after.
+const AFTER_FAILURE: u64 = 40;
 /// Bytes a compiled expression may take: a pattern that explodes is refused.
 const REGEX_BYTES: usize = 1 << 20;
 
@@ -37,7 +37,7 @@ impl Service {
         waiting: &mut Waiting<'_>,
     ) -> Result<LogsAnswer, ToolError> {
         let view = self.find(principal, &request.build_id).await?;
-        let query = query(request, &view)?;
+        let (query, from) = query(request, &view)?;
         let deadline = Instant::now()
             + Duration::from_secs(request.wait.unwrap_or(0).min(self.max_wait()).into());
         let id = &view.record.id;
@@ -51,7 +51,7 @@ impl Service {
                 || Instant::now() >= deadline
                 || waiting.gone.is_cancelled()
             {
-                return Ok(answer(&query, selection, ended));
+                return Ok(answer(&query, from, selection, ended));
             }
             tokio::select! {
                 () = changes.next(deadline) => {}
@@ -61,7 +61,7 @@ impl Service {
     }
 }
 
-fn query(request: &LogsRequest, view: &View) -> Result<Query, ToolError> {
+fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolError> {
     let mut faults = Vec::new();
     let cursor = request.cursor.as_deref().map(|text| {
         text.trim().parse::<u64>().unwrap_or_else(|_| {
@@ -130,11 +130,11 @@ fn query(request: &LogsRequest, view: &View) -> Result<Query, ToolError> {
         (LogFrom::Start, cursor) => Start::After(cursor.unwrap_or(0)),
         (LogFrom::Failure, Some(cursor)) => Start::After(cursor),
         (LogFrom::Failure, None) => failure.map_or(Start::Before(None), |cursor| {
-            Start::After(cursor.saturating_sub(LEAD))
+            Start::Before(Some(cursor + AFTER_FAILURE))
         }),
         (LogFrom::End, cursor) => Start::Before(cursor),
     };
-    Ok(Query {
+    let query = Query {
         start,
         lines: request.lines.unwrap_or(DEFAULT_LINES) as usize,
         max_bytes: request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize,
@@ -144,7 +144,8 @@ fn query(request: &LogsRequest, view: &View) -> Result<Query, ToolError> {
         stream: request.stream,
         grep,
         context: request.context_lines.unwrap_or(DEFAULT_CONTEXT) as usize,
-    })
+    };
+    Ok((query, from))
 }
 
 fn last_line(text: &str) -> String {
@@ -155,7 +156,7 @@ fn last_line(text: &str) -> String {
         .to_owned()
 }
 
-fn answer(query: &Query, selection: Selection, ended: bool) -> LogsAnswer {
+fn answer(query: &Query, from: LogFrom, selection: Selection, ended: bool) -> LogsAnswer {
     let first = selection.lines.first().map(|(n, _)| *n);
     let last = selection.lines.last().map(|(n, _)| *n);
     let text: Vec<String> = selection
@@ -171,7 +172,12 @@ fn answer(query: &Query, selection: Selection, ended: bool) -> LogsAnswer {
             selection.more,
         ),
         Start::Before(before) => (
-            selection.reached.or(before),
+            // Around a failure one reads on forwards, from the end one goes back.
+            if from == LogFrom::Failure {
+                last
+            } else {
+                selection.reached.or(before)
+            },
             selection.more,
             before.is_some_and(|before| before <= selection.total),
         ),

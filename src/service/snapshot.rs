@@ -62,9 +62,11 @@ impl Tree {
             Base::Path(path) => Some(directory(path, subdir, config)?),
             _ => None,
         };
+        let files = below(&valid.files, subdir)?;
+        paths(&files, &valid.files)?;
         Ok(Self {
             dir,
-            files: below(&valid.files, subdir)?,
+            files,
             containerfile: plan.containerfile.clone(),
             limits: Limits {
                 bytes: config.limits.context_mb << 20,
@@ -231,6 +233,36 @@ fn below(files: &[FileRequest], subdir: Option<&str>) -> Result<Vec<ContextFile>
     } else {
         Err(ToolError::all(faults))
     }
+}
+
+/// Faults in the paths of the files, told by their place among the arguments.
+fn paths(files: &[ContextFile], given: &[FileRequest]) -> Result<(), ToolError> {
+    let faults = context::check_files(files);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let place = |path: &str| {
+        files
+            .iter()
+            .rposition(|file| file.path == path)
+            .unwrap_or(0)
+    };
+    Err(ToolError::all(
+        faults
+            .iter()
+            .map(|one| {
+                let index = place(&one.path);
+                let got = given.get(index).map_or("", |file| file.path.as_str());
+                ArgFault::new(
+                    ErrorCode::InvalidArgument,
+                    format!("source.files[{index}].path"),
+                    one.fault.to_string(),
+                )
+                .expecting("a path below the root of the source")
+                .got(got)
+            })
+            .collect(),
+    ))
 }
 
 fn refused(error: &SnapshotError, is_dir: bool) -> ToolError {

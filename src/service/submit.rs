@@ -59,6 +59,17 @@ impl Service {
         Ok(status)
     }
 
+    /// The faults of a request that can be found without a look at disk or network.
+    pub fn check(&self, arguments: Value) -> Vec<ArgFault> {
+        if arguments.get("like").is_some() {
+            return Vec::new();
+        }
+        serde_json::from_value::<BuildRequest>(arguments)
+            .ok()
+            .and_then(|request| validate(&request, &self.rules).err())
+            .unwrap_or_default()
+    }
+
     /// The arguments of an earlier build, overridden by those given.
     async fn with_like(&self, principal: &Principal, arguments: Value) -> Result<Value, ToolError> {
         let Value::Object(given) = arguments else {
