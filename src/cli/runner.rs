@@ -16,7 +16,6 @@ use crate::backend::local::layout::BuildDir;
 use crate::backend::local::store::FileGate;
 use crate::build::Plan;
 use crate::build::conclude::Outcome;
-use crate::config::Config;
 use crate::log::Redactor;
 use crate::registry::Auth;
 use crate::runner::handoff::HANDOFF;
@@ -104,7 +103,7 @@ impl Runner {
                 match enter::enter(&spec)? {}
             }
             Part::Job { dir } => runtime()?.block_on(async {
-                let job = Job::open(Config::load()?, &dir)?;
+                let job = Job::open(&dir)?;
                 job.run().await?;
                 Ok(ExitCode::SUCCESS)
             }),

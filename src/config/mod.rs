@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The whole configuration.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where builds are kept. Default: `/var/lib/nomad-build` for root, else
@@ -34,7 +34,7 @@ pub struct Config {
 }
 
 /// Registries.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
     /// `host:port` of registries that speak plain HTTP.
@@ -49,7 +49,7 @@ pub struct Registry {
 }
 
 /// Git.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Git {
     /// Whether plain HTTP is allowed.
@@ -61,7 +61,7 @@ pub struct Git {
 }
 
 /// A credential for git.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GitCredential {
     /// Beginning of the URLs it is for.
@@ -77,7 +77,7 @@ pub struct GitCredential {
 }
 
 /// The local backend.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Local {
     /// Builds that run at the same time on this machine.
@@ -91,7 +91,7 @@ pub struct Local {
 }
 
 /// Limits of one build.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Size of a log, in MiB.
@@ -105,7 +105,7 @@ pub struct Limits {
 }
 
 /// Isolation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
     /// The user that builds run as when the server was started as root.
@@ -115,7 +115,7 @@ pub struct Sandbox {
 }
 
 /// See [`Sandbox`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "explained at Sandbox")]
 pub enum Isolation {
@@ -126,7 +126,7 @@ pub enum Isolation {
 }
 
 /// MCP.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcp {
     /// Longest `wait` of a tool, in seconds; more than 50 only for hosts that allow longer calls.

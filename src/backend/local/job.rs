@@ -58,8 +58,9 @@ impl Job {
     ///
     /// # Errors
     /// When something of it is missing.
-    pub fn open(config: Config, dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> io::Result<Self> {
         let dir = BuildDir::new(dir);
+        let config: Config = read_json(&dir.config())?;
         let user = BuildUser::for_this_process(&config.sandbox.user)?;
         Ok(Self {
             layout: Layout::new(&config.state_dir),

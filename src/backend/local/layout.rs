@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/b/ID/record.json   the record; changed under record.lock, replaced by rename
-//!            plan.json request.json context.tar log.ndjson runner.log
+//!            plan.json request.json config.json context.tar log.ndjson runner.log
 //!            job.lock      held by the job's process as long as it lives
 //!            work/         the runner's, owned by the user that builds run as
 //!       k/NAME             claims
@@ -132,6 +132,11 @@ impl BuildDir {
     /// The request.
     pub fn request(&self) -> PathBuf {
         self.root.join("request.json")
+    }
+
+    /// The configuration under which it was accepted.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.json")
     }
 
     /// The snapshot of the sources.

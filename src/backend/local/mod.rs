@@ -53,6 +53,7 @@ pub struct LocalBackend {
     config: Config,
     layout: Layout,
     staging: PathBuf,
+    program: PathBuf,
     user: BuildUser,
     /// How far each log was read.
     followed: Mutex<HashMap<BuildId, (u64, Progress)>>,
@@ -77,11 +78,18 @@ impl LocalBackend {
         let user = BuildUser::for_this_process(&config.sandbox.user)?;
         Ok(Self {
             staging: layout.staging(),
+            program: std::env::current_exe()?,
             layout,
             user,
             config,
             followed: Mutex::default(),
         })
+    }
+
+    /// The same with another program for the jobs: for those who embed this library.
+    #[must_use]
+    pub fn with_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
     }
 
     fn dir(&self, id: &BuildId) -> Result<BuildDir, BackendError> {
@@ -103,7 +111,7 @@ impl LocalBackend {
         // not reach it. setsid(1) forks because it leads a group, and the job is nobody's child.
         let mut child = Command::new("setsid")
             .arg("--fork")
-            .arg(std::env::current_exe()?)
+            .arg(&self.program)
             .args(["runner", "job", "--dir"])
             .arg(dir.root())
             .process_group(0)
@@ -134,6 +142,7 @@ impl LocalBackend {
         let dir = BuildDir::new(&staged);
         write_json(&dir.plan(), &submission.plan)?;
         write_json(&dir.request(), &submission.request)?;
+        write_json(&dir.config(), &self.config)?;
         if let Some(snapshot) = &submission.snapshot {
             fs::rename(snapshot, dir.context())?;
         }
