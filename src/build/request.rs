@@ -42,6 +42,7 @@ pub struct BuildRequest {
     pub tests: Vec<TestRequest>,
     /// Stop after the first failing test. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub fail_fast: Option<bool>,
     /// Names of secrets that the operator offers (see offers of status), for RUN --mount=type=secret,id=NAME. Default: none. Names only, never values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -53,14 +54,15 @@ pub struct BuildRequest {
     pub profile: Option<String>,
     /// Seconds the whole build may take from its start. Default: 3600.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86_400))]
+    #[schemars(range(min = 1, max = 86_400), extend("default" = 3600))]
     pub timeout: Option<u32>,
     /// Seconds it may wait for capacity. Default: 1800.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86_400))]
+    #[schemars(range(min = 1, max = 86_400), extend("default" = 1800))]
     pub queue_timeout: Option<u32>,
     /// Execute every step anew instead of taking layers from a cache. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub no_cache: Option<bool>,
     /// A name of your choosing (letters, digits, . _ -), shown everywhere and a filter of status. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +70,7 @@ pub struct BuildRequest {
     pub name: Option<String>,
     /// End your older unfinished builds of the same name. Needs name. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub cancel_previous: Option<bool>,
     /// Retry token; reuse it only to repeat a call whose answer was lost: the same key and request within 24 hours give the same build. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,10 +82,11 @@ pub struct BuildRequest {
     pub like: Option<String>,
     /// Check everything that can be checked without building, and build nothing. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub validate_only: Option<bool>,
     /// Seconds to wait for the end before answering, at most 50. Default: 0. Use 20 to 50 for one build, 0 to start several.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 50), extend("x-clamp" = true))]
+    #[schemars(range(min = 0, max = 50), extend("default" = 0, "x-clamp" = true))]
     pub wait: Option<u32>,
 }
 
@@ -132,6 +136,7 @@ pub struct FileRequest {
     pub text: String,
     /// Whether it is executable. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub executable: Option<bool>,
 }
 
@@ -157,7 +162,7 @@ pub struct TestRequest {
     pub env: Vec<String>,
     /// Seconds this test may take. Default: 600.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86_400))]
+    #[schemars(range(min = 1, max = 86_400), extend("default" = 600))]
     pub timeout: Option<u32>,
     /// Stage of the Containerfile in whose image it runs. Default: the final image.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,6 +184,7 @@ pub struct StatusRequest {
     pub wait: Option<u32>,
     /// What to wait for: finished (default), started, or change (of state, phase or step).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "finished"))]
     pub until: Option<Until>,
     /// Only builds of this name (in a list). Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,7 +195,7 @@ pub struct StatusRequest {
     pub state: Vec<StateFilter>,
     /// Rows of a list, at most 50. Default: 10.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 50), extend("x-clamp" = true))]
+    #[schemars(range(min = 1, max = 50), extend("default" = 10, "x-clamp" = true))]
     pub limit: Option<u32>,
     /// next_cursor of the list before, to read on. Default: the beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,11 +264,11 @@ pub struct LogsRequest {
     pub cursor: Option<String>,
     /// Lines at most, up to 2000. Default: 200.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2000), extend("x-clamp" = true))]
+    #[schemars(range(min = 1, max = 2000), extend("default" = 200, "x-clamp" = true))]
     pub lines: Option<u32>,
     /// Bytes of text at most, up to 30720. Default: 16000.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 256, max = 30_720), extend("x-clamp" = true))]
+    #[schemars(range(min = 256, max = 30_720), extend("default" = 16000, "x-clamp" = true))]
     pub max_bytes: Option<u32>,
     /// Only lines that match this regular expression (Rust syntax, no look-around). Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -270,10 +276,11 @@ pub struct LogsRequest {
     pub grep: Option<String>,
     /// Whether grep ignores upper and lower case. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub ignore_case: Option<bool>,
     /// Lines shown before and after each match of grep. Default: 2.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 50))]
+    #[schemars(range(min = 0, max = 50), extend("default" = 2))]
     pub context_lines: Option<u32>,
     /// Only lines of this phase. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -291,7 +298,7 @@ pub struct LogsRequest {
     pub stream: Option<Stream>,
     /// Seconds to wait for new lines when there are none yet (to follow), at most 50. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 50), extend("x-clamp" = true))]
+    #[schemars(range(min = 0, max = 50), extend("default" = 0, "x-clamp" = true))]
     pub wait: Option<u32>,
 }
 
@@ -330,6 +337,6 @@ pub struct KillRequest {
     pub reason: Option<String>,
     /// Seconds to wait for the end, at most 50. Default: 15.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 50), extend("x-clamp" = true))]
+    #[schemars(range(min = 0, max = 50), extend("default" = 15, "x-clamp" = true))]
     pub wait: Option<u32>,
 }

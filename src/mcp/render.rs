@@ -31,7 +31,7 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
         status
             .tests
             .iter()
-            .filter(|test| test.status != TestResult::Passed)
+            .filter(|test| shown(test.status, &status.state))
             .map(|test| {
                 let lines = match (test.first_line, test.last_line) {
                     (Some(first), Some(last)) => format!(", log lines {first}-{last}"),
@@ -69,6 +69,15 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
     out.extend(status.notes.iter().map(|note| format!("note: {note}")));
     out.extend(status.next.iter().map(|next| format!("next: {next}")));
     out.join("\n")
+}
+
+/// Passed tests are counted in the summary; those that did not run are news only in a failed build.
+fn shown(result: TestResult, state: &str) -> bool {
+    match result {
+        TestResult::Passed => false,
+        TestResult::NotRun => state == "failed",
+        TestResult::Failed | TestResult::TimedOut => true,
+    }
 }
 
 /// Words that came from elsewhere.
