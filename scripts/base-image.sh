@@ -26,7 +26,8 @@ done
 
 busybox=$(command -v busybox) || { echo "busybox is missing: run scripts/setup.sh" >&2; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/nomad-build-base.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# Files of subordinate users can be removed only within their user namespace.
+trap 'rm -rf "$work" 2>/dev/null || XDG_RUNTIME_DIR=$work command buildah unshare rm -rf "$work"' EXIT
 
 root=$work/context/root
 mkdir -p "$root"/{bin,dev,etc,proc,root,sys,usr/bin,usr/local/bin,var} "$work"/{home,run,tmp}

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use rmcp::ServiceExt;
@@ -11,8 +12,11 @@ use crate::backend::local::LocalBackend;
 use crate::cli::serve::Serve;
 use crate::cli::{Cli, Command};
 use crate::config::Config;
-use crate::mcp::Server;
+use crate::mcp::{Server, stdio};
 use crate::service::{Principal, Service};
+
+/// How long the last answers may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Does what the command line says.
 ///
@@ -84,13 +88,16 @@ async fn serve_stdio(config: Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "serving MCP over stdio"
     );
-    let running = match server.serve(rmcp::transport::stdio_pipes()).await {
+    let (input, output, writer) = stdio::transport();
+    let running = match server.serve((input, output)).await {
         Ok(running) => running,
         // A client that goes before it has said anything is no fault.
         Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let reason = running.waiting().await?;
+    // The last answers are on their way.
+    let _ = tokio::time::timeout(LAST_WORDS, writer).await;
     tracing::info!(?reason, "the client is gone; builds go on");
     Ok(())
 }

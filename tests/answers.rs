@@ -10,7 +10,7 @@
 use nomad_build::backend::View;
 use nomad_build::build::error_code::ErrorCode;
 use nomad_build::build::record::{CancelMark, Final, RECORD_VERSION};
-use nomad_build::build::request::Stream;
+use nomad_build::build::request::{StatusRequest, Stream};
 use nomad_build::build::state::Standing;
 use nomad_build::build::status::*;
 use nomad_build::build::{BuildId, Failure, Kind, Location, Phase, Record, State};
@@ -43,6 +43,7 @@ fn record() -> Record {
         timeout: 3600,
         queue_timeout: 1800,
         submitted: NOW - 420_000,
+        starts: 0,
         began: Some(NOW - 412_000),
         cancel: None,
         commit: None,
@@ -282,7 +283,7 @@ fn a_list_with_offers() {
     ];
     let answer = StatusAnswer {
         builds: views.iter().map(|view| present::row(view, NOW)).collect(),
-        next_cursor: Some("after-2".into()),
+        next_cursor: Some("ended.1790000000000.c68md-vc6pf".into()),
         counts: Some(Counts {
             running: 1,
             succeeded: 4,
@@ -297,7 +298,15 @@ fn a_list_with_offers() {
         }),
         notes: vec!["limit: 90 is above the maximum, 50 is used".into()],
     };
-    insta::assert_snapshot!(render::status(&answer, true, NONCE));
+    insta::assert_snapshot!(render::status(
+        &answer,
+        &StatusRequest {
+            name: Some("api".into()),
+            limit: Some(2),
+            ..StatusRequest::default()
+        },
+        NONCE
+    ));
 }
 
 #[test]
@@ -383,4 +392,31 @@ fn a_refused_call() {
     ]);
     error.retry_after = Some(60);
     insta::assert_snapshot!(error.to_string());
+}
+
+#[test]
+fn a_valid_plan() {
+    let status = BuildStatus {
+        build_id: "none".into(),
+        state: "valid".into(),
+        summary: "valid: 1 stages, 1 base images, 1 tests, 1 tags; nothing was built".into(),
+        plan: Some(PlanStatus {
+            stages: vec![PlanStage {
+                name: "0".into(),
+                base: "a.b/IGNORE-ALL:1".into(),
+                steps: 3,
+                line: 1,
+            }],
+            bases: vec!["a.b/IGNORE-ALL:1".into()],
+            tests: vec!["unit".into()],
+            tags: vec!["r.example.com/x:1".into()],
+            not_checked: vec!["whether the tags may be pushed".into()],
+        }),
+        offers: Some(Offers {
+            profiles: vec!["default".into()],
+            ..Offers::default()
+        }),
+        ..BuildStatus::default()
+    };
+    insta::assert_snapshot!(render::build(&status, NONCE));
 }

@@ -28,6 +28,10 @@ pub enum Gone {
     Vanished,
     /// It never began: its time in the queue was over.
     QueueTimedOut,
+    /// It never began, although it was started several times.
+    NeverBegan,
+    /// It had to be killed long after the build's time was over.
+    Overtime,
 }
 
 /// Decides the final state and its failure.
@@ -59,6 +63,25 @@ pub fn conclude(
                 .with_hint("Ask the operator for more capacity, or give a longer queue_timeout."),
             ),
         ),
+        _ if gone == Gone::NeverBegan => (
+            State::Failed,
+            Some(
+                Failure::new(
+                    None,
+                    Kind::Internal,
+                    "the job of this build cannot be started",
+                )
+                .with_hint("The operator must look at runner.log of this build."),
+            ),
+        ),
+        _ if gone == Gone::Overtime && record.commit.is_none() => (
+            State::TimedOut,
+            Some(Failure::new(
+                phase,
+                Kind::TimedOut,
+                format!("the build did not end within {} s", record.timeout),
+            )),
+        ),
         Some(Outcome::Interrupted) => (
             State::Lost,
             Some(lost(
@@ -74,7 +97,7 @@ pub fn conclude(
                 phase,
                 match gone {
                     Gone::Exited => "the runner ended without a result",
-                    Gone::Vanished | Gone::QueueTimedOut => "the runner is gone without a result",
+                    _ => "the runner is gone without a result",
                 },
             )),
         ),
@@ -155,6 +178,11 @@ mod tests {
             State::Lost
         );
         assert_eq!(state(&plain, None, None, QueueTimedOut), State::Failed);
+        assert_eq!(state(&plain, None, None, NeverBegan), State::Failed);
+        let build = Some(Phase::Build);
+        assert_eq!(state(&plain, None, build, Overtime), State::TimedOut);
+        let publish = Some(Phase::Publish);
+        assert_eq!(state(&committed, None, publish, Overtime), State::Lost);
         assert_eq!(state(&marked, None, None, QueueTimedOut), State::Cancelled);
     }
 

@@ -84,6 +84,15 @@ pub enum UrlFault {
 impl GitUrl {
     /// Takes `https://`, `ssh://` and `user@host:path`; `http://` only with `allow_http`.
     pub fn parse(text: &str, allow_http: bool) -> Result<Self, UrlFault> {
+        let url = Self::parse_prefix(text, allow_http)?;
+        if url.path.is_empty() {
+            return Err(UrlFault::NoPath);
+        }
+        Ok(url)
+    }
+
+    /// Reads the beginning of URLs: it may name a host only.
+    pub fn parse_prefix(text: &str, allow_http: bool) -> Result<Self, UrlFault> {
         check_characters(text)?;
         if let Some((scheme, rest)) = text.split_once("://") {
             let transport = match scheme.to_ascii_lowercase().as_str() {
@@ -94,7 +103,7 @@ impl GitUrl {
                 "file" => return Err(UrlFault::LocalPath),
                 _ => return Err(UrlFault::Transport(scheme.chars().take(20).collect())),
             };
-            let (authority, path) = rest.split_once('/').ok_or(UrlFault::NoPath)?;
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
             let authority = check_authority(authority, transport)?;
             return Self::build(
                 format!("{}://{authority}/{path}", transport.name()),
@@ -136,9 +145,6 @@ impl GitUrl {
             return Err(UrlFault::Fragment);
         }
         let path = path.trim_end_matches('/');
-        if path.is_empty() {
-            return Err(UrlFault::NoPath);
-        }
         let decoded = path.to_ascii_lowercase().replace("%2e", ".");
         if path.starts_with('-') || decoded.split('/').any(|name| name == "." || name == "..") {
             return Err(UrlFault::Path);
@@ -170,10 +176,9 @@ impl GitUrl {
     pub fn is_within(&self, prefix: &GitUrl) -> bool {
         self.transport == prefix.transport
             && self.authority == prefix.authority
-            && self
-                .path
-                .strip_prefix(&prefix.path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && self.path.strip_prefix(&prefix.path).is_some_and(|rest| {
+                rest.is_empty() || prefix.path.is_empty() || rest.starts_with('/')
+            })
     }
 }
 

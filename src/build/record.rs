@@ -43,6 +43,9 @@ pub struct Record {
     pub queue_timeout: u32,
     /// Milliseconds since 1970.
     pub submitted: i64,
+    /// How often a job was started that then did not begin.
+    #[serde(default)]
+    pub starts: u32,
     /// When a runner began, in milliseconds since 1970: the claim of "run once".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<i64>,
@@ -197,6 +200,7 @@ pub(crate) mod tests {
             timeout: 3600,
             queue_timeout: 1800,
             submitted: 0,
+            starts: 0,
             began: None,
             cancel: None,
             commit: None,

@@ -18,7 +18,6 @@ use crate::build::Plan;
 use crate::build::conclude::Outcome;
 use crate::log::Redactor;
 use crate::registry::Auth;
-use crate::runner::handoff::HANDOFF;
 use crate::runner::workdir::read_json;
 use crate::runner::{Handoff, Reporter, Settings, WorkDir, enter, exit, phases, publish};
 
@@ -58,6 +57,9 @@ pub enum Part {
         /// Directory of the build, whose record is the gate.
         #[arg(long)]
         gate: PathBuf,
+        /// What was tested.
+        #[command(flatten)]
+        handoff: Handoff,
     },
     /// The way into the sandbox.
     Enter {
@@ -112,7 +114,11 @@ impl Runner {
                 deadline,
                 context,
             } => runtime()?.block_on(build(&common, deadline, context)),
-            Part::Publish { common, gate } => runtime()?.block_on(publish(&common, gate)),
+            Part::Publish {
+                common,
+                gate,
+                handoff,
+            } => runtime()?.block_on(publish(&common, gate, &handoff)),
         }
     }
 }
@@ -168,11 +174,10 @@ async fn build(common: &Common, deadline: i64, context: bool) -> anyhow::Result<
     Ok(code(&outcome))
 }
 
-async fn publish(common: &Common, gate: PathBuf) -> anyhow::Result<ExitCode> {
+async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::Result<ExitCode> {
     phases::tie();
     let cancel = stop_signal()?;
     let (plan, settings, work) = common.read()?;
-    let handoff: Handoff = read_json(&work.root().join(HANDOFF))?;
     let mut auth = Vec::new();
     std::io::stdin().take(1 << 20).read_to_end(&mut auth)?;
     let auth = Auth::from_slice(&auth);
@@ -194,7 +199,7 @@ async fn publish(common: &Common, gate: PathBuf) -> anyhow::Result<ExitCode> {
         settings: &settings,
         work: &work,
         reporter: &reporter,
-        handoff: &handoff,
+        handoff,
         auth: &auth,
         gate: &gate,
     };

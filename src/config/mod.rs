@@ -4,9 +4,12 @@
 //! `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::build::git_url::GitUrl;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -271,6 +274,13 @@ impl Config {
             self.state_dir.is_absolute(),
             "state_dir must be an absolute path",
         );
+        check(
+            !self
+                .state_dir
+                .to_string_lossy()
+                .contains([':', ',', '"', '\n']),
+            "state_dir must not contain : , or quotes: Buildah separates its options by them",
+        );
         check(!self.buildah.is_empty(), "buildah must be a name or a path");
         check(
             self.buildah.starts_with('/') || !self.buildah.contains('/'),
@@ -321,9 +331,37 @@ impl Config {
                 credential.password_file.is_some() || credential.ssh_key.is_some(),
                 &format!("git.credentials[{index}] needs password_file or ssh_key"),
             );
+            check(
+                credential.ssh_key.is_none() || credential.known_hosts.is_some(),
+                &format!("git.credentials[{index}] has ssh_key and no known_hosts"),
+            );
+            if let Err(fault) = GitUrl::parse_prefix(&credential.url, self.git.allow_http) {
+                check(false, &format!("git.credentials[{index}].url: {fault}"));
+            }
+        }
+        let secret_files = (self.secrets.values())
+            .chain(&self.registry.auth_file)
+            .chain(
+                self.git
+                    .credentials
+                    .iter()
+                    .flat_map(|one| one.password_file.iter().chain(&one.ssh_key)),
+            );
+        for path in secret_files {
+            match std::fs::metadata(path) {
+                Err(error) => check(false, &format!("{}: {error}", path.display())),
+                Ok(metadata) => check(
+                    is_private(&metadata),
+                    &format!("{}: others can read it; make it mode 0600", path.display()),
+                ),
+            }
         }
         faults
     }
+}
+
+fn is_private(metadata: &std::fs::Metadata) -> bool {
+    metadata.mode() & 0o077 == 0
 }
 
 /// Where Buildah, Podman and Docker keep their credentials (containers-auth.json(5)).
@@ -338,7 +376,14 @@ fn default_auth_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     ]
     .into_iter()
     .flatten()
-    .find(|path| path.is_file())
+    .find(|path| match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && !is_private(&metadata) => {
+            tracing::warn!(file = %path.display(), "not used for registries: others can read it; make it mode 0600");
+            false
+        }
+        Ok(metadata) => metadata.is_file(),
+        Err(_) => false,
+    })
 }
 
 #[cfg(test)]
@@ -358,7 +403,7 @@ mod tests {
     #[test]
     fn environment_wins_over_the_file() {
         let config = load(
-            "state_dir = \"/a\"\n[registry]\ninsecure = [\"x:1\"]\n[secrets]\nnpm = \"/run/npm\"\n",
+            "state_dir = \"/a\"\n[registry]\ninsecure = [\"x:1\"]\n",
             &[
                 ("NOMAD_BUILD_STATE_DIR", "/b"),
                 ("NOMAD_BUILD_REGISTRY_INSECURE", "y:2, z:3"),
@@ -367,7 +412,6 @@ mod tests {
         .unwrap();
         assert_eq!(config.state_dir, Path::new("/b"));
         assert_eq!(config.registry.insecure, ["y:2", "z:3"]);
-        assert_eq!(config.secrets.len(), 1);
     }
 
     #[test]

@@ -133,6 +133,16 @@ fn run_status(error: &str) -> Option<i32> {
         .ok()
 }
 
+/// The instruction that Buildah names in its last error.
+pub fn named_step(lines: &[(u64, Line)]) -> Option<&str> {
+    let (_, text) = last_error(lines)?;
+    let (_, rest) = text.split_once("building at STEP \"")?;
+    rest.rsplit_once("\": ").map(|(step, _)| step).map(|step| {
+        // The message behind the step may have quotes and colons of its own.
+        step.split("\": ").next().unwrap_or(step)
+    })
+}
+
 fn concerns_a_step(kind: Kind) -> bool {
     !matches!(
         kind,

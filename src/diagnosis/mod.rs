@@ -8,6 +8,6 @@ mod excerpt;
 mod locations;
 mod rules;
 
-pub use buildah::{BuildahEnd, Place, buildah_failure, pull_failure};
+pub use buildah::{BuildahEnd, Place, buildah_failure, named_step, pull_failure};
 pub use excerpt::{excerpt, quote};
 pub use locations::locations;

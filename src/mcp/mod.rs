@@ -6,6 +6,7 @@ pub mod fence;
 pub mod guide;
 pub mod render;
 pub mod server;
+pub mod stdio;
 pub mod tools;
 
 pub use server::Server;

@@ -1,8 +1,9 @@
 //! The text of every kind of answer: short, fixed, and saying the same as the structured content.
 
 use crate::build::Failure;
+use crate::build::request::StatusRequest;
 use crate::build::status::{
-    BuildStatus, KillAnswer, LogsAnswer, PlanStatus, StatusAnswer, TagState, TestResult,
+    BuildStatus, KillAnswer, LogsAnswer, Offers, PlanStatus, StatusAnswer, TagState, TestResult,
 };
 
 use super::fence::{fence, quoted};
@@ -51,6 +52,7 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
     if let Some(plan) = &status.plan {
         out.extend(plan_lines(plan));
     }
+    out.extend(status.offers.iter().map(offers_line));
     let foreign = foreign(status);
     if !foreign.is_empty() {
         out.push(fence(
@@ -83,6 +85,7 @@ fn shown(result: TestResult, state: &str) -> bool {
 /// Words that came from elsewhere.
 fn foreign(status: &BuildStatus) -> Vec<String> {
     let mut foreign = Vec::new();
+    foreign.extend(status.plan.iter().flat_map(plan_words));
     match &status.failure {
         Some(failure) => foreign.extend(failure_words(failure)),
         None if status.state == "running" => {
@@ -131,15 +134,8 @@ fn failure_words(failure: &Failure) -> Vec<String> {
 
 fn plan_lines(plan: &PlanStatus) -> Vec<String> {
     let mut lines = Vec::new();
-    for (what, list) in [
-        ("base", &plan.bases),
-        ("test", &plan.tests),
-        ("tag", &plan.tags),
-    ] {
-        lines.extend(
-            list.iter()
-                .map(|one| format!("{what}: {}", crate::build::clean::short(one, 300))),
-        );
+    for (what, list) in [("test", &plan.tests), ("tag", &plan.tags)] {
+        lines.extend(list.iter().map(|one| format!("{what}: {one}")));
     }
     lines.extend(
         plan.not_checked
@@ -149,26 +145,40 @@ fn plan_lines(plan: &PlanStatus) -> Vec<String> {
     lines
 }
 
+/// What the Containerfile says of itself.
+fn plan_words(plan: &PlanStatus) -> Vec<String> {
+    let stages = plan.stages.iter().map(|stage| {
+        format!(
+            "stage {} from {} (line {}, {} steps)",
+            stage.name, stage.base, stage.line, stage.steps
+        )
+    });
+    let bases = plan.bases.iter().map(|base| format!("base image {base}"));
+    stages.chain(bases).collect()
+}
+
+/// What may be asked for, in a line.
+fn offers_line(offers: &Offers) -> String {
+    let none = |list: &[String], empty: &str| match list {
+        [] => empty.to_owned(),
+        list => list.join(", "),
+    };
+    format!(
+        "offers: profiles {}; secrets {}; registries {}; sources {}; {}",
+        none(&offers.profiles, "none"),
+        none(&offers.secrets, "none"),
+        none(&offers.registries, "all"),
+        none(&offers.sources, "none"),
+        offers.limits.join("; ")
+    )
+}
+
 /// One status, or a list.
-pub fn status(answer: &StatusAnswer, is_list: bool, nonce: &str) -> String {
-    if let ([one], false) = (answer.builds.as_slice(), is_list) {
+pub fn status(answer: &StatusAnswer, request: &StatusRequest, nonce: &str) -> String {
+    if let ([one], Some(_)) = (answer.builds.as_slice(), &request.build_id) {
         return with_notes(build(one, nonce), &answer.notes);
     }
-    let mut out: Vec<String> = answer
-        .builds
-        .iter()
-        .map(|row| {
-            format!(
-                "{}{}",
-                row.summary,
-                if row.mine == Some(true) {
-                    " (mine)"
-                } else {
-                    ""
-                }
-            )
-        })
-        .collect();
+    let mut out: Vec<String> = answer.builds.iter().map(row).collect();
     if out.is_empty() {
         out.push("no builds".into());
     }
@@ -178,27 +188,31 @@ pub fn status(answer: &StatusAnswer, is_list: bool, nonce: &str) -> String {
             counts.queued, counts.running, counts.succeeded, counts.failed, counts.cancelled, counts.timed_out, counts.lost
         ));
     }
-    if let Some(offers) = &answer.offers {
-        let none = |list: &[String], empty: &str| {
-            if list.is_empty() {
-                empty.to_owned()
-            } else {
-                list.join(", ")
-            }
+    out.extend(answer.offers.iter().map(offers_line));
+    if let Some(cursor) = &answer.next_cursor {
+        let next = StatusRequest {
+            cursor: Some(cursor.clone()),
+            wait: None,
+            ..request.clone()
         };
         out.push(format!(
-            "offers: profiles {}; secrets {}; registries {}; sources {}; {}",
-            none(&offers.profiles, "none"),
-            none(&offers.secrets, "none"),
-            none(&offers.registries, "all"),
-            none(&offers.sources, "none"),
-            offers.limits.join("; ")
+            "next: status {} for more",
+            serde_json::to_string(&next).unwrap_or_default()
         ));
     }
-    if let Some(cursor) = &answer.next_cursor {
-        out.push(format!(r#"next: status {{"cursor": "{cursor}"}} for more"#));
-    }
     with_notes(out.join("\n"), &answer.notes)
+}
+
+/// A row of a list: its sentence, and the tags, which were checked when it was accepted.
+fn row(row: &BuildStatus) -> String {
+    let mut text = row.summary.clone();
+    if row.mine == Some(true) {
+        text.push_str(" (mine)");
+    }
+    if !row.tags.is_empty() {
+        text.push_str(&format!(" [{}]", row.tags.join(", ")));
+    }
+    text
 }
 
 /// Lines of a log.

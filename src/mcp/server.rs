@@ -152,14 +152,13 @@ impl Server {
         waiting: &mut Waiting<'_>,
     ) -> Result<CallToolResult, ToolError> {
         let request: StatusRequest = typed(arguments)?;
-        let is_list = request.build_id.is_none();
         let mut answer = self
             .service
             .status(&self.principal, &request, waiting)
             .await?;
         answer.notes = notes;
         self.mark_mine(&mut answer);
-        let text = render::status(&answer, is_list, &fence::nonce());
+        let text = render::status(&answer, &request, &fence::nonce());
         success(&answer, text)
     }
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
 use crate::build::status::StepStatus;
-use crate::containerfile::{Containerfile, StepLine};
-use crate::diagnosis::{BuildahEnd, Place, buildah_failure};
-use crate::log::Event;
+use crate::containerfile::{Containerfile, Stage, Step, StepLine};
+use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
+use crate::log::{Event, Line};
 
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output, run};
@@ -102,11 +102,13 @@ async fn one(
     .map_err(Stop::internal)?;
     match ended {
         Ended::Exited(0) => {}
+        Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
+            let lines = job.reporter.kept();
             return Err(Stop::failed(buildah_failure(&BuildahEnd {
                 status,
-                lines: &job.reporter.kept(),
-                place: steps.place.as_ref(),
+                place: steps.failed_at(&lines).as_ref(),
+                lines: &lines,
             })));
         }
         Ended::Cancelled => return Err(Stop::Interrupted),
@@ -187,28 +189,25 @@ impl<'a> Steps<'a> {
     }
 
     /// A step that begins. What a command prints may look the same: a step is believed only when
-    /// it comes after the last one and the Containerfile has its text.
+    /// it is the next one, and the Containerfile has its text.
     fn observe(&mut self, line: &str) -> Option<StepStatus> {
         let printed = StepLine::parse(line)?;
-        if (printed.stage, printed.step) <= self.last {
+        let (stage, step) = self.last;
+        let next = (printed.stage == stage && printed.step == step + 1)
+            || (printed.stage > stage && printed.step == 1);
+        if !next {
             return None;
         }
+        self.last = (printed.stage, printed.step);
         let (stage, step) =
             self.sources
                 .parsed
                 .locate(printed.stage, printed.step, printed.text)?;
-        self.last = (printed.stage, printed.step);
         let name = stage
             .name
             .clone()
             .unwrap_or_else(|| stage.index.to_string());
-        self.place = Some(Place {
-            file: self.sources.containerfile_shown.clone(),
-            line: step.line,
-            stage: name.clone(),
-            step: u32::try_from(printed.step).unwrap_or(u32::MAX),
-            instruction: step.text.clone(),
-        });
+        self.place = Some(self.place_of(stage, step));
         Some(StepStatus {
             index: u32::try_from(printed.step).unwrap_or(u32::MAX),
             of: u32::try_from(printed.steps.unwrap_or(stage.steps.len())).unwrap_or(u32::MAX),
@@ -216,5 +215,30 @@ impl<'a> Steps<'a> {
             instruction: crate::build::clean::short(&step.text, 300),
             line: Some(step.line),
         })
+    }
+
+    /// Where it failed: the step that Buildah itself names at its end, which no command can forge.
+    fn failed_at(&self, lines: &[(u64, Line)]) -> Option<Place> {
+        let named = named_step(lines).and_then(|text| {
+            let (stage, step) = self.last;
+            self.sources.parsed.locate(stage, step, text)
+        });
+        match named {
+            Some((stage, step)) => Some(self.place_of(stage, step)),
+            None => self.place.clone(),
+        }
+    }
+
+    fn place_of(&self, stage: &Stage, step: &Step) -> Place {
+        Place {
+            file: self.sources.containerfile_shown.clone(),
+            line: step.line,
+            stage: stage
+                .name
+                .clone()
+                .unwrap_or_else(|| stage.index.to_string()),
+            step: u32::try_from(step.number).unwrap_or(u32::MAX),
+            instruction: step.text.clone(),
+        }
     }
 }

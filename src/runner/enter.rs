@@ -34,6 +34,8 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// Processes at most.
     pub processes: u64,
+    /// Written before the last command starts: what fails before is not that command's fault.
+    pub reached: PathBuf,
     /// Run in order until one fails; the last one's status is the sandbox's.
     pub commands: Vec<Vec<String>>,
 }
@@ -113,6 +115,7 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
             std::process::exit(status.code().unwrap_or(125));
         }
     }
+    step("begin", || fs::write(&spec.reached, b""))?;
     Err(step("start", || -> io::Result<io::Error> {
         Ok(command(spec, last)?.exec())
     })?)

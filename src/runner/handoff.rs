@@ -1,17 +1,17 @@
-//! What `runner build` hands to `runner publish`, through a file in the work directory.
+//! What publish must know of the parts before it; the job takes it from the log.
 
-use serde::{Deserialize, Serialize};
+use clap::Args;
 
 /// The tested image, and where the log stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Handoff {
     /// Digest of the tested image's configuration.
-    pub image_id: String,
-    /// Number of the last line.
+    #[arg(long)]
+    pub image: String,
+    /// Number of the log's last line.
+    #[arg(long)]
     pub last_line: u64,
     /// When the build's time is over, in seconds since 1970.
+    #[arg(long)]
     pub deadline: i64,
 }
-
-/// Its name in the work directory.
-pub const HANDOFF: &str = "handoff.json";

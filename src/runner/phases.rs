@@ -12,14 +12,13 @@ use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::{Phase, Plan};
 use crate::log::Event;
 
-use super::handoff::{HANDOFF, Handoff};
 use super::probe::{self, Host};
 use super::process::{Bounds, Ended, Output, run};
 use super::reporter::Reporter;
 use super::sandbox::{Reach, Sandbox};
 use super::settings::Settings;
 use super::source::{self, Sources};
-use super::workdir::{WorkDir, write_json};
+use super::workdir::WorkDir;
 use super::{build, images, test};
 
 /// What every phase works with.
@@ -78,6 +77,13 @@ impl Stop {
 }
 
 impl Job<'_> {
+    /// The failure of a command that its sandbox could not be made for.
+    pub fn not_entered(&self) -> Stop {
+        let kept = self.reporter.kept();
+        let words = kept.last().map_or("", |(_, line)| line.text.as_str());
+        Stop::internal(format!("the sandbox could not be entered: {words}"))
+    }
+
     /// The failure of a build whose time is over.
     pub fn out_of_time(&self, phase: Phase) -> Stop {
         let failure = Failure::new(
@@ -139,7 +145,7 @@ pub async fn run_build(
             deadline: deadline(end),
         },
     };
-    let outcome = match phases(&job, context, end).await {
+    let outcome = match phases(&job, context).await {
         Ok(()) => Outcome::Passed,
         Err(stop) => stop.outcome(),
     };
@@ -152,13 +158,17 @@ pub async fn run_build(
     outcome
 }
 
-async fn phases(job: &Job<'_>, context: Option<File>, end: i64) -> Result<(), Stop> {
+async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Stop> {
     let (host, sources) = in_phase(job, Phase::Source, async {
         job.work.prepare().map_err(Stop::internal)?;
         std::fs::create_dir_all(&job.settings.cache).map_err(Stop::internal)?;
         let host = probe::probe(job.settings, job.work, &job.bounds)
             .await
-            .map_err(Stop::failed)?;
+            .map_err(|failure| match () {
+                () if job.bounds.cancel.is_cancelled() => Stop::Interrupted,
+                () if Instant::now() >= job.bounds.deadline => job.out_of_time(Phase::Source),
+                () => Stop::failed(failure),
+            })?;
         announce(job, &host);
         let sources = source::fetch(job, context).await?;
         refuse_heredocs(&host, &sources)?;
@@ -180,12 +190,6 @@ async fn phases(job: &Job<'_>, context: Option<File>, end: i64) -> Result<(), St
     }
     if !job.plan.tags.is_empty() {
         pack(job, &sandbox, &images.id).await?;
-        let handoff = Handoff {
-            image_id: images.id,
-            last_line: job.reporter.last(),
-            deadline: end,
-        };
-        write_json(&job.work.root().join(HANDOFF), &handoff).map_err(Stop::internal)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use crate::build::{Failure, Kind, Phase};
 
 use super::process::{Bounds, Ended, capture};
-use super::sandbox::{Reach, Sandbox, environment, storage};
+use super::sandbox::{Reach, Sandbox, environment, remove_tree, storage};
 use super::settings::{Isolation, Settings};
 use super::workdir::{WorkDir, read_json, write_json};
 
@@ -115,13 +115,6 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
                     let _ = fs::rename(&temporary, &file);
                 }
                 return Ok(host);
-            }
-            Ok((Ended::Cancelled | Ended::OutOfTime, _)) if bounds.cancel.is_cancelled() => {
-                return Err(Failure::new(
-                    None,
-                    Kind::Interrupted,
-                    "stopped during the probe",
-                ));
             }
             Ok((_, text)) => said.push(last_words(&text)),
             Err(error) => said.push(error.to_string()),
@@ -300,20 +293,7 @@ async fn attempt(
         },
     )?;
     let answer = capture(&mut command, &bounds.within(PROBE_TIME), 64 * 1024).await?;
-    let mut remove = remove_command(host, place.root());
+    let mut remove = Command::from(remove_tree(Path::new(&host.buildah), place.root()));
     capture(&mut remove, &bounds.within(PROBE_TIME), 4096).await?;
     Ok(answer)
-}
-
-/// Removes a directory with files of subordinate users.
-pub fn remove_command(host: &Host, dir: &Path) -> Command {
-    let mut command = Command::new(&host.buildah);
-    command
-        .args(["unshare", "rm", "-rf", "--"])
-        .arg(dir)
-        .env_clear()
-        .env("PATH", super::sandbox::PATH)
-        .env("HOME", dir)
-        .env("TMPDIR", "/tmp");
-    command
 }

@@ -104,7 +104,10 @@ pub async fn run(
     let mut lines = Vec::new();
     let ended = loop {
         tokio::select! {
+            // A flood of output is always ready: what ends the process comes first.
             biased;
+            () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
+            () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
             read = pipe.read(&mut buffer) => match read {
                 Ok(0) | Err(_) => break group.finish(bounds).await,
                 Ok(count) => {
@@ -117,8 +120,6 @@ pub async fn run(
                     }
                 }
             },
-            () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
-            () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
         }
     };
     // What still lay in the pipe when it was stopped.
@@ -161,9 +162,9 @@ pub async fn capture(
     let mut limited = pipe.take(limit);
     let ended = tokio::select! {
         biased;
-        _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
         () = bounds.cancel.cancelled() => group.stop(Ended::Cancelled).await,
         () = tokio::time::sleep_until(bounds.deadline) => group.stop(Ended::OutOfTime).await,
+        _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
     };
     Ok((ended, String::from_utf8_lossy(&text).into_owned()))
 }

@@ -107,7 +107,7 @@ impl Publish<'_> {
             .await
             .map_err(Stop::internal)?
             .map_err(Stop::internal)?;
-        if layout.config_digest().to_string() != self.handoff.image_id {
+        if layout.config_digest().to_string() != self.handoff.image {
             return Err(Stop::internal(
                 "the packed image is not the one that was tested; nothing was pushed",
             ));
@@ -171,37 +171,30 @@ impl Publish<'_> {
                 state: TagState::Unknown,
             };
             self.reporter.event(Event::Tag { tag: unknown });
-            if let Err(error) = self.tag(&ready, tag).await {
-                if matches!(
-                    error,
-                    RegistryError::Unauthorized { .. }
-                        | RegistryError::Denied { .. }
-                        | RegistryError::NotFound { .. }
-                        | RegistryError::Rejected { .. }
-                ) {
-                    self.reporter.event(Event::TagRefused {
-                        tag: tag.to_string(),
-                    });
-                }
-                return Err(failed(&error, Some(tag)));
-            }
+            self.tag(&ready, tag).await?;
         }
         Ok(())
     }
 
-    async fn tag(&self, ready: &Ready, tag: &PushReference) -> Result<(), RegistryError> {
-        ready
-            .client
-            .put_tag(ready.layout.manifest(), tag, self.auth)
-            .await?;
+    async fn tag(&self, ready: &Ready, tag: &PushReference) -> Result<(), Stop> {
+        let manifest = ready.layout.manifest();
+        if let Err(error) = ready.client.put_tag(manifest, tag, self.auth).await {
+            if certainly_refused(&error) {
+                self.reporter.event(Event::TagRefused {
+                    tag: tag.to_string(),
+                });
+            }
+            return Err(failed(&error, Some(tag)));
+        }
+        // What the registry hands out under this tag counts, not only what it answered.
         let digest = ready.layout.manifest_digest();
-        // Read back: what the registry hands out under this tag counts, not what it said. Another
-        // build may have moved the tag in between; then it did hold this image, and that is said.
-        let found = ready.client.resolve(&tag.clone().into(), self.auth).await?;
-        if found.as_ref() != Some(digest) {
-            self.say(format!(
-                "{tag} was moved by somebody else right after it was written"
-            ));
+        match ready.client.resolve(&tag.clone().into(), self.auth).await {
+            Ok(Some(found)) if found == *digest => {}
+            Ok(found) => return Err(not_handed_out(tag, found.is_some())),
+            Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => self.say(
+                format!("{tag} was accepted; these credentials may push it and not read it back"),
+            ),
+            Err(error) => return Err(failed(&error, Some(tag))),
         }
         let confirmed = TagStatus {
             tag: tag.to_string(),
@@ -216,6 +209,30 @@ impl Publish<'_> {
     fn say(&self, text: String) {
         self.reporter.say(Phase::Publish, text);
     }
+}
+
+/// Whether the registry refused a tag before it could have been written: its answer is about the
+/// caller or the manifest, not about what became of it.
+fn certainly_refused(error: &RegistryError) -> bool {
+    matches!(
+        error,
+        RegistryError::Unauthorized { .. }
+            | RegistryError::Denied { .. }
+            | RegistryError::NotFound { .. }
+            | RegistryError::Rejected { .. }
+    )
+}
+
+fn not_handed_out(tag: &PushReference, other: bool) -> Stop {
+    let what = if other { "another image" } else { "nothing" };
+    Stop::failed(
+        Failure::new(
+            Phase::Publish,
+            Kind::PushRejected,
+            format!("the registry accepted {tag} and then had {what} there"),
+        )
+        .with_hint("Somebody else may push to the same tag; look at the registry."),
+    )
 }
 
 fn size(bytes: u64) -> String {

@@ -9,6 +9,7 @@
 //! ```
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -123,11 +124,25 @@ impl Sandbox<'_> {
             cwd: self.work.boxed("tmp"),
             env: self.environment(),
             processes: self.settings.limits.processes,
+            reached: self.reached(),
             commands,
         };
+        match fs::remove_file(self.reached()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = self.work.root().join(format!("enter-{name}.json"));
         write_json(&file, &spec)?;
         Ok(wrap(self.host, self.environment(), &file))
+    }
+
+    fn reached(&self) -> PathBuf {
+        self.work.boxed("out").join("reached")
+    }
+
+    /// Whether the last command of the sandbox that ran last was started.
+    pub fn was_reached(&self) -> bool {
+        self.reached().exists()
     }
 
     fn binds(&self, reach: Reach) -> Vec<Bind> {
@@ -219,6 +234,21 @@ fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
         .args([OsStr::new("runner"), "enter".as_ref(), "--spec".as_ref()])
         .arg(spec);
     command.env_clear().envs(env);
+    command
+}
+
+/// Removes a directory with files of subordinate users: that goes only within the user namespace.
+pub fn remove_tree(buildah: &Path, dir: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(buildah);
+    command
+        .args(["unshare", "rm", "-rf", "--"])
+        .arg(dir)
+        .env_clear()
+        .env("PATH", PATH);
+    // What Buildah itself writes goes with the rest.
+    for scratch in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
+        command.env(scratch, dir);
+    }
     command
 }
 

@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::build::Phase;
 use crate::build::failure::{Failure, Kind, Location};
 use crate::build::git_ref::RefName;
 use crate::build::git_url::GitUrl;
 use crate::build::plan::PlanSource;
 use crate::build::request::FileRequest;
 use crate::build::status::SourceStatus;
-use crate::containerfile::{self, Containerfile, FaultKind};
+use crate::build::{Phase, Plan};
+use crate::containerfile::{self, Containerfile, FaultKind, SecretUse};
 use crate::context::{self, ContextFile, Limits};
 use crate::diagnosis::Place;
 use crate::git;
 use crate::log::Event;
 
 use super::phases::{Job, Stop};
-use super::sandbox::PATH;
+use super::sandbox::{BUILD_ID, PATH};
 use super::workdir::read_json;
 
 /// What the later phases need of the sources.
@@ -182,13 +182,13 @@ async fn from_git(job: &Job<'_>, url: &str, git_ref: Option<&str>) -> Result<Sou
 }
 
 fn program(job: &Job<'_>) -> git::Git {
+    // With the build's id, by which whoever cleans up knows its processes.
+    let id = std::env::var(BUILD_ID).map(|id| (BUILD_ID.to_owned(), id));
     git::Git {
         search_path: PATH.into(),
-        environment: job
-            .settings
-            .environment
-            .iter()
-            .map(|(k, v)| (k.into(), v.into()))
+        environment: (job.settings.environment.iter().cloned())
+            .chain(id)
+            .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         ..git::Git::default()
     }
@@ -212,7 +212,7 @@ fn credentials(job: &Job<'_>) -> Result<Vec<git::Credentials>, Stop> {
     };
     let mut out = Vec::new();
     for one in list {
-        let prefix = GitUrl::parse(&one.url, job.settings.git_allow_http)
+        let prefix = GitUrl::parse_prefix(&one.url, job.settings.git_allow_http)
             .map_err(|fault| misconfigured(&fault))?;
         if let Some(password) = &one.password {
             let user = one.username.as_deref().unwrap_or("git");
@@ -359,21 +359,17 @@ async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
         job.reporter
             .say(Phase::Source, format!("{shown}: {warning}"));
     }
-    for secret in parsed.secret_ids() {
-        if secret.required && !job.plan.secrets.contains(&secret.id) {
-            return Err(Stop::failed(
-                Failure::new(
-                    Phase::Source,
-                    Kind::SecretMissing,
-                    format!(
-                        "RUN requires the secret {}, which the request does not name",
-                        secret.id
-                    ),
-                )
-                .with_hint("Name the secret in secrets.")
-                .at(shown, secret.line),
-            ));
-        }
+    if let Some(secret) = missing_secret(&parsed, job.plan) {
+        let failure = Failure::new(
+            Phase::Source,
+            Kind::SecretMissing,
+            format!(
+                "RUN requires the secret {}, which the request does not name",
+                secret.id
+            ),
+        )
+        .with_hint("Name the secret in secrets.");
+        return Err(Stop::failed(failure.at(shown, secret.line)));
     }
     let ignore_file = found.ignore_file.map(|name| context.join(name));
     Ok(Sources {
@@ -382,6 +378,23 @@ async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
         ignore_file,
         containerfile_shown: shown,
         parsed,
+    })
+}
+
+/// A secret that a stage of this build requires and the request does not name.
+pub fn missing_secret(parsed: &Containerfile, plan: &Plan) -> Option<SecretUse> {
+    let targets = std::iter::once(plan.target.as_deref()).chain(
+        plan.tests
+            .iter()
+            .filter_map(|test| test.stage.as_deref().map(Some)),
+    );
+    let stages: Vec<usize> = targets
+        .filter_map(|target| parsed.plan(target, &plan.build_args).ok())
+        .flatten()
+        .map(|stage| stage.index)
+        .collect();
+    parsed.secret_ids().into_iter().find(|secret| {
+        secret.required && stages.contains(&secret.stage) && !plan.secrets.contains(&secret.id)
     })
 }
 

@@ -111,6 +111,7 @@ async fn one(
     let last = job.reporter.last();
     let (status, exit_code) = match ended {
         Ended::Exited(0) => (TestResult::Passed, Some(0)),
+        Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(code) => (TestResult::Failed, Some(code)),
         Ended::Cancelled => return Err(Stop::Interrupted),
         Ended::OutOfTime if Instant::now() >= job.bounds.deadline => {

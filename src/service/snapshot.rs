@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::build::error_code::ErrorCode;
@@ -106,6 +107,7 @@ impl Tree {
         let file = File::options()
             .write(true)
             .create_new(true)
+            .mode(0o600)
             .open(&path)
             .map_err(ToolError::internal)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);

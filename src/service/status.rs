@@ -1,6 +1,10 @@
 //! `status`: one build, or the caller's builds.
 
+use std::cmp::Reverse;
+use std::fmt;
+
 use crate::backend::View;
+use crate::build::BuildId;
 use crate::build::error_code::ErrorCode;
 use crate::build::request::{StatusRequest, Until};
 use crate::build::status::{Counts, StatusAnswer};
@@ -57,42 +61,31 @@ impl Service {
                     .expecting("build_id"),
             ));
         }
-        let offset = match request.cursor.as_deref() {
-            None => 0,
-            Some(cursor) => cursor
-                .strip_prefix("after-")
-                .and_then(|number| number.parse::<usize>().ok())
-                .ok_or_else(|| {
-                    ToolError::one(
-                        ArgFault::new(
-                            ErrorCode::InvalidArgument,
-                            "cursor",
-                            "it is not a cursor of a list",
-                        )
-                        .expecting("next_cursor of the list before")
-                        .got(cursor),
-                    )
-                })?,
-        };
+        let after = request.cursor.as_deref().map(Position::parse).transpose()?;
         self.wait_for_any(principal, request, waiting).await?;
-        let views = self.own(principal).await?;
+        let mut views = self.own(principal).await?;
+        views.sort_by_cached_key(Position::of);
         let mut counts = Counts::default();
         for view in &views {
             counts.add(view.state());
         }
-        let wanted: Vec<&View> = views.iter().filter(|view| wanted(request, view)).collect();
+        let rest: Vec<&View> = views
+            .iter()
+            .filter(|view| wanted(request, view))
+            .filter(|view| {
+                after
+                    .as_ref()
+                    .is_none_or(|after| Position::of(view) > *after)
+            })
+            .collect();
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT) as usize;
         let now = now_ms();
         let unfiltered = request.name.is_none() && request.state.is_empty();
+        let page: Vec<&View> = rest.iter().take(limit).copied().collect();
+        let last = page.last().filter(|_| rest.len() > limit);
         Ok(StatusAnswer {
-            builds: wanted
-                .iter()
-                .skip(offset)
-                .take(limit)
-                .map(|view| present::row(view, now))
-                .collect(),
-            next_cursor: (wanted.len() > offset + limit)
-                .then(|| format!("after-{}", offset + limit)),
+            builds: page.iter().map(|view| present::row(view, now)).collect(),
+            next_cursor: last.map(|view| Position::of(view).to_string()),
             counts: Some(counts),
             offers: unfiltered.then(|| self.offers()),
             notes: Vec::new(),
@@ -144,6 +137,58 @@ impl Service {
         });
         let (first, _, _) = futures_util::future::select_all(waits).await;
         first.map(|_| ())
+    }
+}
+
+/// Where a build stands in a list: unfinished first, then the newest first. It stays there when
+/// others come or go, so that pages neither repeat nor skip.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    ended: bool,
+    age: Reverse<i64>,
+    id: BuildId,
+}
+
+impl Position {
+    fn of(view: &View) -> Self {
+        Self {
+            ended: view.state().is_final(),
+            age: Reverse(view.record.submitted),
+            id: view.record.id.clone(),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, ToolError> {
+        let mut parts = text.splitn(3, '.');
+        let position = (|| {
+            Some(Self {
+                ended: match parts.next()? {
+                    "unfinished" => false,
+                    "ended" => true,
+                    _ => return None,
+                },
+                age: Reverse(parts.next()?.parse().ok()?),
+                id: parts.next()?.parse().ok()?,
+            })
+        })();
+        position.ok_or_else(|| {
+            ToolError::one(
+                ArgFault::new(
+                    ErrorCode::InvalidArgument,
+                    "cursor",
+                    "it is not a cursor of a list",
+                )
+                .expecting("next_cursor of the list before")
+                .got(text),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.ended { "ended" } else { "unfinished" };
+        write!(f, "{state}.{}.{}", self.age.0, self.id)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::build::validate::{Base, Valid, validate};
 use crate::build::{BuildId, BuildRequest, Plan, Record};
 use crate::containerfile::Containerfile;
 use crate::runner::reporter::now_ms;
+use crate::runner::source::missing_secret;
 use crate::schema::ArgFault;
 
 use super::snapshot::Tree;
@@ -47,9 +48,7 @@ impl Service {
             return self.validate_only(&valid).await;
         }
         let (id, reused) = self.accept(principal, &request, arguments, valid).await?;
-        if !reused {
-            self.cancel_previous(principal, &request, &id).await?;
-        }
+        self.cancel_previous(principal, &request, &id).await?;
         let view = self
             .wait(&id, Until::Finished, request.wait.unwrap_or(0), waiting)
             .await?;
@@ -105,6 +104,7 @@ impl Service {
         let mut random = [0u8; 16];
         getrandom::fill(&mut random).map_err(ToolError::internal)?;
         let id = BuildId::from_random(random);
+        self.refuse_flood(principal).await?;
         let kept = what_is_built(arguments);
         let mut staged = match &valid.base {
             Base::Git { .. } => None,
@@ -146,7 +146,6 @@ impl Service {
             request: kept,
             plan,
         };
-        self.refuse_flood(principal).await?;
         match self.backend.submit(submission).await? {
             Submitted::Accepted => Ok((id, false)),
             Submitted::Held(other) => {
@@ -193,9 +192,11 @@ impl Service {
         if request.cancel_previous != Some(true) {
             return Ok(());
         }
+        let own = self.backend.look(id).await?.record;
         for view in self.own(principal).await? {
             let record = &view.record;
-            if record.name == request.name && &record.id != id && !view.state().is_final() {
+            let older = (record.submitted, &record.id) < (own.submitted, &own.id);
+            if record.name == request.name && older && !view.state().is_final() {
                 let mark = CancelMark {
                     by: principal.0.clone(),
                     reason: Some(format!("replaced by {id}")),
@@ -365,20 +366,15 @@ fn look_into(
         .images(&plan.build_args, plan.target.as_deref())
         .map_err(faults)?;
     status.bases = images.into_iter().map(|image| image.reference).collect();
-    for secret in parsed.secret_ids() {
-        if secret.required && !plan.secrets.contains(&secret.id) {
-            return Err(ToolError::one(
-                ArgFault::new(
-                    ErrorCode::InvalidArgument,
-                    "secrets",
-                    format!(
-                        "{path} line {} requires the secret {}",
-                        secret.line, secret.id
-                    ),
-                )
+    if let Some(secret) = missing_secret(&parsed, plan) {
+        let problem = format!(
+            "{path} line {} requires the secret {}",
+            secret.line, secret.id
+        );
+        return Err(ToolError::one(
+            ArgFault::new(ErrorCode::InvalidArgument, "secrets", problem)
                 .expecting("its name in secrets"),
-            ));
-        }
+        ));
     }
     Ok(())
 }
@@ -483,6 +479,7 @@ fn record(
         timeout: plan.timeout,
         queue_timeout: plan.queue_timeout,
         submitted: now,
+        starts: 0,
         began: None,
         cancel: None,
         commit: None,

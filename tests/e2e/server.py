@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,10 @@ class Settings:
     """Beginnings of tags that may be pushed to; empty: all."""
     secrets: dict[str, str] = field(default_factory=dict)
     """Secrets of RUN --mount=type=secret by their names."""
+    isolation: str = "auto"
+    """How RUN is isolated: auto, rootless or chroot."""
+    user: str | None = None
+    """Whom the server runs as; None: whoever runs the tests."""
 
 
 class Server:
@@ -50,16 +55,29 @@ class Server:
         # Builds run as another user when the tests run as root: it must be able to pass.
         self.directory.chmod(0o711)
         self.state = self.directory / "state"
+        self.user = settings.user
         self.env = os.environ | {
             "NOMAD_BUILD_STATE_DIR": str(self.state),
             "NOMAD_BUILD_CONFIG": str(self._write_config(settings)),
             "NOMAD_BUILD_BUILDAH": str(settings.buildah),
         }
+        if self.user:
+            for path in (self.directory, *self.directory.iterdir()):
+                shutil.chown(path, self.user, self.user)
+
+    @property
+    def command(self) -> list[str]:
+        """The command line of the server."""
+        command = [str(binary()), "serve"]
+        if self.user and os.geteuid() == 0:
+            return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
+        return command
 
     @property
     def parameters(self) -> StdioServerParameters:
         """How an SDK starts it."""
-        return StdioServerParameters(command=str(binary()), args=["serve"], env=self.env)
+        program, *arguments = self.command
+        return StdioServerParameters(command=program, args=arguments, env=self.env)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ClientSession]:
@@ -72,7 +90,7 @@ class Server:
 
     def raw(self) -> McpProcess:
         """A connection that shows every byte; not initialised."""
-        return McpProcess([str(binary()), "serve"], self.env, stderr=self.directory / "server.log")
+        return McpProcess(self.command, self.env, stderr=self.directory / "server.log")
 
     def remove(self) -> None:
         """Ends what still runs and removes the state."""
@@ -96,6 +114,7 @@ class Server:
             auth_file.chmod(0o600)
             lines.append(f"auth_file = {json.dumps(str(auth_file))}")
         lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
+        lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}"]
         if settings.slots:
             lines += ["[local]", f"slots = {settings.slots}"]
         if settings.secrets:

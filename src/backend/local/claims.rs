@@ -73,6 +73,9 @@ pub fn guard(layout: &Layout) -> io::Result<fs::File> {
 
 /// Removes claims whose time is over.
 pub fn sweep(layout: &Layout, now: i64) {
+    let Ok(_guard) = guard(layout) else {
+        return;
+    };
     let Ok(entries) = fs::read_dir(layout.claim("")) else {
         return;
     };

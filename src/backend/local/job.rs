@@ -6,8 +6,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -30,6 +31,17 @@ use super::user::BuildUser;
 use super::watch::DirWatch;
 use super::{credentials, queue, reap, store};
 
+/// Variables of the operator's environment that what talks to the network gets.
+const PROXIES: &[&str] = &[
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 /// How often the job looks when no event comes (a slot whose holder died tells nobody).
 const TICK: Duration = Duration::from_millis(500);
 /// How long the runner may go on after its own deadline before it is killed.
@@ -43,14 +55,30 @@ pub struct Job {
     plan: Plan,
     record: Record,
     user: BuildUser,
+    /// This program as it was when the job began: it may be replaced while the build runs.
+    program: PathBuf,
 }
 
-/// What the job ended with.
+/// How a part of the runner ended.
 enum Part {
-    /// The runner's part ended with this status.
+    /// With this status.
     Status(i32),
-    /// It was killed by a signal, or could not start.
-    Broken,
+    /// By a signal.
+    Killed,
+    /// It went on after the build's time was over, and was killed.
+    Overtime,
+}
+
+/// How the waiting ended.
+enum Turn {
+    /// With a slot.
+    Slot(File),
+    /// By the mark of a cancellation.
+    Cancelled,
+    /// The time in the queue was over.
+    TimedOut,
+    /// Somebody stopped this job; whoever looks at the build next starts another.
+    Stopped,
 }
 
 impl Job {
@@ -66,6 +94,7 @@ impl Job {
             layout: Layout::new(&config.state_dir),
             plan: read_json(&dir.plan())?,
             record: store::read(&dir)?,
+            program: std::env::current_exe()?,
             config,
             dir,
             user,
@@ -78,24 +107,29 @@ impl Job {
     /// When the end could not be written; whoever looks at the build next writes it then.
     pub async fn run(mut self) -> io::Result<()> {
         super::scope::enter(&self.record.id);
-        let mut watch = DirWatch::new(&[self.dir.root(), &self.layout.queue()])?;
+        let mut watch = DirWatch::new(&[self.dir.root(), &self.layout.queue()]);
         let mut terminate = signal(SignalKind::terminate())?;
         let (id, submitted) = (self.record.id.clone(), self.record.submitted);
         queue::enter(&self.layout, submitted, &id)?;
         let slot = self.wait_for_slot(&mut watch, &mut terminate).await;
         queue::leave(&self.layout, submitted, &id);
         let gone = match slot {
-            Ok(Some(slot)) => {
-                let outcome = self.with_slot(&mut watch, &mut terminate).await;
-                if let Err(error) = &outcome {
-                    tracing::error!(%error, "the job failed");
-                    self.fail(error);
-                }
+            Ok(Turn::Slot(slot)) => {
+                let gone = match self.with_slot(&mut watch, &mut terminate).await {
+                    Ok(gone) => gone,
+                    Err(error) => {
+                        tracing::error!(%error, "the job failed");
+                        self.fail(&error);
+                        Gone::Exited
+                    }
+                };
                 self.clean_up().await;
                 drop(slot);
-                Gone::Exited
+                gone
             }
-            Ok(None) => Gone::QueueTimedOut,
+            Ok(Turn::Cancelled) => Gone::Exited,
+            Ok(Turn::TimedOut) => Gone::QueueTimedOut,
+            Ok(Turn::Stopped) => return Ok(()),
             Err(error) => {
                 self.fail(&error);
                 Gone::Exited
@@ -109,11 +143,11 @@ impl Job {
         &mut self,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
-    ) -> io::Result<Option<File>> {
+    ) -> io::Result<Turn> {
         let gives_up = deadline(self.plan.submitted + i64::from(self.plan.queue_timeout));
         loop {
             if store::read(&self.dir)?.cancel.is_some() {
-                return Ok(None);
+                return Ok(Turn::Cancelled);
             }
             if let Some(slot) = queue::take_slot(
                 &self.layout,
@@ -121,16 +155,16 @@ impl Job {
                 self.record.submitted,
                 &self.record.id,
             )? {
-                return Ok(Some(slot));
+                return Ok(Turn::Slot(slot));
             }
             if Instant::now() >= gives_up {
-                return Ok(None);
+                return Ok(Turn::TimedOut);
             }
             tokio::select! {
                 () = watch.changed() => {}
                 () = tokio::time::sleep(TICK) => {}
                 () = tokio::time::sleep_until(gives_up) => {}
-                _ = terminate.recv() => return Ok(None),
+                _ = terminate.recv() => return Ok(Turn::Stopped),
             }
         }
     }
@@ -139,39 +173,68 @@ impl Job {
         &mut self,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
-    ) -> io::Result<()> {
+    ) -> io::Result<Gone> {
         let (claimed, record) = store::update(&self.dir, |record| record.claim(now_ms()))?;
         self.record = record;
         if !claimed {
-            return Ok(());
+            return Ok(Gone::Exited);
         }
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
         let work = self.prepare()?;
-        let built = self
-            .part(self.build_command(&work, end)?, None, end, watch, terminate)
-            .await?;
-        if matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
-            && !self.plan.tags.is_empty()
+        let command = self.build_command(&work, end)?;
+        let built = self.part(command, None, end, watch, terminate).await?;
+        if !matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
+            || self.plan.tags.is_empty()
         {
-            let auth = credentials::registry(&self.config)?;
-            self.part(
-                self.publish_command(&work)?,
-                Some(auth),
-                end,
-                watch,
-                terminate,
-            )
-            .await?;
+            return self.gone(&built);
         }
-        Ok(())
+        let tested = conclude::progress(&self.dir)?;
+        let Some(image) = tested.image else {
+            return Err(io::Error::other("the runner passed and named no image"));
+        };
+        let auth = credentials::registry(&self.config)?;
+        let mut command = self.publish_command(&work)?;
+        command
+            .args(["--image", &image.id])
+            .args(["--last-line", &tested.lines.to_string()])
+            .args(["--deadline", &end.to_string()]);
+        let published = self
+            .part(command, Some(auth), end, watch, terminate)
+            .await?;
+        self.gone(&published)
+    }
+
+    /// What the end of a part means; a runner that could not even begin is this server's fault.
+    fn gone(&self, part: &Part) -> io::Result<Gone> {
+        let said = [
+            exit::PASSED,
+            exit::FAILED,
+            exit::TIMED_OUT,
+            exit::INTERRUPTED,
+        ];
+        match part {
+            Part::Status(status) if said.iter().any(|code| i32::from(*code) == *status) => {
+                Ok(Gone::Exited)
+            }
+            Part::Status(status) => Err(io::Error::other(format!(
+                "the runner ended with status {status} before it could report; see {}",
+                self.dir.runner_log().display()
+            ))),
+            Part::Killed => Ok(Gone::Vanished),
+            Part::Overtime => Ok(Gone::Overtime),
+        }
     }
 
     /// Makes the work directory with everything the runner may have.
+    ///
+    /// Only when all of it is there is the directory given to the user that builds run as: until
+    /// then nobody else can plant a link in it.
     fn prepare(&self) -> io::Result<WorkDir> {
         let work = WorkDir::new(self.dir.work());
-        self.user.make_dir(work.root())?;
+        fs::DirBuilder::new().mode(0o700).create(work.root())?;
         let settings = self.settings();
         self.user.make_dir(&settings.cache)?;
+        write_json(&self.dir.settings(), &settings)?;
         for (name, value) in [
             ("settings.json", serde_json::to_value(&settings)?),
             ("plan.json", serde_json::to_value(&self.plan)?),
@@ -181,20 +244,11 @@ impl Job {
             self.user.give(&path)?;
         }
         credentials::lay_out(&self.config, &self.plan, &work, &self.user)?;
+        self.user.give(work.root())?;
         Ok(work)
     }
 
     fn settings(&self) -> Settings {
-        let passed = [
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "NO_PROXY",
-            "http_proxy",
-            "https_proxy",
-            "no_proxy",
-            "SSL_CERT_FILE",
-            "SSL_CERT_DIR",
-        ];
         Settings {
             buildah: self.config.buildah.clone(),
             cache: self.layout.cache(&self.user.name),
@@ -213,36 +267,31 @@ impl Job {
                 context_entries: self.config.limits.context_entries,
                 processes: self.config.limits.processes,
             },
-            environment: passed
+            environment: PROXIES
                 .iter()
-                .filter_map(|name| {
-                    std::env::var(name)
-                        .ok()
-                        .map(|value| ((*name).to_owned(), value))
-                })
+                .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
                 .collect(),
         }
     }
 
-    fn runner(&self, part: &str, work: &WorkDir) -> io::Result<Command> {
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.dir.log())?;
-        let errors = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.dir.runner_log())?;
-        let mut command = Command::new(std::env::current_exe()?);
+    /// A part of the runner; `inputs` is the directory of plan and settings.
+    fn runner(
+        &self,
+        part: &str,
+        plan: &Path,
+        settings: &Path,
+        work: &WorkDir,
+    ) -> io::Result<Command> {
+        let mut command = Command::new(&self.program);
         command
             .args(["runner", part, "--plan"])
-            .arg(work.root().join("plan.json"))
+            .arg(plan)
             .arg("--settings")
-            .arg(work.root().join("settings.json"))
+            .arg(settings)
             .arg("--work")
             .arg(work.root())
-            .stdout(log)
-            .stderr(errors)
+            .stdout(store::append(&self.dir.log())?)
+            .stderr(store::append(&self.dir.runner_log())?)
             .env_clear()
             .env("PATH", crate::runner::sandbox::PATH)
             .env(reap::MARK, self.record.id.as_str())
@@ -254,7 +303,11 @@ impl Job {
     }
 
     fn build_command(&self, work: &WorkDir, end: i64) -> io::Result<Command> {
-        let mut command = self.runner("build", work)?;
+        let (plan, settings) = (
+            work.root().join("plan.json"),
+            work.root().join("settings.json"),
+        );
+        let mut command = self.runner("build", &plan, &settings, work)?;
         command.arg("--deadline").arg(end.to_string());
         if self.dir.context().exists() {
             command
@@ -267,15 +320,11 @@ impl Job {
         Ok(command)
     }
 
+    /// Publish holds the credentials: it trusts only what the user that builds run as could not
+    /// have changed.
     fn publish_command(&self, work: &WorkDir) -> io::Result<Command> {
-        let mut command = self.runner("publish", work)?;
-        for name in [
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "NO_PROXY",
-            "SSL_CERT_FILE",
-            "SSL_CERT_DIR",
-        ] {
+        let mut command = self.runner("publish", &self.dir.plan(), &self.dir.settings(), work)?;
+        for name in PROXIES {
             if let Ok(value) = std::env::var(name) {
                 command.env(name, value);
             }
@@ -323,11 +372,11 @@ impl Job {
                     tracing::error!("the runner did not end at its deadline");
                     tell(Signal::KILL);
                     let _ = (&mut done).await;
-                    return Ok(Part::Broken);
+                    return Ok(Part::Overtime);
                 }
             }
         };
-        Ok(status.code().map_or(Part::Broken, Part::Status))
+        Ok(status.code().map_or(Part::Killed, Part::Status))
     }
 
     /// A fault of this job becomes the build's failure, where the log has none.
@@ -337,15 +386,11 @@ impl Job {
         let failure = Failure::new(None, Kind::Internal, error.to_string())
             .with_hint("The operator must look at this server's configuration and logs.");
         let outcome = crate::build::conclude::Outcome::Failed(Box::new(failure));
-        let written = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.dir.log())
-            .and_then(|log| {
-                let last = crate::log::LogReader::open(&self.dir.log())?
-                    .map_or(Ok(0), |mut log| log.last_number())?;
-                RecordWriter::new(log, last, u64::MAX).event(now_ms(), Event::result(&outcome))
-            });
+        let written = store::append(&self.dir.log()).and_then(|log| {
+            let last = crate::log::LogReader::open(&self.dir.log())?
+                .map_or(Ok(0), |mut log| log.last_number())?;
+            RecordWriter::new(log, last, u64::MAX).event(now_ms(), Event::result(&outcome))
+        });
         if let Err(error) = written {
             tracing::error!(%error, "the log cannot be written");
         }
@@ -354,7 +399,7 @@ impl Job {
     /// Leaves nothing behind: no process, no storage, no snapshot.
     async fn clean_up(&self) {
         reap::reap(&self.record.id).await;
-        if let Err(error) = reap::remove_work(&self.config, &self.dir, &self.user).await {
+        if let Err(error) = reap::remove_work(&self.config, &self.dir, &self.user) {
             tracing::error!(%error, "the work directory cannot be removed");
         }
     }

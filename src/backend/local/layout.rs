@@ -14,7 +14,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::build::BuildId;
@@ -46,10 +46,12 @@ impl Layout {
             ("slots", 0o700),
             ("staging", 0o700),
         ] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(mode)
-                .create(self.root.join(dir))?;
+            let path = self.root.join(dir);
+            if !path.is_dir() {
+                fs::DirBuilder::new().recursive(true).create(&path)?;
+                // Whatever the umask: see above.
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            }
         }
         Ok(())
     }
@@ -137,6 +139,11 @@ impl BuildDir {
     /// The configuration under which it was accepted.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.json")
+    }
+
+    /// The runner's settings, for parts that must not trust the work directory.
+    pub fn settings(&self) -> PathBuf {
+        self.root.join("settings.json")
     }
 
     /// The snapshot of the sources.

@@ -19,7 +19,7 @@ pub mod watch;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,6 +44,8 @@ use user::BuildUser;
 
 /// How often a waiting call looks when no event comes.
 const TICK: Duration = Duration::from_secs(1);
+/// A job that dies before it begins is started again so often.
+const MAX_STARTS: u32 = 3;
 /// Events closer together than this are taken together.
 const COALESCE: Duration = Duration::from_millis(20);
 
@@ -76,6 +78,7 @@ impl LocalBackend {
             )
         })?;
         let user = BuildUser::for_this_process(&config.sandbox.user)?;
+        user.check_way(&config.state_dir)?;
         Ok(Self {
             staging: layout.staging(),
             program: std::env::current_exe()?,
@@ -103,10 +106,7 @@ impl LocalBackend {
 
     /// Starts the job with the lock in its hands.
     fn start(&self, dir: &BuildDir, lock: File) -> io::Result<()> {
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(dir.runner_log())?;
+        let log = store::append(&dir.runner_log())?;
         // A session of its own from the first moment: what ends this server's group or terminal must
         // not reach it. setsid(1) forks because it leads a group, and the job is nobody's child.
         let mut child = Command::new("setsid")
@@ -135,10 +135,15 @@ impl LocalBackend {
         let _guard = claims::guard(&self.layout)?;
         let now = now_ms();
         if let Some(id) = claims::holder(&self.layout, &submission.claims, now)? {
+            // A retry token that came with a repetition is remembered, too.
+            if store::read(&self.layout.build(&id))?.request_digest == record.request_digest {
+                claims::write(&self.layout, &submission.claims, &id, now)?;
+            }
             return Ok(Submitted::Held(id));
         }
         let staged = self.staging.join(format!("build-{}", record.id));
-        fs::DirBuilder::new().mode(0o711).create(&staged)?;
+        fs::DirBuilder::new().create(&staged)?;
+        fs::set_permissions(&staged, fs::Permissions::from_mode(0o711))?;
         let dir = BuildDir::new(&staged);
         write_json(&dir.plan(), &submission.plan)?;
         write_json(&dir.request(), &submission.request)?;
@@ -154,6 +159,7 @@ impl LocalBackend {
         claims::write(&self.layout, &submission.claims, &record.id, now)?;
         queue::enter(&self.layout, record.submitted, &record.id)?;
         let dir = self.layout.build(&record.id);
+        sync(&staged)?;
         fs::rename(&staged, dir.root())?;
         File::open(self.layout.builds())?.sync_all()?;
         self.start(&dir, lock)?;
@@ -169,23 +175,25 @@ impl LocalBackend {
         if record.end.is_some() {
             return Ok(());
         }
-        if record.began.is_none()
-            && record.cancel.is_none()
-            && now_ms() / 1000 < record.submitted / 1000 + i64::from(record.queue_timeout)
-        {
+        let waits = record.began.is_none() && record.cancel.is_none();
+        let in_time = now_ms() / 1000 < record.submitted / 1000 + i64::from(record.queue_timeout);
+        if waits && in_time && record.starts < MAX_STARTS {
+            store::update(dir, |record| record.starts += 1)?;
             queue::enter(&self.layout, record.submitted, &record.id)?;
             return self.start(dir, lock);
         }
-        let gone = if record.began.is_none() && record.cancel.is_none() {
-            Gone::QueueTimedOut
-        } else {
-            Gone::Vanished
+        let gone = match (waits, in_time) {
+            (true, true) => Gone::NeverBegan,
+            (true, false) => Gone::QueueTimedOut,
+            (false, _) => Gone::Vanished,
         };
         queue::leave(&self.layout, record.submitted, &record.id);
         let (config, dir, user) = (self.config.clone(), dir.clone(), self.user.clone());
         tokio::spawn(async move {
             reap::reap(&record.id).await;
-            if let Err(error) = reap::remove_work(&config, &dir, &user).await {
+            if let Err(error) =
+                tokio::task::block_in_place(|| reap::remove_work(&config, &dir, &user))
+            {
                 tracing::error!(%error, build = %record.id, "the work directory of a lost build cannot be removed");
             }
             if let Err(error) = conclude::write_end(&dir, gone) {
@@ -285,6 +293,14 @@ impl LocalBackend {
     }
 }
 
+/// Brings a directory and the files in it to the disk.
+fn sync(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    File::open(dir)?.sync_all()
+}
+
 #[async_trait]
 impl Backend for LocalBackend {
     fn staging(&self) -> &Path {
@@ -297,8 +313,8 @@ impl Backend for LocalBackend {
             let _ = fs::remove_file(snapshot);
         }
         let submitted = submitted?;
-        let (layout, config) = (self.layout.clone(), self.config.clone());
-        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, now_ms()));
+        let (layout, config, user) = (self.layout.clone(), self.config.clone(), self.user.clone());
+        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, &user, now_ms()));
         Ok(submitted)
     }
 
@@ -307,12 +323,9 @@ impl Backend for LocalBackend {
     }
 
     fn watch(&self, id: &BuildId) -> Box<dyn Changes> {
-        let watch = watch::DirWatch::new(&[self.layout.build(id).root()])
-            .inspect_err(
-                |error| tracing::warn!(%error, "files cannot be watched; looking every second"),
-            )
-            .ok();
-        Box::new(LocalChanges { watch })
+        Box::new(LocalChanges {
+            watch: watch::DirWatch::new(&[self.layout.build(id).root()]),
+        })
     }
 
     async fn read_log(&self, id: &BuildId, query: Query) -> Result<Selection, BackendError> {
@@ -351,20 +364,21 @@ impl Backend for LocalBackend {
 }
 
 struct LocalChanges {
-    watch: Option<watch::DirWatch>,
+    watch: watch::DirWatch,
 }
 
 #[async_trait]
 impl Changes for LocalChanges {
     async fn next(&mut self, until: Instant) {
         let soon = Instant::now() + COALESCE;
-        let tick = tokio::time::sleep_until((Instant::now() + TICK).min(until));
-        match &mut self.watch {
-            Some(watch) => tokio::select! {
-                () = watch.changed() => tokio::time::sleep_until(soon.min(until)).await,
-                () = tick => {}
-            },
-            None => tick.await,
+        let tick = if self.watch.is_watching() {
+            TICK
+        } else {
+            TICK / 4
+        };
+        tokio::select! {
+            () = self.watch.changed() => tokio::time::sleep_until(soon.min(until)).await,
+            () = tokio::time::sleep_until((Instant::now() + tick).min(until)) => {}
         }
     }
 }

@@ -29,26 +29,42 @@ pub fn leave(layout: &Layout, submitted: i64, id: &BuildId) {
     let _ = fs::remove_file(layout.queue().join(ticket(submitted, id)));
 }
 
-/// How many builds that are alive wait before this one.
+/// Tickets before this one, the oldest first.
+fn tickets_before(layout: &Layout, submitted: i64, id: &BuildId) -> io::Result<Vec<String>> {
+    let own = ticket(submitted, id);
+    let mut tickets = Vec::new();
+    for entry in fs::read_dir(layout.queue())? {
+        if let Ok(name) = entry?.file_name().into_string()
+            && name < own
+            && !name.starts_with('.')
+        {
+            tickets.push(name);
+        }
+    }
+    tickets.sort_unstable();
+    Ok(tickets)
+}
+
+/// How many builds wait before this one.
 ///
 /// # Errors
 /// When the queue cannot be read.
 pub fn before(layout: &Layout, submitted: i64, id: &BuildId) -> io::Result<usize> {
-    let own = ticket(submitted, id);
-    let mut count = 0;
-    for entry in fs::read_dir(layout.queue())? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name >= own.as_str() {
-            continue;
-        }
-        let alive = name
-            .split_once('-')
-            .and_then(|(_, id)| id.parse::<BuildId>().ok())
-            .is_some_and(|other| is_alive(layout, &other));
-        count += usize::from(alive);
-    }
-    Ok(count)
+    tickets_before(layout, submitted, id).map(|tickets| tickets.len())
+}
+
+/// How many builds that are alive wait before this one, counted up to `enough`.
+fn alive_before(layout: &Layout, submitted: i64, id: &BuildId, enough: usize) -> io::Result<usize> {
+    let alive = tickets_before(layout, submitted, id)?
+        .iter()
+        .filter(|name| {
+            name.split_once('-')
+                .and_then(|(_, id)| id.parse::<BuildId>().ok())
+                .is_some_and(|other| is_alive(layout, &other))
+        })
+        .take(enough)
+        .count();
+    Ok(alive)
 }
 
 /// Whether the job of a build is alive.
@@ -67,8 +83,12 @@ pub fn take_slot(
     submitted: i64,
     id: &BuildId,
 ) -> io::Result<Option<File>> {
+    let enough = slots as usize;
+    if alive_before(layout, submitted, id, enough)? >= enough {
+        return Ok(None);
+    }
     let _guard = lock(&layout.queue().join(".lock"))?;
-    let ahead = before(layout, submitted, id)?;
+    let ahead = alive_before(layout, submitted, id, enough)?;
     let mut free = Vec::new();
     for slot in 0..slots {
         if let Some(file) = try_lock(&layout.slots().join(slot.to_string()))? {

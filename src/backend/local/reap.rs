@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::build::BuildId;
 use crate::config::Config;
+use crate::runner::sandbox::remove_tree;
 
 use super::layout::BuildDir;
 use super::user::BuildUser;
@@ -65,11 +66,11 @@ fn processes_with(wanted: &str) -> Vec<Pid> {
     found
 }
 
-/// Removes the work directory and the snapshot.
+/// Removes the work directory and the snapshot. Blocks.
 ///
 /// # Errors
 /// When something remains.
-pub async fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
+pub fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
     let _ = fs::remove_file(dir.context());
     let work = dir.work();
     if !work.exists() {
@@ -77,10 +78,14 @@ pub async fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> i
     }
     if user.is_other() {
         // Root can remove what belongs to subordinate users.
-        return tokio::task::spawn_blocking(move || fs::remove_dir_all(work)).await?;
+        return fs::remove_dir_all(work);
     }
     let buildah = crate::runner::probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
-    let status = remove_as_user(&buildah, &work).status().await?;
+    let status = remove_tree(&buildah, &work)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
     if work.exists() {
         return Err(io::Error::other(format!(
             "rm ended with {status}, and {} is still there",
@@ -88,19 +93,4 @@ pub async fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> i
         )));
     }
     Ok(())
-}
-
-/// Files of subordinate users can be removed only within the user namespace.
-fn remove_as_user(buildah: &Path, work: &Path) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new(buildah);
-    command
-        .args(["unshare", "rm", "-rf", "--"])
-        .arg(work)
-        .env_clear()
-        .env("PATH", crate::runner::sandbox::PATH)
-        .env("HOME", "/")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null());
-    command
 }

@@ -1,19 +1,22 @@
 //! How long ended builds are kept.
 
 use std::fs;
+use std::io;
 
 use crate::build::BuildId;
 use crate::config::Config;
 
 use super::claims;
-use super::layout::Layout;
+use super::layout::{BuildDir, Layout};
+use super::reap;
 use super::store;
+use super::user::BuildUser;
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// Removes ended builds beyond the operator's number and age, never one that is unfinished; and
 /// what dead servers left in the staging directory.
-pub fn sweep(layout: &Layout, config: &Config, now: i64) {
+pub fn sweep(layout: &Layout, config: &Config, user: &BuildUser, now: i64) {
     let mut ended = Vec::new();
     for entry in fs::read_dir(layout.builds())
         .into_iter()
@@ -30,9 +33,11 @@ pub fn sweep(layout: &Layout, config: &Config, now: i64) {
         let dir = layout.build(&id);
         if let Ok(record) = store::read(&dir)
             && let Some(end) = &record.end
-            && !dir.work().exists()
         {
-            ended.push((end.at, dir));
+            match remove_rest(config, &dir, user) {
+                Ok(()) => ended.push((end.at, dir)),
+                Err(error) => tracing::warn!(%error, build = %id, "a work directory remains"),
+            }
         }
     }
     ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
@@ -58,6 +63,17 @@ pub fn sweep(layout: &Layout, config: &Config, now: i64) {
         if old {
             let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
         }
+    }
+}
+
+/// Removes what could not be removed when the build ended.
+fn remove_rest(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
+    if !dir.work().exists() {
+        return Ok(());
+    }
+    match store::try_lock(&dir.job_lock())? {
+        Some(_lock) => reap::remove_work(config, dir, user),
+        None => Err(io::Error::other("its job is at it")),
     }
 }
 
@@ -95,7 +111,7 @@ mod tests {
             fs::create_dir(dir.root()).unwrap();
             store::replace(&dir.record(), &serde_json::to_vec(&record).unwrap()).unwrap();
         }
-        sweep(&layout, &config, now);
+        sweep(&layout, &config, &BuildUser::nobody_else(), now);
         let left: Vec<bool> = ages
             .iter()
             .map(|(n, _)| {

@@ -31,6 +31,18 @@ pub fn lock_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens a file for appending, for its owner only; makes it when it is missing.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn append(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
 /// Locks a file for this process and those it hands the file to; waits.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -43,6 +43,15 @@ impl BuildUser {
         }
     }
 
+    /// This process's own user.
+    #[cfg(test)]
+    pub fn nobody_else() -> Self {
+        Self {
+            name: "self".into(),
+            ids: None,
+        }
+    }
+
     /// Makes a command run as this user: its ids, and none of root's groups.
     pub fn apply(&self, command: &mut Command) {
         if let Some((uid, gid)) = self.ids {
@@ -72,6 +81,32 @@ impl BuildUser {
             Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
             None => Ok(()),
         }
+    }
+
+    /// Checks that this user can pass through every directory down to `dir`.
+    ///
+    /// # Errors
+    /// Names the directory in the way.
+    pub fn check_way(&self, dir: &Path) -> io::Result<()> {
+        let Some((uid, gid)) = self.ids else {
+            return Ok(());
+        };
+        for ancestor in dir.ancestors() {
+            let metadata = fs::metadata(ancestor)?;
+            let bit = match () {
+                () if metadata.uid() == uid => 0o100,
+                () if metadata.gid() == gid => 0o010,
+                () => 0o001,
+            };
+            if metadata.mode() & bit == 0 {
+                return Err(io::Error::other(format!(
+                    "the user {}, as which builds run, cannot pass through {}; chmod o+x it, or use another state directory",
+                    self.name,
+                    ancestor.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Whether files of subordinate users can be removed without a user namespace.

@@ -1,0 +1,183 @@
+//! What a call costs, as ratios measured side by side in one run: `make bench`.
+//!
+//! - the first state of a build (goal: under 100 ms for git and small files), against a bare status
+//! - the end of a log, at 64 times the length (goal: the same cost)
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and fails by panicking"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nomad_build::build::{Phase, request::Stream};
+use nomad_build::log::{Line, LogReader, Query, RecordWriter, Start};
+use serde_json::{Value, json};
+
+struct Server {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    id: u64,
+}
+
+impl Server {
+    fn start(state: &std::path::Path) -> (Self, Duration) {
+        let begun = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nomad-build"))
+            .arg("serve")
+            .env("NOMAD_BUILD_STATE_DIR", state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Self {
+            input: child.stdin.take().unwrap(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+            id: 0,
+        };
+        let client = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}});
+        server.request("initialize", client);
+        let took = begun.elapsed();
+        writeln!(
+            server.input,
+            r#"{{"jsonrpc":"2.0","method":"notifications/initialized"}}"#
+        )
+        .unwrap();
+        (server, took)
+    }
+
+    fn request(&mut self, method: &str, params: Value) -> Value {
+        self.id += 1;
+        writeln!(
+            self.input,
+            "{}",
+            json!({"jsonrpc": "2.0", "id": self.id, "method": method, "params": params})
+        )
+        .unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.output.read_line(&mut line).unwrap() > 0,
+                "the server is gone"
+            );
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            if answer["id"] == self.id {
+                return answer["result"].clone();
+            }
+        }
+    }
+
+    fn call(&mut self, tool: &str, arguments: Value) -> (Value, Duration) {
+        let begun = Instant::now();
+        let result = self.request("tools/call", json!({"name": tool, "arguments": arguments}));
+        let took = begun.elapsed();
+        assert_eq!(result["isError"], false, "{result}");
+        (result["structuredContent"].clone(), took)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn first_state() {
+    let state = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(state.path(), mode).unwrap();
+    let (mut server, started) = Server::start(state.path());
+    println!("spawn to initialize answered: {started:.1?}");
+    let mut bare = Vec::new();
+    let (mut files, mut git) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        bare.push(server.call("status", json!({"limit": 1})).1);
+        let text = format!("FROM scratch\nLABEL round={round}\n");
+        let source = json!({"files": [{"path": "Containerfile", "text": text}]});
+        let (status, took) = server.call("build", json!({"source": source}));
+        files.push(took);
+        server.call("kill", json!({"build_id": status["build_id"], "wait": 50}));
+        let source = json!({"git": format!("https://git.invalid/{round}.git")});
+        let (status, took) = server.call("build", json!({"source": source}));
+        git.push(took);
+        server.call("kill", json!({"build_id": status["build_id"], "wait": 50}));
+    }
+    let bare = median(bare);
+    for (what, times) in [("files", files), ("git", git)] {
+        let time = median(times);
+        println!(
+            "first state of a {what} build: {time:.1?}, {:.1} × a status call ({bare:.1?})",
+            time.as_secs_f64() / bare.as_secs_f64()
+        );
+    }
+}
+
+fn log_of(lines: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = RecordWriter::new(file.reopen().unwrap(), 0, u64::MAX);
+    for n in 0..lines {
+        let line = Line {
+            phase: Phase::Build,
+            step: Some((3, 7)),
+            test: None,
+            stream: Stream::Output,
+            text: format!("cc -O2 -c src/module_{n}.c -o build/module_{n}.o"),
+        };
+        writer.line(0, line).unwrap();
+    }
+    writer.flush().unwrap();
+    file
+}
+
+fn end_of_log() {
+    let query = Query {
+        start: Start::Before(None),
+        lines: 200,
+        max_bytes: 16_000,
+        phase: None,
+        step: None,
+        test: None,
+        stream: None,
+        grep: None,
+        context: 0,
+    };
+    let logs = [log_of(10_000), log_of(640_000)];
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..50 {
+        for (log, times) in logs.iter().zip(&mut times) {
+            let begun = Instant::now();
+            let selection = query
+                .run(&mut LogReader::open(log.path()).unwrap().unwrap())
+                .unwrap();
+            times.push(begun.elapsed());
+            assert_eq!(selection.lines.len(), 200);
+        }
+    }
+    let [short, long] = times.map(median);
+    let megabytes = |i: usize| std::fs::metadata(logs[i].path()).unwrap().len() >> 20;
+    println!(
+        "end of a log of {} MiB: {long:.1?}, {:.2} × that of {} MiB ({short:.1?})",
+        megabytes(1),
+        long.as_secs_f64() / short.as_secs_f64(),
+        megabytes(0)
+    );
+}
+
+fn main() {
+    first_state();
+    end_of_log();
+}

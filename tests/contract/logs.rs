@@ -1,0 +1,89 @@
+//! The cursor of a log: through all phases, and after the end.
+
+use nomad_build::backend::Backend;
+use nomad_build::build::{BuildId, Phase, State};
+use nomad_build::log::{Line, Start};
+
+use crate::lab::{Bench, Lab, query};
+use crate::order::Order;
+use crate::registry::{Registry, app};
+
+cases!(pages_meet_across_phases_and_after_the_end);
+
+/// Three at a time, as many as there are now.
+async fn onwards<L: Lab>(bench: &Bench<L>, id: &BuildId, read: &mut Vec<(u64, Line)>) {
+    loop {
+        let cursor = read.last().map_or(0, |(n, _)| *n);
+        let page = bench.server.read_log(id, query(Start::After(cursor), 3));
+        let page = page.await.unwrap();
+        assert!(page.lines.len() <= 3 && page.total >= cursor);
+        let more = page.more;
+        read.extend(page.lines);
+        if !more {
+            return;
+        }
+    }
+}
+
+async fn pages_meet_across_phases_and_after_the_end<L: Lab>() {
+    let registry = Registry::open();
+    let bench = Bench::<L>::with_registries(&[registry.host.to_string()]);
+    let count = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo $i; usleep 5000; done";
+    let order = Order::run(&[count, "echo ä; printf 'no newline'"])
+        .test("unit", count)
+        .tag(app(registry.host, "1"));
+    let id = bench.submit(order).await;
+
+    // A reader that follows while it runs, beginning in the middle of nothing.
+    let mut followed = Vec::new();
+    let mut changes = bench.server.watch(&id);
+    let deadline = tokio::time::Instant::now() + crate::lab::PATIENCE;
+    while bench.server.look(&id).await.unwrap().record.end.is_none() {
+        assert!(tokio::time::Instant::now() < deadline);
+        onwards(&bench, &id, &mut followed).await;
+        changes.next(deadline).await;
+    }
+    onwards(&bench, &id, &mut followed).await;
+    let end = bench.ends_as(&id, State::Succeeded).await;
+
+    let all = bench.log(&id).await;
+    let numbers: Vec<u64> = all.iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, (1..=end.log_lines).collect::<Vec<_>>());
+    let mut phases: Vec<Phase> = all.iter().map(|(_, line)| line.phase).collect();
+    assert!(phases.is_sorted());
+    phases.dedup();
+    assert_eq!(
+        phases,
+        [Phase::Source, Phase::Build, Phase::Test, Phase::Publish]
+    );
+    // What Buildah prints next stands on the same line.
+    let unfinished = |line: &Line| line.text.starts_with("no newline");
+    assert_eq!(all.iter().filter(|(_, line)| unfinished(line)).count(), 1);
+    assert_eq!(followed, all, "lines changed after the end");
+
+    let mut forwards = Vec::new();
+    onwards(&bench, &id, &mut forwards).await;
+    assert_eq!(forwards, all);
+
+    let mut backwards: Vec<(u64, Line)> = Vec::new();
+    loop {
+        let cursor = backwards.first().map(|(n, _)| *n);
+        let page = bench.server.read_log(&id, query(Start::Before(cursor), 3));
+        let page = page.await.unwrap();
+        assert!(page.lines.len() <= 3);
+        backwards.splice(0..0, page.lines);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(backwards, all);
+
+    // Another server reads the same; behind the last line is nothing.
+    let other = bench.lab.server();
+    let page = other.read_log(&id, query(Start::After(0), 1_000_000)).await;
+    assert_eq!(page.unwrap().lines, all);
+    let behind = other.read_log(&id, query(Start::After(end.log_lines), 3));
+    let behind = behind.await.unwrap();
+    assert_eq!((behind.lines.len(), behind.more), (0, false));
+    assert_eq!(behind.total, end.log_lines);
+}
