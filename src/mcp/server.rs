@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
-    GetPromptRequestParams, GetPromptResponse, GetPromptResult, Implementation, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject,
-    PaginatedRequestParams, ProgressNotificationParam, Prompt, PromptArgument, PromptMessage,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource,
-    ResourceContents, ResourceTemplate, Role, ServerCapabilities, ServerConfig, Tool,
+    CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
+    ProgressNotificationParam, Prompt, PromptArgument, PromptMessage, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role,
+    ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -376,12 +377,7 @@ impl ServerHandler for Server {
         let raw = request.arguments.map_or(Value::Null, Value::Object);
         let begun = std::time::Instant::now();
         let result = match self.call(&request.name, raw, &context).await {
-            None => {
-                return Err(ErrorData::invalid_params(
-                    format!("there is no such tool; the tools are {}", self.names()),
-                    None,
-                ));
-            }
+            None => return Err(self.no_such_tool()),
             Some(Ok(result)) => result,
             Some(Err(error)) => {
                 tracing::info!(tool = %request.name, code = error.code().as_str(), "a call was refused");
@@ -390,6 +386,35 @@ impl ServerHandler for Server {
         };
         tracing::debug!(tool = %request.name, milliseconds = begun.elapsed().as_millis(), "a call was answered");
         Ok(result.into())
+    }
+
+    /// A `tools/call` whose arguments are no object is none for rmcp; some hosts send a JSON text.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        if request.method != "tools/call" {
+            return Err(ErrorData::new(
+                ErrorCode::METHOD_NOT_FOUND,
+                "there is no such method",
+                None,
+            ));
+        }
+        let params = request.params.unwrap_or_default();
+        let name = params
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let raw = params.get("arguments").cloned().unwrap_or_default();
+        let result = match self.call(name, raw, &context).await {
+            None => return Err(self.no_such_tool()),
+            Some(Ok(result)) => result,
+            Some(Err(error)) => refusal(&error),
+        };
+        serde_json::to_value(result)
+            .map(CustomResult::new)
+            .map_err(internal)
     }
 
     async fn list_resources(
@@ -506,12 +531,13 @@ impl ServerHandler for Server {
 const FIX: &str = "fix-failed-build";
 
 impl Server {
-    fn names(&self) -> String {
+    fn no_such_tool(&self) -> ErrorData {
         let names: Vec<&str> = self
             .definitions
             .iter()
             .map(|definition| definition.tool.name.as_ref())
             .collect();
-        names.join(", ")
+        let text = format!("there is no such tool; the tools are {}", names.join(", "));
+        ErrorData::invalid_params(text, None)
     }
 }

@@ -78,6 +78,29 @@ def test_a_malformed_line_does_not_end_the_server(raw: McpProcess, data: bytes) 
     goes_on(raw)
 
 
+@pytest.mark.parametrize("data", [b"this is not JSON\n", b'{"half": \n', b'\xff\xfe{"x"\n', b"[" * 100_000 + b"\n"])
+def test_a_line_that_is_no_json_is_answered(raw: McpProcess, data: bytes) -> None:
+    raw.send_bytes(data)
+    answer = raw.receive(10)
+    assert (answer["id"], answer["error"]["code"]) == (None, -32700)
+    goes_on(raw)
+
+
+@pytest.mark.parametrize("arguments", ["[]", '"[1]"', '"{\\"source\\": 5}"', "7"])
+def test_arguments_that_are_no_object_are_explained(raw: McpProcess, arguments: str) -> None:
+    params = f'{{"name":"build","arguments":{arguments}}}'
+    raw.send_bytes(f'{{"jsonrpc":"2.0","id":81,"method":"tools/call","params":{params}}}\n'.encode())
+    result = raw.receive(10)["result"]
+    assert result["isError"] and result["content"][0]["text"].startswith("error[invalid_argument]")
+
+
+def test_arguments_may_be_a_json_text(raw: McpProcess) -> None:
+    text = json.dumps(json.dumps({"limit": "1"}))
+    params = f'{{"name":"status","arguments":{text}}}'
+    raw.send_bytes(f'{{"jsonrpc":"2.0","id":82,"method":"tools/call","params":{params}}}\n'.encode())
+    assert raw.receive(10)["result"]["structuredContent"]["counts"]
+
+
 def test_a_line_may_come_in_parts(raw: McpProcess) -> None:
     line = json.dumps({"jsonrpc": "2.0", "id": 4711, "method": "tools/list", "params": {}}).encode() + b"\n"
     for part in (line[:10], line[10:40], line[40:]):
