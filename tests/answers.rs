@@ -8,7 +8,6 @@
 )]
 
 use nomad_build::backend::View;
-use nomad_build::build::error_code::ErrorCode;
 use nomad_build::build::record::{CancelMark, Final, RECORD_VERSION};
 use nomad_build::build::request::{StatusRequest, Stream};
 use nomad_build::build::state::Standing;
@@ -17,6 +16,7 @@ use nomad_build::build::{BuildId, Failure, Kind, Location, Phase, Record, State}
 use nomad_build::log::{Line, Progress};
 use nomad_build::mcp::render;
 use nomad_build::schema::ArgFault;
+use nomad_build::schema::error_code::ErrorCode;
 use nomad_build::service::{ToolError, present};
 
 const NONCE: &str = "0a1b2c";

@@ -11,7 +11,6 @@
 pub mod clean;
 pub mod conclude;
 pub mod digest;
-pub mod error_code;
 pub mod failure;
 pub mod git_ref;
 pub mod git_url;

@@ -224,6 +224,21 @@ pub struct TestStatus {
     pub excerpt: Option<String>,
 }
 
+impl TestStatus {
+    /// A test whose turn never came.
+    pub fn not_run(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            status: TestResult::NotRun,
+            exit_code: None,
+            seconds: None,
+            first_line: None,
+            last_line: None,
+            excerpt: None,
+        }
+    }
+}
+
 /// See [`TestStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -470,15 +485,7 @@ pub fn every_test(asked: &[String], ended: &[TestStatus]) -> Vec<TestStatus> {
                 .iter()
                 .find(|test| &test.name == name)
                 .cloned()
-                .unwrap_or_else(|| TestStatus {
-                    name: name.clone(),
-                    status: TestResult::NotRun,
-                    exit_code: None,
-                    seconds: None,
-                    first_line: None,
-                    last_line: None,
-                    excerpt: None,
-                })
+                .unwrap_or_else(|| TestStatus::not_run(name))
         })
         .collect()
 }

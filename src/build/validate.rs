@@ -1,13 +1,13 @@
 //! A decoded request becomes a plan, or every fault of it. Pure: what needs a look at the disk or
 //! the network is checked elsewhere.
 
-use super::error_code::ErrorCode;
 use super::git_ref::RefName;
 use super::git_url::GitUrl;
 use super::plan::{PLAN_VERSION, Plan, PlanSource, PlanTest};
 use super::reference::{PushReference, ReferenceError};
 use super::request::{BuildRequest, FileRequest, SourceRequest, TestRequest};
 use super::{BuildId, clean};
+use crate::schema::error_code::ErrorCode;
 use crate::schema::{ArgFault, suggest};
 
 /// Bytes of all `files` together.

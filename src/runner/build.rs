@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
 use crate::build::status::StepStatus;
-use crate::containerfile::{Containerfile, Stage, Step, StepLine};
+use crate::containerfile::{Containerfile, StepLine};
 use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
 use crate::log::{Event, Line};
 
@@ -207,7 +207,7 @@ impl<'a> Steps<'a> {
             .name
             .clone()
             .unwrap_or_else(|| stage.index.to_string());
-        self.place = Some(self.place_of(stage, step));
+        self.place = Some(self.sources.place_of(stage, step));
         Some(StepStatus {
             index: u32::try_from(printed.step).unwrap_or(u32::MAX),
             of: u32::try_from(printed.steps.unwrap_or(stage.steps.len())).unwrap_or(u32::MAX),
@@ -224,21 +224,8 @@ impl<'a> Steps<'a> {
             self.sources.parsed.locate(stage, step, text)
         });
         match named {
-            Some((stage, step)) => Some(self.place_of(stage, step)),
+            Some((stage, step)) => Some(self.sources.place_of(stage, step)),
             None => self.place.clone(),
-        }
-    }
-
-    fn place_of(&self, stage: &Stage, step: &Step) -> Place {
-        Place {
-            file: self.sources.containerfile_shown.clone(),
-            line: step.line,
-            stage: stage
-                .name
-                .clone()
-                .unwrap_or_else(|| stage.index.to_string()),
-            step: u32::try_from(step.number).unwrap_or(u32::MAX),
-            instruction: step.text.clone(),
         }
     }
 }

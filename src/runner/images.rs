@@ -8,13 +8,13 @@ use tokio::process::Command;
 
 use crate::build::Phase;
 use crate::containerfile::NeededImage;
-use crate::diagnosis::{Place, pull_failure};
+use crate::diagnosis::pull_failure;
 
 use super::phases::{Job, Stop};
 use super::probe::Host;
 use super::process::{Ended, Output, run};
 use super::sandbox::{environment, storage};
-use super::source::{Sources, place};
+use super::source::Sources;
 
 /// Fetches the images in order.
 ///
@@ -92,7 +92,7 @@ async fn one(
         Ended::Exited(_) => {
             let mut lines = job.reporter.kept();
             lines.retain(|(n, _)| *n > before);
-            let wanted: Option<Place> = place(sources, image.line);
+            let wanted = sources.place_of_line(image.line);
             let mut failure = pull_failure(&image.reference, &lines, wanted.as_ref());
             if let Some(near) = &image.near_stage {
                 failure.message = format!(

@@ -12,6 +12,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid,
 };
 use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,19 +86,7 @@ pub async fn run(
     bounds: &Bounds,
     mut observe: impl FnMut(&str),
 ) -> io::Result<Ended> {
-    // One pipe for both streams keeps their order.
-    let (reader, writer) = io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .process_group(0)
-        .kill_on_drop(true);
-    let child = command.spawn()?;
-    // The command holds the write end: without this the pipe would never close.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut group = Group::new(child)?;
-    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
+    let (mut group, mut pipe) = spawn(command)?;
     let mut splitter = LineSplitter::default();
     let mut buffer = vec![0u8; 64 * 1024];
     let redactor = output.reporter.redactor();
@@ -147,17 +136,7 @@ pub async fn capture(
     bounds: &Bounds,
     limit: u64,
 ) -> io::Result<(Ended, String)> {
-    let (reader, writer) = io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .process_group(0)
-        .kill_on_drop(true);
-    let child = command.spawn()?;
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut group = Group::new(child)?;
-    let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
+    let (mut group, pipe) = spawn(command)?;
     let mut text = Vec::new();
     let mut limited = pipe.take(limit);
     let ended = tokio::select! {
@@ -169,18 +148,33 @@ pub async fn capture(
     Ok((ended, String::from_utf8_lossy(&text).into_owned()))
 }
 
+/// Starts a command as a group of its own; one pipe for both of its streams keeps their order.
+fn spawn(command: &mut Command) -> io::Result<(Group, Receiver)> {
+    let (reader, writer) = io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true);
+    let child = command.spawn()?;
+    // The command holds the write end: without this the pipe would never close.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok((Group::new(child), Receiver::from_owned_fd(reader.into())?))
+}
+
 struct Group {
     child: Child,
     id: Option<Pid>,
 }
 
 impl Group {
-    fn new(child: Child) -> io::Result<Self> {
+    fn new(child: Child) -> Self {
         let id = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
-        Ok(Self { child, id })
+        Self { child, id }
     }
 
     /// The output has ended: waits for the leader, then for whoever is left.

@@ -32,7 +32,7 @@ pub async fn test(job: &Job<'_>, sandbox: &Sandbox<'_>, images: &Images) -> Resu
     for (index, test) in job.plan.tests.iter().enumerate() {
         if job.plan.fail_fast && first.is_some() {
             job.reporter.event(Event::TestEnded {
-                result: not_run(test),
+                result: TestStatus::not_run(&test.name),
             });
             continue;
         }
@@ -60,18 +60,6 @@ pub async fn test(job: &Job<'_>, sandbox: &Sandbox<'_>, images: &Images) -> Resu
             }
             Err(Stop::failed(failure))
         }
-    }
-}
-
-fn not_run(test: &PlanTest) -> TestStatus {
-    TestStatus {
-        name: test.name.clone(),
-        status: TestResult::NotRun,
-        exit_code: None,
-        seconds: None,
-        first_line: None,
-        last_line: None,
-        excerpt: None,
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! Everything else is a fault. The recursion follows the schema, so its depth is the schema's.
 
-use crate::build::error_code::ErrorCode;
+use crate::schema::error_code::ErrorCode;
 use std::collections::HashMap;
 use std::fmt;
 

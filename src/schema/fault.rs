@@ -3,10 +3,11 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 use thiserror::Error;
 
-use crate::build::error_code::ErrorCode;
+use super::echo;
+use super::error_code::ErrorCode;
 
 /// The most faults that are listed; the rest is counted.
 pub const MAX_FAULTS: usize = 20;
@@ -56,7 +57,7 @@ impl ArgFault {
     /// With what was given, as JSON of at most 80 characters; not for private values.
     #[must_use]
     pub fn got(mut self, text: &str) -> Self {
-        self.got = crate::build::clean::short(&serde_json::Value::from(text).to_string(), 80);
+        self.got = echo::excerpt(&Value::from(text));
         self
     }
 

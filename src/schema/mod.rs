@@ -17,6 +17,7 @@
 
 mod decode;
 mod echo;
+pub mod error_code;
 mod fault;
 mod generate;
 mod lenient;

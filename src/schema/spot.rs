@@ -1,6 +1,6 @@
 //! A place in the arguments together with the schema node that governs it.
 
-use crate::build::error_code::ErrorCode;
+use crate::schema::error_code::ErrorCode;
 use std::fmt;
 
 use serde_json::Value;

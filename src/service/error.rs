@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::backend::BackendError;
-use crate::build::error_code::ErrorCode;
+use crate::schema::error_code::ErrorCode;
 use crate::schema::{ArgFault, Faults};
 
 /// Why a call was refused; every fault at once.

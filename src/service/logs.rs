@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use crate::backend::View;
 use crate::build::State;
-use crate::build::error_code::ErrorCode;
 use crate::build::request::{LogFrom, LogsRequest};
 use crate::build::status::LogsAnswer;
 use crate::log::{Query, Selection, Start};
 use crate::schema::ArgFault;
+use crate::schema::error_code::ErrorCode;
 
 use super::present::NOTE;
 use super::wait::Waiting;

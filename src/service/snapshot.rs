@@ -5,13 +5,13 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::build::error_code::ErrorCode;
 use crate::build::request::FileRequest;
 use crate::build::validate::{Base, Valid};
 use crate::config::Config;
 use crate::context::{self, ContextFile, Limits, Snapshot, SnapshotError};
 use crate::runner::source::context_files;
 use crate::schema::ArgFault;
+use crate::schema::error_code::ErrorCode;
 
 use super::ToolError;
 

@@ -5,11 +5,11 @@ use std::fmt;
 
 use crate::backend::View;
 use crate::build::BuildId;
-use crate::build::error_code::ErrorCode;
 use crate::build::request::{StatusRequest, Until};
 use crate::build::status::{Counts, StatusAnswer};
 use crate::runner::reporter::now_ms;
 use crate::schema::ArgFault;
+use crate::schema::error_code::ErrorCode;
 
 use super::wait::Waiting;
 use super::{Principal, Service, ToolError, present};

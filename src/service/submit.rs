@@ -4,7 +4,6 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::backend::{Claim, Submission, Submitted};
-use crate::build::error_code::ErrorCode;
 use crate::build::plan::PlanSource;
 use crate::build::record::{CancelMark, RECORD_VERSION};
 use crate::build::request::Until;
@@ -15,6 +14,7 @@ use crate::containerfile::Containerfile;
 use crate::runner::reporter::now_ms;
 use crate::runner::source::missing_secret;
 use crate::schema::ArgFault;
+use crate::schema::error_code::ErrorCode;
 
 use super::snapshot::Tree;
 use super::wait::Waiting;

@@ -65,6 +65,12 @@ pub trait Lab: Sized + Send + Sync {
     /// Asks the job to stop as a stranger does, who leaves no mark.
     fn terminate(&self, id: &BuildId);
 
+    /// Keeps the job from telling its runner anything, until [`Lab::thaw`].
+    fn freeze(&self, id: &BuildId);
+
+    /// See [`Lab::freeze`].
+    fn thaw(&self, id: &BuildId);
+
     /// Starts the job once more, as a scheduler may do by mistake; returns when that has ended.
     async fn run_again(&self, id: &BuildId);
 

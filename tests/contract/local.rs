@@ -106,6 +106,18 @@ impl Lab for LocalLab {
         }
     }
 
+    fn freeze(&self, id: &BuildId) {
+        for job in self.jobs(id) {
+            job.signal(Signal::STOP);
+        }
+    }
+
+    fn thaw(&self, id: &BuildId) {
+        for job in self.jobs(id) {
+            job.signal(Signal::CONT);
+        }
+    }
+
     async fn run_again(&self, id: &BuildId) {
         let run = tokio::process::Command::new(PROGRAM)
             .args(["runner", "job", "--dir"])

@@ -8,13 +8,14 @@ use nomad_build::build::{Failure, Fault, Kind, Phase, State};
 use crate::lab::{Bench, Lab, assert_cancelled_by};
 use crate::order::Order;
 use crate::registry::{Registry, app};
-use crate::stall::{Act, DENIED, Proxy, is_blob_upload, is_tag, is_upload_begun};
+use crate::stall::{Act, DENIED, Proxy, is_blob_upload, is_manifest, is_tag, is_upload_begun};
 
 cases!(
     the_registry_goes_away,
     the_registry_denies,
     the_registry_denies_the_tag,
     cancelled_during_the_upload,
+    the_mark_alone_closes_the_gate,
     committed_before_the_cancel,
 );
 
@@ -96,6 +97,27 @@ async fn cancelled_during_the_upload<L: Lab>() {
     assert_eq!(bench.cancel(&id).await, CancelOutcome::Marked);
     bench.ends_as(&id, State::Cancelled).await;
     proxy.release();
+    let view = bench.server.look(&id).await.unwrap();
+    assert_cancelled_by(&view, "tester");
+    assert_eq!(view.record.commit, None);
+    assert!(registry.is_untagged());
+}
+
+/// The runner hears nothing of the cancel and comes to its commit point: it must not pass.
+async fn the_mark_alone_closes_the_gate<L: Lab>() {
+    let (registry, proxy, bench) = behind::<L>(is_manifest, Act::Hold).await;
+    let id = bench.submit(Order::quick().tag(app(proxy.host, "1"))).await;
+    proxy.holds().await;
+    bench.lab.freeze(&id);
+    assert_eq!(bench.cancel(&id).await, CancelOutcome::Marked);
+    proxy.release();
+    bench
+        .until(&id, "publish's last word", |view| {
+            view.progress.outcome.is_some()
+        })
+        .await;
+    bench.lab.thaw(&id);
+    bench.ends_as(&id, State::Cancelled).await;
     let view = bench.server.look(&id).await.unwrap();
     assert_cancelled_by(&view, "tester");
     assert_eq!(view.record.commit, None);

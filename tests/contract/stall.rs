@@ -148,6 +148,11 @@ pub fn is_upload_begun(first: &str) -> bool {
     first.starts_with("POST ") && first.contains("/blobs/uploads/")
 }
 
+/// The manifest under its digest, the last write before the commit point.
+pub fn is_manifest(first: &str) -> bool {
+    first.starts_with("PUT ") && first.contains("/manifests/sha256:")
+}
+
 /// The manifest under a tag, not under its digest.
 pub fn is_tag(first: &str) -> bool {
     first.starts_with("PUT ")

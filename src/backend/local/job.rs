@@ -116,7 +116,9 @@ impl Job {
         let gone = match slot {
             Ok(Turn::Slot(slot)) => {
                 let gone = match self.with_slot(&mut watch, &mut terminate).await {
-                    Ok(gone) => gone,
+                    Ok(Some(gone)) => gone,
+                    // Another job has the build: nothing of it is this one's to touch.
+                    Ok(None) => return Ok(()),
                     Err(error) => {
                         tracing::error!(%error, "the job failed");
                         self.fail(&error);
@@ -127,11 +129,18 @@ impl Job {
                 drop(slot);
                 gone
             }
-            Ok(Turn::Cancelled) => Gone::Exited,
-            Ok(Turn::TimedOut) => Gone::QueueTimedOut,
             Ok(Turn::Stopped) => return Ok(()),
+            Ok(Turn::Cancelled) => {
+                self.clean_up().await;
+                Gone::Exited
+            }
+            Ok(Turn::TimedOut) => {
+                self.clean_up().await;
+                Gone::QueueTimedOut
+            }
             Err(error) => {
                 self.fail(&error);
+                self.clean_up().await;
                 Gone::Exited
             }
         };
@@ -173,11 +182,12 @@ impl Job {
         &mut self,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
-    ) -> io::Result<Gone> {
+    ) -> io::Result<Option<Gone>> {
         let (claimed, record) = store::update(&self.dir, |record| record.claim(now_ms()))?;
         self.record = record;
         if !claimed {
-            return Ok(Gone::Exited);
+            let mine = self.record.began.is_none() && self.record.end.is_none();
+            return Ok(mine.then_some(Gone::Exited));
         }
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
         let work = self.prepare()?;
@@ -186,7 +196,7 @@ impl Job {
         if !matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
             || self.plan.tags.is_empty()
         {
-            return self.gone(&built);
+            return self.gone(&built).map(Some);
         }
         let tested = conclude::progress(&self.dir)?;
         let Some(image) = tested.image else {
@@ -201,7 +211,7 @@ impl Job {
         let published = self
             .part(command, Some(auth), end, watch, terminate)
             .await?;
-        self.gone(&published)
+        self.gone(&published).map(Some)
     }
 
     /// What the end of a part means; a runner that could not even begin is this server's fault.
