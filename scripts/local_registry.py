@@ -116,6 +116,11 @@ class LocalRegistry:
         with self._open("DELETE", f"/v2/{repository}/manifests/{digest}", MANIFEST_TYPES):
             pass
 
+    def requests(self) -> list[str]:
+        """Its access log, a line a request."""
+        lines = (self._directory / "log").read_text(errors="replace").splitlines()
+        return [line for line in lines if '"' in line and " /v2/" in line]
+
     def _open(self, method: str, path: str, accept: str) -> http.client.HTTPResponse:
         request = urllib.request.Request(f"http://{self.host}{path}", method=method, headers={"Accept": accept})
         if self.login:

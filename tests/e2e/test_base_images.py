@@ -1,0 +1,51 @@
+"""Base images are fetched once per host, and each build proves its own access."""
+
+from __future__ import annotations
+
+import re
+
+from conftest import MakeServer
+from helpers import fail, files, succeed, unique
+from local_registry import LocalRegistry, Login
+
+
+def fetched(registry: LocalRegistry, repository: str) -> tuple[int, int]:
+    """How many manifests and layers of a repository were handed out."""
+    config, _ = registry.config(repository, "1")
+    lines = [line for line in registry.requests() if f'"GET /v2/{repository}/' in line and re.search(r'" 200 ', line)]
+    manifests = sum("/manifests/" in line for line in lines)
+    layers = sum("/blobs/" in line and config not in line for line in lines)
+    return manifests, layers
+
+
+async def test_layers_are_fetched_once_and_access_is_proven_each_time(
+    make_server: MakeServer, registry: LocalRegistry, base: str
+) -> None:
+    async with make_server().connect() as session:
+        before = fetched(registry, "test/base")
+        await succeed(session, source=files(Containerfile=f"FROM {base}\nRUN echo {unique()}\n"))
+        first = fetched(registry, "test/base")
+        await succeed(session, source=files(Containerfile=f"FROM {base}\nRUN echo {unique()}\n"))
+        second = fetched(registry, "test/base")
+    assert first[1] > before[1], "the first build did not fetch the layers"
+    assert second[1] == first[1], "the second build fetched layers again"
+    # Each look at the configuration costs a manifest, too.
+    assert second[0] - first[0] >= 2, "the second build did not ask the registry"
+
+
+async def test_what_is_in_the_store_is_not_had_without_credentials(
+    make_server: MakeServer, auth_registry: LocalRegistry
+) -> None:
+    text = f"FROM {auth_registry.host}/test/base:1\n"
+    server = make_server()
+    async with server.connect() as session:
+        await succeed(session, source=files(Containerfile=text))
+    login, auth_registry.login = auth_registry.login, Login("builder", "wrong")
+    try:
+        other = make_server()
+    finally:
+        auth_registry.login = login
+    # The same state and store, other credentials.
+    other.env["NOMAD_BUILD_STATE_DIR"] = server.env["NOMAD_BUILD_STATE_DIR"]
+    async with other.connect() as session:
+        await fail(session, "registry_unauthorized", "operator", source=files(Containerfile=text + "LABEL x=1\n"))
