@@ -4,7 +4,9 @@
 
 pub mod fence;
 pub mod guide;
+pub mod progress;
 pub mod render;
+pub mod resources;
 pub mod server;
 pub mod stdio;
 pub mod tools;
