@@ -284,7 +284,7 @@ impl Job {
         }
     }
 
-    /// A part of the runner; `inputs` is the directory of plan and settings.
+    /// A part of the runner, with its inputs.
     fn runner(
         &self,
         part: &str,
