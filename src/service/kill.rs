@@ -24,6 +24,7 @@ impl Service {
         request: &KillRequest,
         waiting: &mut Waiting<'_>,
     ) -> Result<KillAnswer, ToolError> {
+        let deadline = self.deadline(request.wait.unwrap_or(DEFAULT_WAIT));
         let name = request.build_id.trim();
         if name
             .strip_prefix("build://")
@@ -47,14 +48,7 @@ impl Service {
             at: now_ms(),
         };
         let outcome = self.backend.cancel(&id, mark).await?;
-        let view = self
-            .wait(
-                &id,
-                Until::Finished,
-                request.wait.unwrap_or(DEFAULT_WAIT),
-                waiting,
-            )
-            .await?;
+        let view = self.wait(&id, Until::Finished, deadline, waiting).await?;
         Ok(answer(&view, outcome))
     }
 }

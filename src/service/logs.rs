@@ -1,7 +1,5 @@
 //! `logs`: lines of a build's log.
 
-use std::time::Duration;
-
 use regex::RegexBuilder;
 use tokio::time::Instant;
 
@@ -38,8 +36,7 @@ impl Service {
     ) -> Result<LogsAnswer, ToolError> {
         let view = self.find(principal, &request.build_id).await?;
         let (query, from) = query(request, &view)?;
-        let deadline = Instant::now()
-            + Duration::from_secs(request.wait.unwrap_or(0).min(self.max_wait()).into());
+        let deadline = self.deadline(request.wait.unwrap_or(0));
         let id = &view.record.id;
         let mut changes = self.backend.watch(id);
         loop {

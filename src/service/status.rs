@@ -33,12 +33,13 @@ impl Service {
         let Some(text) = &request.build_id else {
             return self.list(principal, request, waiting).await;
         };
+        let deadline = self.deadline(request.wait.unwrap_or(DEFAULT_WAIT));
         let view = self.find(principal, text).await?;
         let view = self
             .wait(
                 &view.record.id,
                 request.until.unwrap_or_default(),
-                request.wait.unwrap_or(DEFAULT_WAIT),
+                deadline,
                 waiting,
             )
             .await?;
@@ -99,10 +100,10 @@ impl Service {
         request: &StatusRequest,
         waiting: &mut Waiting<'_>,
     ) -> Result<(), ToolError> {
-        let seconds = request.wait.unwrap_or(0);
-        if seconds == 0 {
+        if request.wait.unwrap_or(0) == 0 {
             return Ok(());
         }
+        let deadline = self.deadline(request.wait.unwrap_or(0));
         let unfinished: Vec<_> = self
             .own(principal)
             .await?
@@ -126,7 +127,7 @@ impl Service {
                 self.wait(
                     id,
                     Until::Finished,
-                    seconds,
+                    deadline,
                     &mut Waiting {
                         gone,
                         tell: &mut pass,

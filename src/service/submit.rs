@@ -44,14 +44,14 @@ impl Service {
         let request: BuildRequest =
             serde_json::from_value(arguments.clone()).map_err(ToolError::internal)?;
         let valid = validate(&request, &self.rules).map_err(ToolError::all)?;
+        // The time of the snapshot counts.
+        let deadline = self.deadline(request.wait.unwrap_or(0));
         if request.validate_only == Some(true) {
             return self.validate_only(&valid).await;
         }
         let (id, reused) = self.accept(principal, &request, arguments, valid).await?;
         self.cancel_previous(principal, &request, &id).await?;
-        let view = self
-            .wait(&id, Until::Finished, request.wait.unwrap_or(0), waiting)
-            .await?;
+        let view = self.wait(&id, Until::Finished, deadline, waiting).await?;
         let typical = self.typical_seconds(principal, &view.record).await;
         let mut status = present::full(&view, now_ms(), typical);
         status.reused = reused.then_some(true);

@@ -19,11 +19,20 @@ pub struct Waiting<'a> {
     pub tell: &'a mut (dyn FnMut(&View) + Send),
 }
 
+/// What making and sending the answer may take.
+const MARGIN: Duration = Duration::from_millis(500);
 /// How often a waiting caller hears something when nothing changes.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 impl Service {
-    /// Waits until what is asked for, or `seconds` have passed.
+    /// When a call that begins now and may wait `seconds` must answer: a little earlier, so that the
+    /// answer is there in time.
+    pub fn deadline(&self, seconds: u32) -> Instant {
+        let wait = Duration::from_secs(seconds.min(self.max_wait()).into());
+        Instant::now() + wait.saturating_sub(MARGIN)
+    }
+
+    /// Waits until what is asked for, or the deadline.
     ///
     /// # Errors
     /// When the backend does not answer.
@@ -31,10 +40,9 @@ impl Service {
         &self,
         id: &BuildId,
         until: Until,
-        seconds: u32,
+        deadline: Instant,
         waiting: &mut Waiting<'_>,
     ) -> Result<View, ToolError> {
-        let deadline = Instant::now() + Duration::from_secs(seconds.min(self.max_wait()).into());
         let mut changes = self.backend.watch(id);
         let first = self.backend.look(id).await?;
         let mut view = first.clone();

@@ -104,3 +104,13 @@ async def test_a_running_build_tells_its_step(plain: ClientSession, base: str) -
     _, shown = await ask_both(plain, "status", {"build_id": build_id, "wait": 0})
     assert "build 3/3" in shown
     await ask(plain, "kill", {"build_id": build_id})
+
+
+async def test_no_call_blocks_for_longer_than_50_seconds(plain: ClientSession, base: str) -> None:
+    build_id = await submit(plain, source=files(Containerfile=f"FROM {base}\nRUN sleep {sleep_marker()}\n"))
+    begun = time.monotonic()
+    status = await ask(plain, "status", {"build_id": build_id, "wait": 50})
+    took = time.monotonic() - begun
+    assert not status["builds"][0]["state"] == "succeeded"
+    assert 45 < took <= 50, took
+    await ask(plain, "kill", {"build_id": build_id})
