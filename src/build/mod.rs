@@ -8,6 +8,7 @@
 //!                                └─▶ Record: acceptance, cancel mark, claim, final state
 //! ```
 
+pub mod classify;
 pub mod clean;
 pub mod conclude;
 pub mod digest;

@@ -1,6 +1,7 @@
 //! A decoded request becomes a plan, or every fault of it. Pure: what needs a look at the disk or
 //! the network is checked elsewhere.
 
+use super::classify::{PathOrText, classify_path_or_text};
 use super::git_ref::RefName;
 use super::git_url::GitUrl;
 use super::plan::{PLAN_VERSION, Plan, PlanSource, PlanTest};
@@ -106,7 +107,7 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
     let base = check.source(&source);
     check.relative("containerfile", request.containerfile.as_deref());
     if let Some(text) = &request.containerfile
-        && (text.contains('\n') || text.trim_start().to_ascii_uppercase().starts_with("FROM "))
+        && (text.contains('\n') || classify_path_or_text(text) == PathOrText::Text)
     {
         check.faults.push(
             invalid(

@@ -18,7 +18,6 @@
 //!   `ONBUILD` triggers or the command line adds steps (`--env`: after `FROM`; `--label`: at the end).
 
 mod check;
-mod classify;
 mod expand;
 mod fault;
 mod heredoc;
@@ -36,7 +35,6 @@ mod secrets;
 mod tests;
 mod words;
 
-pub use classify::{PathOrText, classify_path_or_text};
 pub use fault::{Fault, FaultKind, MAX_BYTES, MAX_FAULTS, MAX_INSTRUCTIONS};
 pub use images::{ImageUse, NeededImage};
 pub use keyword::Keyword;

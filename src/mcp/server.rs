@@ -71,11 +71,12 @@ impl Server {
             .definitions
             .iter()
             .find(|definition| definition.tool.name == name)?;
-        let again = raw.clone();
+        // Only the arguments of `build` are looked at again.
+        let again = (name == "build").then(|| raw.clone());
         let decoded = match decode(&definition.decoder, raw, SYNONYMS) {
             Ok(decoded) => decoded,
             Err(faults) => {
-                let more = self.beyond_schema(name, &definition.decoder, &again, &faults);
+                let more = self.beyond_schema(&definition.decoder, again.as_ref(), &faults);
                 return Some(Err(ToolError::from(faults).and(more)));
             }
         };
@@ -97,12 +98,11 @@ impl Server {
     /// What is wrong with the arguments that the decoder found in order: every fault at once.
     fn beyond_schema(
         &self,
-        tool: &str,
         decoder: &Map<String, Value>,
-        raw: &Value,
+        raw: Option<&Value>,
         faults: &Faults,
     ) -> Vec<ArgFault> {
-        let (Some(given), "build") = (raw.as_object(), tool) else {
+        let Some(given) = raw.and_then(Value::as_object) else {
             return Vec::new();
         };
         let head = |path: &str| path.split(['.', '[']).next().unwrap_or_default().to_owned();

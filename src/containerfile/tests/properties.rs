@@ -1,7 +1,8 @@
 use super::super::expand::{Fuel, expand};
 use super::super::pattern::{Edge, replace, strip};
-use super::super::{Keyword, StepLine, classify_path_or_text};
+use super::super::{Keyword, StepLine};
 use super::Containerfile;
+use crate::build::classify::classify_path_or_text;
 use proptest::prelude::*;
 
 /// Pieces of Containerfiles, to get past the first word.

@@ -1,5 +1,6 @@
-use super::super::{Keyword, PathOrText, classify_path_or_text};
+use super::super::Keyword;
 use super::{FaultKind, fault, parse};
+use crate::build::classify::{PathOrText, classify_path_or_text};
 
 /// What Buildah prints after `STEP n/m: ` for every step, trimmed, and the lines it is from.
 fn check(text: &str, printed: &[(&str, u32, u32)]) {
