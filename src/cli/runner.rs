@@ -19,7 +19,7 @@ use crate::build::conclude::Outcome;
 use crate::log::Redactor;
 use crate::registry::Auth;
 use crate::runner::workdir::read_json;
-use crate::runner::{Handoff, Reporter, Settings, WorkDir, enter, exit, phases, publish};
+use crate::runner::{Handoff, Reporter, Settings, WorkDir, enclose, enter, exit, phases, publish};
 
 /// See [`Part`].
 #[derive(Debug, Args)]
@@ -61,6 +61,12 @@ pub enum Part {
         #[command(flatten)]
         handoff: Handoff,
     },
+    /// Around the sandbox: its network, its lifeline.
+    Enclose {
+        /// Description of the sandbox.
+        #[arg(long)]
+        spec: PathBuf,
+    },
     /// The way into the sandbox.
     Enter {
         /// Description of the sandbox.
@@ -100,9 +106,13 @@ impl Runner {
     /// When it could not begin.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.part {
+            Part::Enclose { spec } => {
+                let status = enclose::enclose(&spec, &read_json(&spec)?)?;
+                Ok(ExitCode::from(status))
+            }
             Part::Enter { spec } => {
-                let spec = read_json(&spec)?;
-                match enter::enter(&spec)? {}
+                let enclosure: enclose::Enclosure = read_json(&spec)?;
+                match enter::enter(&enclosure.inside)? {}
             }
             Part::Job { dir } => runtime()?.block_on(async {
                 let job = Job::open(&dir)?;

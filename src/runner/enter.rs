@@ -1,8 +1,7 @@
 //! The way into the sandbox: PID 1 of fresh namespaces builds its own small world, then becomes
 //! the command.
 //!
-//! It runs as root of a user namespace (under `buildah unshare … unshare --mount --pid --fork`),
-//! mounts only what the allow-list names into an empty root, pivots into it and drops the old
+//! It runs as root of a user namespace (under `runner enclose`), mounts only what the allow-list names into an empty root, pivots into it and drops the old
 //! one. What is not named is not there: no home, no other build, no state, no credentials.
 
 use std::fs;
@@ -34,6 +33,9 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// Processes at most.
     pub processes: u64,
+    /// Whether nothing may gain privileges by starting a program; the filter over system calls
+    /// hangs on it (seccomp(2)).
+    pub no_new_privileges: bool,
     /// Written before the last command starts: what fails before is not that command's fault.
     pub reached: PathBuf,
     /// Run in order until one fails; the last one's status is the sandbox's.
@@ -43,8 +45,10 @@ pub struct Spec {
 /// One thing that is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
-    /// Its path, outside and inside.
+    /// Its path inside.
     pub path: PathBuf,
+    /// Its path outside, where that is another.
+    pub source: Option<PathBuf>,
     /// Whether it may be written to.
     pub writable: bool,
     /// Whether it may be missing.
@@ -101,6 +105,9 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
         limit(Resource::Core, 0)?;
         limit(Resource::Nproc, spec.processes)
     })?;
+    if spec.no_new_privileges {
+        step("close system calls", super::seccomp::enforce)?;
+    }
     std::env::set_current_dir(&spec.cwd)?;
     let (last, first) = spec
         .commands
@@ -158,7 +165,8 @@ fn mount_tmpfs(target: &Path, data: &std::ffi::CStr) -> io::Result<()> {
 }
 
 fn bind_into(root: &Path, bind: &Bind) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(&bind.path) {
+    let outside = bind.source.as_ref().unwrap_or(&bind.path);
+    let metadata = match fs::symlink_metadata(outside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && bind.optional => return Ok(()),
         other => other?,
     };
@@ -167,10 +175,10 @@ fn bind_into(root: &Path, bind: &Bind) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     // /bin and its kin are links into /usr on today's systems; anything else is followed.
-    if metadata.is_symlink() && bind.path.parent() == Some(Path::new("/")) {
-        return symlink(fs::read_link(&bind.path)?, &target);
+    if metadata.is_symlink() && outside.parent() == Some(Path::new("/")) {
+        return symlink(fs::read_link(outside)?, &target);
     }
-    let source = match fs::canonicalize(&bind.path) {
+    let source = match fs::canonicalize(outside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && bind.optional => return Ok(()),
         other => other?,
     };

@@ -3,21 +3,25 @@
 //! ```text
 //! runner build    source ─▶ build ─▶ test ─▶ pack      foreign code, no publish credentials
 //! runner publish  blobs ─▶ commit point ─▶ tags        publish credentials, no foreign code
+//! runner enclose  around the sandbox                   (network, lifeline)
 //! runner enter    the way into the sandbox             (PID 1 of the build's namespaces)
 //! ```
 //! Everything it says goes to stdout as records (`crate::log`); its exit status is the gate
 //! between the parts.
 
 pub mod build;
+pub mod enclose;
 pub mod enter;
 pub mod handoff;
 pub mod images;
+pub mod network;
 pub mod phases;
 pub mod probe;
 pub mod process;
 pub mod publish;
 pub mod reporter;
 pub mod sandbox;
+pub mod seccomp;
 pub mod settings;
 pub mod source;
 pub mod test;

@@ -1,11 +1,13 @@
 //! The one place where the command line of foreign code is built.
 //!
 //! ```text
-//! buildah unshare            user namespace of the unprivileged user
-//!   setpriv --pdeathsig      dies with the runner
-//!     unshare --mount --pid  everything in it dies with its first process
-//!       nomad-build runner enter   mount namespace by allow-list, limits, clean environment
-//!         buildah build | run | push
+//! buildah unshare                    user namespace of the unprivileged user
+//!   setpriv --pdeathsig              dies with the runner
+//!     unshare --mount --pid          everything below dies with its first process:
+//!       nomad-build runner enclose   makes the network, starts pasta, waits
+//!         nsenter --net unshare --mount --pid --ipc --uts
+//!           nomad-build runner enter mount namespace by allow-list, limits, filter, clean environment
+//!             buildah build | run | push
 //! ```
 
 use std::ffi::OsStr;
@@ -15,7 +17,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
+use super::enclose::Enclosure;
 use super::enter::{Bind, Spec};
+use super::network;
 use super::probe::Host;
 use super::settings::{Network, Settings};
 use super::workdir::{WorkDir, write_json};
@@ -51,12 +55,13 @@ const SYSTEM: &[&str] = &[
     "/etc/passwd",
     "/etc/pki",
     "/etc/protocols",
-    "/etc/resolv.conf",
     "/etc/services",
     "/etc/ssl",
     "/etc/subgid",
     "/etc/subuid",
 ];
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What a command in the sandbox may use besides the system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,14 +101,8 @@ impl Sandbox<'_> {
     /// Options of `build` and `run` that isolate foreign code.
     pub fn isolation(&self) -> Vec<String> {
         let mut argv: Vec<String> = self.host.isolation.clone();
-        argv.push("--network".into());
-        argv.push(
-            match self.settings.network {
-                Network::Host => "host",
-                Network::None => "none",
-            }
-            .into(),
-        );
+        // The network namespace lies around the whole of Buildah.
+        argv.push("--network=host".into());
         argv
     }
 
@@ -117,13 +116,14 @@ impl Sandbox<'_> {
         commands: Vec<Vec<String>>,
         reach: Reach,
     ) -> io::Result<Command> {
-        let spec = Spec {
+        let inside = Spec {
             root: self.work.sandbox_root(),
-            binds: self.binds(reach),
+            binds: self.binds(reach)?,
             empty: vec![self.host.home.clone()],
             cwd: self.work.boxed("tmp"),
             env: self.environment(),
             processes: self.settings.limits.processes,
+            no_new_privileges: self.settings.no_new_privileges,
             reached: self.reached(),
             commands,
         };
@@ -131,8 +131,14 @@ impl Sandbox<'_> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = self.work.root().join(format!("enter-{name}.json"));
-        write_json(&file, &spec)?;
+        let enclosure = Enclosure {
+            network: self.settings.network,
+            closed: self.settings.closed.clone(),
+            namespace: self.work.root().join("network"),
+            inside,
+        };
+        let file = self.work.root().join(format!("enclose-{name}.json"));
+        write_json(&file, &enclosure)?;
         Ok(wrap(self.host, self.environment(), &file))
     }
 
@@ -145,9 +151,10 @@ impl Sandbox<'_> {
         self.reached().exists()
     }
 
-    fn binds(&self, reach: Reach) -> Vec<Bind> {
+    fn binds(&self, reach: Reach) -> io::Result<Vec<Bind>> {
         let read = |path: PathBuf, optional| Bind {
             path,
+            source: None,
             writable: false,
             optional,
         };
@@ -155,9 +162,12 @@ impl Sandbox<'_> {
         binds.retain(|bind| bind.path != Path::new("/sys"));
         // The kernel refuses to remount /sys; the user namespace cannot write to it anyway.
         binds.push(Bind {
-            path: "/sys".into(),
             writable: true,
-            optional: true,
+            ..read("/sys".into(), true)
+        });
+        binds.push(Bind {
+            source: self.resolver()?,
+            ..read(RESOLV_CONF.into(), true)
         });
         if !self.host.buildah.starts_with("/usr/") {
             binds.push(read(PathBuf::from(&self.host.buildah), false));
@@ -170,11 +180,21 @@ impl Sandbox<'_> {
             binds.push(read(self.work.secrets(), false));
         }
         binds.push(Bind {
-            path: self.work.root().join("box"),
             writable: true,
-            optional: false,
+            ..read(self.work.root().join("box"), false)
         });
-        binds
+        Ok(binds)
+    }
+
+    /// The file by which names are found in the sandbox, where it is not the host's.
+    fn resolver(&self) -> io::Result<Option<PathBuf>> {
+        if self.settings.network != Network::Egress {
+            return Ok(None);
+        }
+        let host = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        let file = self.work.root().join("resolv.conf");
+        fs::write(&file, network::resolver(&host))?;
+        Ok(Some(file))
     }
 
     fn environment(&self) -> Vec<(String, String)> {
@@ -210,7 +230,7 @@ pub fn storage(root: &Path, runroot: &Path) -> Vec<String> {
     ]
 }
 
-/// The chain of wrappers around `runner enter`.
+/// The chain of wrappers around `runner enclose`.
 fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(&host.buildah);
@@ -223,15 +243,13 @@ fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
         "unshare",
         "--mount",
         "--pid",
-        "--ipc",
-        "--uts",
         "--fork",
         "--kill-child=SIGKILL",
         "--",
     ]);
     command
         .arg(&host.own_binary)
-        .args([OsStr::new("runner"), "enter".as_ref(), "--spec".as_ref()])
+        .args([OsStr::new("runner"), "enclose".as_ref(), "--spec".as_ref()])
         .arg(spec);
     command.env_clear().envs(env);
     command
@@ -268,6 +286,8 @@ mod tests {
             git_allow_http: false,
             isolation: Isolation::Auto,
             network: Network::Host,
+            closed: vec![],
+            no_new_privileges: true,
             limits: Limits::default(),
             environment: vec![("HTTPS_PROXY".into(), "http://user:pass@proxy".into())],
         };
@@ -288,8 +308,9 @@ mod tests {
         let command = sandbox
             .command("x", vec![vec!["true".into()]], Reach::default())
             .unwrap();
-        let spec: Spec =
-            super::super::workdir::read_json(&work.root().join("enter-x.json")).unwrap();
+        let enclosure: Enclosure =
+            super::super::workdir::read_json(&work.root().join("enclose-x.json")).unwrap();
+        let spec = enclosure.inside;
         let writable: Vec<_> = spec
             .binds
             .iter()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Settings of one runner.
@@ -21,6 +22,10 @@ pub struct Settings {
     pub isolation: Isolation,
     /// Network of foreign code.
     pub network: Network,
+    /// Networks closed to foreign code, besides those that always are.
+    pub closed: Vec<IpNet>,
+    /// Whether nothing in the sandbox may gain privileges by starting a program.
+    pub no_new_privileges: bool,
     /// Limits.
     pub limits: Limits,
     /// Search path and proxies for the phase source, from the operator's environment.
@@ -44,11 +49,13 @@ pub enum Isolation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// The host's.
+    /// Its own, with a way out: neither the host nor link-local addresses.
     #[default]
-    Host,
+    Egress,
     /// None.
     None,
+    /// The host's.
+    Host,
 }
 
 /// Limits of one build.

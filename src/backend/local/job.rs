@@ -270,7 +270,9 @@ impl Job {
                 config::Isolation::Rootless => Isolation::Rootless,
                 config::Isolation::Chroot => Isolation::Chroot,
             },
-            network: Network::Host,
+            network: Network::Egress,
+            closed: Vec::new(),
+            no_new_privileges: true,
             limits: Limits {
                 log_bytes: self.config.limits.log_mb << 20,
                 context_bytes: self.config.limits.context_mb << 20,

@@ -1,0 +1,213 @@
+//! Network of foreign code: a namespace of its own, with pasta as the only way out of it.
+//!
+//! The namespace is around the whole of Buildah, so that `ADD URL` is caught, too. pasta gives it a
+//! copy of the host's own address (so that address leads nowhere) and no way to the host's
+//! loopback; everything else that is closed is a blackhole route, which nobody in the sandbox may
+//! change. Name queries go to an address that only pasta knows.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::ifaddrs::getifaddrs;
+
+/// Where name queries go; documentation addresses (RFC 5737, RFC 3849) that no network uses.
+const RESOLVER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
+const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53);
+
+/// How long pasta may take until the network is there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What pasta says on a host that has no way out itself (pasta's conf.c).
+const NO_WAY_OUT: &[&str] = &["External interface not usable", "No external routable interface"];
+
+/// Networks that foreign code never reaches: link-local, and the metadata services of clouds that
+/// lie elsewhere.
+fn always_closed() -> impl Iterator<Item = IpNet> {
+    let v4 = |a, b, c, d, bits| Ipv4Net::new(Ipv4Addr::new(a, b, c, d), bits).map(IpNet::from);
+    let v6 = |first, second, last, bits| {
+        Ipv6Net::new(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last), bits).map(IpNet::from)
+    };
+    [
+        v4(169, 254, 0, 0, 16),
+        v4(100, 100, 100, 200, 32),
+        v4(168, 63, 129, 16, 32),
+        v6(0xfe80, 0, 0, 64),
+        v6(0xfd00, 0xec2, 0x254, 128),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The host's own addresses.
+fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = getifaddrs()?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|one| IpAddr::V4(one.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|one| IpAddr::V6(one.ip())))
+        })
+        .filter(|address| !address.is_loopback())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// Lines for `ip -batch` that close networks; in one address family.
+fn routes(own: &[IpAddr], closed: &[IpNet], v6: bool) -> String {
+    always_closed()
+        .chain(closed.iter().copied())
+        .chain(own.iter().map(|&address| IpNet::from(address)))
+        .filter(|net| net.addr().is_ipv6() == v6)
+        .map(|net| format!("route replace blackhole {} metric 1\n", net.trunc()))
+        .collect()
+}
+
+/// `/etc/resolv.conf` of the sandbox, from the host's: its name servers are reached through pasta.
+pub fn resolver(host: &str) -> String {
+    let servers: Vec<IpAddr> = host
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next())
+        .filter_map(|word| word.split('%').next()?.parse().ok())
+        .collect();
+    let mut text = String::new();
+    // A file without a server means a server on loopback (resolv.conf(5)), which is not there.
+    if servers.iter().any(IpAddr::is_ipv4) || servers.is_empty() {
+        text += &format!("nameserver {RESOLVER_V4}\n");
+    }
+    if servers.iter().any(IpAddr::is_ipv6) {
+        text += &format!("nameserver {RESOLVER_V6}\n");
+    }
+    for line in host.lines().map(str::trim) {
+        if line.starts_with("search ") || line.starts_with("options ") || line.starts_with("domain ") {
+            text += &format!("{line}\n");
+        }
+    }
+    text
+}
+
+/// Makes a namespace without any network at the file `place`.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_namespace(place: &Path) -> io::Result<()> {
+    // unshare(1) can do this itself, but only where /proc shows this PID namespace.
+    const PIN: &str = "ip link set lo up && exec mount --no-canonicalize --bind /proc/self/ns/net \"$0\"";
+    File::create(place)?;
+    finish(Command::new("unshare").args(["--net", "--", "sh", "-c", PIN]).arg(place))
+}
+
+/// Gives the namespace at `place` a way out, and closes what foreign code must not reach.
+/// Returns whether there is a way out; a host without one has none to give.
+///
+/// # Errors
+/// When it cannot be done; then nothing may run in it.
+pub fn connect(place: &Path, closed: &[IpNet]) -> io::Result<bool> {
+    let said = place.with_extension("log");
+    let mut pasta = Command::new("pasta");
+    pasta
+        .args(["--quiet", "--config-net", "--netns-only", "--no-map-gw"])
+        .args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"])
+        .args(["--dns-forward", &RESOLVER_V4.to_string()])
+        .args(["--dns-forward", &RESOLVER_V6.to_string()])
+        .arg("--netns")
+        .arg(place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&said)?);
+    // It goes to the background when the network is there.
+    let mut child = pasta
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("pasta cannot be started: {error}")))?;
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::other(format!(
+                "pasta gave no network within {} s; /dev/net/tun must be usable for everybody (mode 0666)",
+                PATIENCE.as_secs()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    if !status.success() {
+        let words = fs::read_to_string(&said).unwrap_or_default();
+        if NO_WAY_OUT.iter().any(|sign| words.contains(sign)) {
+            return Ok(false);
+        }
+        let words = words.lines().last().unwrap_or("no output").to_owned();
+        return Err(io::Error::other(format!("pasta ended with {status}: {words}")));
+    }
+    let own = own_addresses()?;
+    close(place, "-4", &routes(&own, closed, false))?;
+    if fs::read_to_string("/proc/net/if_inet6").is_ok_and(|interfaces| !interfaces.is_empty()) {
+        close(place, "-6", &routes(&own, closed, true))?;
+    }
+    Ok(true)
+}
+
+fn close(place: &Path, family: &str, routes: &str) -> io::Result<()> {
+    let net = format!("--net={}", place.display());
+    let mut child = Command::new("nsenter")
+        .args([&net, "--", "ip", family, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(routes.as_bytes())?;
+    }
+    let status = child.wait()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("ip {family} route ended with {status}")))
+    }
+}
+
+fn finish(command: &mut Command) -> io::Result<()> {
+    let status = command.stdin(Stdio::null()).status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{command:?} ended with {status}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_local_the_host_and_what_the_operator_names_is_closed() {
+        let own = ["192.0.2.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+        let closed = ["10.1.2.3/8".parse().unwrap()];
+        let v4 = routes(&own, &closed, false);
+        for net in ["169.254.0.0/16", "10.0.0.0/8", "192.0.2.7/32"] {
+            assert!(v4.contains(&format!("blackhole {net} ")), "{v4}");
+        }
+        assert!(!v4.contains(':'), "{v4}");
+        let v6 = routes(&own, &closed, true);
+        for net in ["fe80::/64", "fd00::7/128", "fd00:ec2::254/128"] {
+            assert!(v6.contains(&format!("blackhole {net} ")), "{v6}");
+        }
+    }
+
+    #[test]
+    fn names_are_asked_of_pasta_in_the_families_of_the_host() {
+        let both = resolver("search a.example\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\noptions edns0\n");
+        assert_eq!(
+            both,
+            "nameserver 198.51.100.53\nnameserver 2001:db8::53\nsearch a.example\noptions edns0\n"
+        );
+        assert_eq!(resolver(""), "nameserver 198.51.100.53\n");
+        assert_eq!(resolver("nameserver ::1\n"), "nameserver 2001:db8::53\n");
+    }
+}
