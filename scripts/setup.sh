@@ -11,7 +11,7 @@ readonly SUBID_COUNT=65536
 readonly BUILDAH_VERSION=1.43.2
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
-  fuse-overlayfs netavark apache2-utils ca-certificates curl jq openssl
+  fuse-overlayfs passt iproute2 netavark apache2-utils ca-certificates curl jq openssl
 )
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -19,7 +19,7 @@ use crate::build::conclude::Outcome;
 use crate::log::Redactor;
 use crate::registry::Auth;
 use crate::runner::workdir::read_json;
-use crate::runner::{Handoff, Reporter, Settings, WorkDir, enclose, enter, exit, phases, publish};
+use crate::runner::{Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, publish};
 
 /// See [`Part`].
 #[derive(Debug, Args)]
@@ -67,6 +67,12 @@ pub enum Part {
         #[arg(long)]
         spec: PathBuf,
     },
+    /// What the probe of a host runs inside the sandbox.
+    Attack {
+        /// What to try to reach.
+        #[command(flatten)]
+        targets: attack::Targets,
+    },
     /// The way into the sandbox.
     Enter {
         /// Description of the sandbox.
@@ -109,6 +115,10 @@ impl Runner {
             Part::Enclose { spec } => {
                 let status = enclose::enclose(&spec, &read_json(&spec)?)?;
                 Ok(ExitCode::from(status))
+            }
+            Part::Attack { targets } => {
+                attack::attack(&targets)?;
+                Ok(ExitCode::SUCCESS)
             }
             Part::Enter { spec } => {
                 let enclosure: enclose::Enclosure = read_json(&spec)?;

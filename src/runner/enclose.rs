@@ -62,6 +62,12 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
+/// Whether a command line (as in `/proc/PID/cmdline`) is that of a process outside of the sandbox.
+pub fn is_outside(cmdline: &[u8]) -> bool {
+    let mut words = cmdline.split(|&byte| byte == 0).skip_while(|word| *word != b"runner");
+    words.next().is_some() && words.next().is_some_and(|part| matches!(part, b"enclose" | b"build" | b"job"))
+}
+
 fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{what}: {error}")))
 }

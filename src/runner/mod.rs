@@ -9,6 +9,7 @@
 //! Everything it says goes to stdout as records (`crate::log`); its exit status is the gate
 //! between the parts.
 
+pub mod attack;
 pub mod build;
 pub mod enclose;
 pub mod enter;
@@ -25,6 +26,7 @@ pub mod seccomp;
 pub mod settings;
 pub mod source;
 pub mod test;
+pub mod trial;
 pub mod workdir;
 
 pub use handoff::Handoff;

@@ -44,7 +44,7 @@ fn always_closed() -> impl Iterator<Item = IpNet> {
 }
 
 /// The host's own addresses.
-fn own_addresses() -> io::Result<Vec<IpAddr>> {
+pub(super) fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = getifaddrs()?
         .filter_map(|interface| {
             let address = interface.address?;

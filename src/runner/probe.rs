@@ -1,6 +1,7 @@
-//! What this host can do: which Buildah, which isolation survives a real tiny build.
+//! What this host can do: which Buildah, and the strongest isolation in which a real tiny build
+//! runs and its attacks reach nothing of the host (`super::trial`).
 //!
-//! The answer is kept per boot, user, Buildah and settings: a probe costs about a second.
+//! The answer is kept per boot, user, binaries and settings: a probe costs some seconds.
 
 use std::fs;
 use std::io;
@@ -14,11 +15,15 @@ use tokio::process::Command;
 use crate::build::{Failure, Kind, Phase};
 
 use super::process::{Bounds, Ended, capture};
-use super::sandbox::{Reach, Sandbox, environment, remove_tree, storage};
-use super::settings::{Isolation, Settings};
+use super::sandbox::{environment, storage};
+use super::settings::{Isolation, Network, Settings};
+use super::trial;
 use super::workdir::{WorkDir, read_json, write_json};
 
 const PROBE_TIME: Duration = Duration::from_secs(60);
+
+/// The device by which pasta gives a network.
+const TUN: &str = "/dev/net/tun";
 
 /// What a host must have.
 const NEEDS: &str = "Unprivileged user namespaces, newuidmap with setuid or capabilities, and 65536 subordinate ids in /etc/subuid and /etc/subgid for the user are needed.";
@@ -79,6 +84,9 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
             ));
         }
     }
+    if settings.network == Network::Egress {
+        check_network()?;
+    }
     let key = key(settings, &buildah, &own_binary);
     let file = settings.cache.join("probe.json");
     if let Ok(kept) = read_json::<Kept>(&file)
@@ -98,32 +106,48 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
     let mut said = Vec::new();
     for isolation in candidates(settings.isolation) {
         host.isolation = isolation;
-        match attempt(settings, &host, work, bounds).await {
-            Ok((Ended::Exited(0), _)) => {
-                let temporary = settings
-                    .cache
-                    .join(format!("probe.json.{}", std::process::id()));
-                if write_json(
-                    &temporary,
-                    &Kept {
-                        key,
-                        host: host.clone(),
-                    },
-                )
-                .is_ok()
-                {
-                    let _ = fs::rename(&temporary, &file);
-                }
+        match trial::run(settings, &host, work, bounds).await {
+            Ok(()) => {
+                keep(&file, Kept { key, host: host.clone() });
                 return Ok(host);
             }
-            Ok((_, text)) => said.push(last_words(&text)),
-            Err(error) => said.push(error.to_string()),
+            Err(refusal) => said.push(format!("{}: {refusal}", host.isolation.join(" "))),
         }
     }
     Err(missing(
-        format!("no sandbox works on this host: {}", said.join(" / ")),
+        format!("no sandbox holds on this host: {}", said.join(" / ")),
         NEEDS,
     ))
+}
+
+fn keep(file: &Path, kept: Kept) {
+    let temporary = file.with_extension(std::process::id().to_string());
+    if write_json(&temporary, &kept).is_ok() {
+        let _ = fs::rename(&temporary, file);
+    }
+}
+
+/// What a network of its own needs; found out before anything waits for it.
+fn check_network() -> Result<(), Failure> {
+    for tool in ["pasta", "ip", "nsenter"] {
+        if find(tool).is_none() {
+            return Err(missing(
+                format!("{tool} is not there, without which foreign code has no network of its own"),
+                "Install the packages passt and iproute2, or set sandbox.network to none or host.",
+            ));
+        }
+    }
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(TUN)
+        .map(drop)
+        .map_err(|error| {
+            missing(
+                format!("{TUN} cannot be used by the user that builds run as: {error}"),
+                "Load the kernel module tun and give everybody the device (modprobe tun; chmod 0666 /dev/net/tun), or set sandbox.network to none or host.",
+            )
+        })
 }
 
 fn missing(message: String, hint: &str) -> Failure {
@@ -135,7 +159,7 @@ fn missing(message: String, hint: &str) -> Failure {
     }
 }
 
-fn last_words(text: &str) -> String {
+pub(super) fn last_words(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -173,13 +197,14 @@ fn key(settings: &Settings, buildah: &Path, own: &Path) -> String {
         })
     };
     format!(
-        "{} {} {:?} {:?} {:?} {:?}",
+        "{} {} {:?} {:?} {:?} {:?} {}",
         boot.trim(),
         rustix::process::geteuid().as_raw(),
         (buildah, stamp(buildah)),
         (own, stamp(own)),
         settings.isolation,
         settings.network,
+        settings.no_new_privileges,
     )
 }
 
@@ -259,41 +284,4 @@ async fn make_image_store(
         )),
         Err(error) => Err(missing(error.to_string(), NEEDS)),
     }
-}
-
-/// A real tiny build in the real sandbox.
-async fn attempt(
-    settings: &Settings,
-    host: &Host,
-    work: &WorkDir,
-    bounds: &Bounds,
-) -> io::Result<(Ended, String)> {
-    let place = WorkDir::new(work.root().join("probe"));
-    place.prepare()?;
-    fs::copy(&host.init, place.src().join("init"))?;
-    fs::write(
-        place.src().join("Containerfile"),
-        "FROM scratch\nCOPY init /init\nRUN [\"/init\", \"--version\"]\n",
-    )?;
-    let sandbox = Sandbox {
-        settings,
-        host,
-        work: &place,
-    };
-    let mut argv = sandbox.buildah();
-    argv.push("build".into());
-    argv.extend(sandbox.isolation());
-    argv.extend(["--pull=never".into(), place.src().display().to_string()]);
-    let mut command = sandbox.command(
-        "probe",
-        vec![argv],
-        Reach {
-            sources: true,
-            secrets: false,
-        },
-    )?;
-    let answer = capture(&mut command, &bounds.within(PROBE_TIME), 64 * 1024).await?;
-    let mut remove = Command::from(remove_tree(Path::new(&host.buildah), place.root()));
-    capture(&mut remove, &bounds.within(PROBE_TIME), 4096).await?;
-    Ok(answer)
 }
