@@ -20,6 +20,7 @@ pub mod plan;
 pub mod record;
 pub mod reference;
 pub mod request;
+pub mod scope;
 pub mod state;
 pub mod status;
 pub mod validate;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BuildId;
 use super::request::FileRequest;
+use super::scope::Scopes;
 
 /// Version of the plan's format.
 pub const PLAN_VERSION: u32 = 1;
@@ -50,6 +51,9 @@ pub struct Plan {
     /// Execute every step anew.
     #[serde(default)]
     pub no_cache: bool,
+    /// What it may reuse, and where it may leave something.
+    #[serde(default)]
+    pub scopes: Scopes,
     /// Profile whose limits hold.
     pub profile: String,
     /// Seconds the build may take from its start.

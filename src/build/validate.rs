@@ -7,6 +7,7 @@ use super::git_url::GitUrl;
 use super::plan::{PLAN_VERSION, Plan, PlanSource, PlanTest};
 use super::reference::{PushReference, ReferenceError};
 use super::request::{BuildRequest, FileRequest, SourceRequest, TestRequest};
+use super::scope::Scopes;
 use super::{BuildId, clean};
 use crate::schema::error_code::ErrorCode;
 use crate::schema::{ArgFault, suggest};
@@ -153,6 +154,7 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
                 fail_fast: request.fail_fast.unwrap_or(false),
                 secrets: request.secrets.clone(),
                 no_cache: request.no_cache.unwrap_or(false),
+                scopes: Scopes::default(),
                 profile,
                 timeout: request.timeout.unwrap_or(DEFAULT_TIMEOUT),
                 queue_timeout: request.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT),

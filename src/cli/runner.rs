@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -19,7 +19,10 @@ use crate::build::conclude::Outcome;
 use crate::log::Redactor;
 use crate::registry::Auth;
 use crate::runner::workdir::read_json;
-use crate::runner::{Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, publish};
+use crate::runner::{
+    Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe, publish,
+    sweep,
+};
 
 /// See [`Part`].
 #[derive(Debug, Args)]
@@ -48,6 +51,9 @@ pub enum Part {
         /// The snapshot of the sources comes on standard input.
         #[arg(long)]
         context: bool,
+        /// Number of the log's last line.
+        #[arg(long, default_value_t = 0)]
+        last_line: u64,
     },
     /// Phase publish; registry credentials come on standard input.
     Publish {
@@ -66,6 +72,15 @@ pub enum Part {
         /// Description of the sandbox.
         #[arg(long)]
         spec: PathBuf,
+    },
+    /// Keeps the cache of a user in order; within that user's namespace.
+    Sweep {
+        /// The cache.
+        #[arg(long)]
+        cache: PathBuf,
+        /// Bytes it may have.
+        #[arg(long)]
+        limit: u64,
     },
     /// What the probe of a host runs inside the sandbox.
     Attack {
@@ -116,6 +131,10 @@ impl Runner {
                 let status = enclose::enclose(&spec, &read_json(&spec)?)?;
                 Ok(ExitCode::from(status))
             }
+            Part::Sweep { cache, limit } => {
+                sweep_cache(&cache, limit)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Part::Attack { targets } => {
                 attack::attack(&targets)?;
                 Ok(ExitCode::SUCCESS)
@@ -133,7 +152,8 @@ impl Runner {
                 common,
                 deadline,
                 context,
-            } => runtime()?.block_on(build(&common, deadline, context)),
+                last_line,
+            } => runtime()?.block_on(build(&common, deadline, context, last_line)),
             Part::Publish {
                 common,
                 gate,
@@ -141,6 +161,17 @@ impl Runner {
             } => runtime()?.block_on(publish(&common, gate, &handoff)),
         }
     }
+}
+
+fn sweep_cache(cache: &Path, limit: u64) -> anyhow::Result<()> {
+    // Without an answer of the probe no build has used the cache.
+    if let Some(host) = probe::kept(cache) {
+        let user = cache.to_owned();
+        let bytes = sweep::Sweep { user, limit, host }.run()?;
+        tracing::debug!(?bytes, cache = %cache.display(), "swept");
+    }
+    std::fs::write(cache.join("swept"), b"")?;
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -177,21 +208,29 @@ fn code(outcome: &Outcome) -> ExitCode {
     })
 }
 
-async fn build(common: &Common, deadline: i64, context: bool) -> anyhow::Result<ExitCode> {
+async fn build(
+    common: &Common,
+    deadline: i64,
+    context: bool,
+    last: u64,
+) -> anyhow::Result<ExitCode> {
     phases::tie();
     let cancel = stop_signal()?;
     let (plan, settings, work) = common.read()?;
     let secrets = secrets_in(&work);
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
-    let reporter = Reporter::new(stdout()?, 0, settings.limits.log_bytes, redactor);
+    let reporter = Reporter::new(stdout()?, last, settings.limits.log_bytes, redactor);
     let context = context
         .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
         .transpose()?;
-    let outcome = phases::run_build(
+    let end = phases::run_build(
         &plan, &settings, &work, &reporter, cancel, deadline, context,
     )
     .await;
-    Ok(code(&outcome))
+    Ok(match end {
+        phases::End::Said(outcome) => code(&outcome),
+        phases::End::Again => ExitCode::from(exit::AGAIN),
+    })
 }
 
 async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::Result<ExitCode> {

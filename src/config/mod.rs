@@ -89,6 +89,8 @@ pub struct Local {
     pub keep_builds: u32,
     /// Days for which an ended build is kept.
     pub keep_days: u32,
+    /// What base images and layers may take on the disk, in MiB, for each user that builds run as.
+    pub cache_mb: u64,
     /// Directories below which `path` may lie. Empty: all that this user can read.
     pub paths: Vec<PathBuf>,
 }
@@ -159,6 +161,7 @@ impl Default for Local {
             slots: u32::try_from(cores).unwrap_or(2).max(2),
             keep_builds: 200,
             keep_days: 14,
+            cache_mb: 20_480,
             paths: Vec::new(),
         }
     }

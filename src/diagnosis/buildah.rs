@@ -12,7 +12,7 @@ use super::locations::locations;
 use super::rules;
 
 /// Buildah's exit status for its own errors.
-const OWN_ERROR: i32 = 125;
+pub(super) const OWN_ERROR: i32 = 125;
 
 /// `Error: building at STEP "…": while running runtime: exit status 2`, perhaps behind an error of
 /// the clean-up

@@ -7,7 +7,9 @@ mod buildah;
 mod excerpt;
 mod locations;
 mod rules;
+mod store;
 
 pub use buildah::{BuildahEnd, Place, buildah_failure, named_step, pull_failure};
 pub use excerpt::{excerpt, quote};
 pub use locations::locations;
+pub use store::points_at_store;

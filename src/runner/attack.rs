@@ -91,8 +91,10 @@ fn network(targets: &Targets) -> Vec<(&'static str, String)> {
 
 fn host(targets: &Targets) -> Vec<(&'static str, String)> {
     let mut reached = Vec::new();
-    let reads = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains(&targets.word));
-    let below = |root: &Path| root.join(targets.canary.strip_prefix("/").unwrap_or(&targets.canary));
+    let reads =
+        |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains(&targets.word));
+    let below =
+        |root: &Path| root.join(targets.canary.strip_prefix("/").unwrap_or(&targets.canary));
     if reads(&targets.canary) {
         reached.push(("a host file", "its path".to_owned()));
     }
@@ -102,7 +104,12 @@ fn host(targets: &Targets) -> Vec<(&'static str, String)> {
         reached.push(("a host file", "a mount of RUN".to_owned()));
     }
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if !entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+        if !entry
+            .file_name()
+            .as_encoded_bytes()
+            .first()
+            .is_some_and(u8::is_ascii_digit)
+        {
             continue;
         }
         let process = entry.path();

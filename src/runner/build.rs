@@ -7,12 +7,14 @@ use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
 use crate::build::status::StepStatus;
 use crate::containerfile::{Containerfile, StepLine};
-use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
+use crate::diagnosis::{BuildahEnd, Place, named_step};
 use crate::log::{Event, Line};
 
+use super::cache::image_named;
+use super::images::Pin;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output, run};
-use super::sandbox::{Reach, Sandbox};
+use super::sandbox::{Reach, Sandbox, Store};
 use super::source::Sources;
 
 /// Builds the stages that tests ask for, then the image itself; returns digests of their configurations.
@@ -23,6 +25,7 @@ pub async fn build(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     sources: &Sources,
+    pins: &[Pin],
 ) -> Result<Images, Stop> {
     let mut stages: Vec<(String, String)> = Vec::new();
     for test in &job.plan.tests {
@@ -30,7 +33,7 @@ pub async fn build(
             && !stages.iter().any(|(name, _)| name == stage)
         {
             let target = select(&sources.parsed, Some(stage), &job.plan.build_args)?;
-            let id = one(job, sandbox, sources, target.as_deref()).await?;
+            let id = one(job, sandbox, sources, target.as_deref(), pins).await?;
             stages.push((stage.clone(), id));
         }
     }
@@ -39,7 +42,7 @@ pub async fn build(
         job.plan.target.as_deref(),
         &job.plan.build_args,
     )?;
-    let id = one(job, sandbox, sources, target.as_deref()).await?;
+    let id = one(job, sandbox, sources, target.as_deref(), pins).await?;
     job.reporter.event(Event::Image { id: id.clone() });
     Ok(Images { id, stages })
 }
@@ -76,16 +79,19 @@ async fn one(
     sandbox: &Sandbox<'_>,
     sources: &Sources,
     target: Option<&str>,
+    pins: &[Pin],
 ) -> Result<String, Stop> {
     let iid = job.work.boxed("out").join("iid");
     let _ = fs::remove_file(&iid);
-    let argv = arguments(job, sandbox, sources, target, &iid);
+    let mut commands = preparations(sandbox, pins);
+    commands.push(arguments(job, sandbox, sources, target, &iid));
     let reach = Reach {
         sources: true,
         secrets: !job.plan.secrets.is_empty(),
+        layers: true,
     };
     let mut command = sandbox
-        .command("build", vec![argv], reach)
+        .command("build", commands, reach)
         .map_err(Stop::internal)?;
     let mut steps = Steps::new(sources);
     let output = Output {
@@ -105,11 +111,11 @@ async fn one(
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
             let lines = job.reporter.kept();
-            return Err(Stop::failed(buildah_failure(&BuildahEnd {
+            return Err(sandbox.failed(&BuildahEnd {
                 status,
                 place: steps.failed_at(&lines).as_ref(),
                 lines: &lines,
-            })));
+            }));
         }
         Ended::Cancelled => return Err(Stop::Interrupted),
         Ended::OutOfTime => return Err(job.out_of_time(Phase::Build)),
@@ -122,6 +128,31 @@ async fn one(
     Ok(id.to_owned())
 }
 
+/// What must be done in the store of the scope before the build: containers of a build that died are
+/// removed, and the Containerfile's references stand for the images that this build was given.
+fn preparations(sandbox: &Sandbox<'_>, pins: &[Pin]) -> Vec<Vec<String>> {
+    let Some(layers) = sandbox.layers else {
+        return Vec::new();
+    };
+    let mut commands = Vec::new();
+    let mut add = |words: &[&str]| {
+        let mut argv = sandbox.buildah(Store::Scope);
+        argv.extend(words.iter().map(|&word| word.to_owned()));
+        commands.push(argv);
+    };
+    if layers.has_containers() {
+        add(&["rm", "--all"]);
+    }
+    let images = sandbox.host.cache(&sandbox.settings.cache).images();
+    for Pin { reference, pinned } in pins {
+        let id = |store, name| image_named(store, name).map(|image| image.id);
+        if reference != pinned && id(&layers.store(), reference) != id(&images, pinned) {
+            add(&["tag", pinned, reference]);
+        }
+    }
+    commands
+}
+
 fn arguments(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
@@ -130,7 +161,7 @@ fn arguments(
     iid: &std::path::Path,
 ) -> Vec<String> {
     let plan = job.plan;
-    let mut argv = sandbox.buildah();
+    let mut argv = sandbox.buildah(Store::Scope);
     argv.push("build".into());
     argv.extend(sandbox.isolation());
     argv.extend(
@@ -142,12 +173,7 @@ fn arguments(
         ]
         .map(String::from),
     );
-    // Stages of tests are steps of the final image too: layers let them be built once.
-    let staged = plan.tests.iter().any(|test| test.stage.is_some());
-    argv.push(format!("--layers={staged}"));
-    if plan.no_cache && !staged {
-        argv.push("--no-cache".into());
-    }
+    argv.push("--layers=true".into());
     let mut option = |name: &str, value: String| argv.extend([format!("--{name}"), value]);
     option("iidfile", iid.display().to_string());
     option("file", sources.containerfile.display().to_string());

@@ -40,7 +40,10 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
         Network::None | Network::Egress => {
             named("network", network::make_namespace(&enclosure.namespace))?;
             if enclosure.network == Network::Egress
-                && !named("network", network::connect(&enclosure.namespace, &enclosure.closed))?
+                && !named(
+                    "network",
+                    network::connect(&enclosure.namespace, &enclosure.closed),
+                )?
             {
                 eprintln!("this host has no way out to a network, so there is none here");
             }
@@ -52,20 +55,35 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
         }
     };
     command
-        .args(["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child=SIGKILL", "--"])
+        .args([
+            "--mount",
+            "--pid",
+            "--ipc",
+            "--uts",
+            "--fork",
+            "--kill-child=SIGKILL",
+            "--",
+        ])
         .arg(own_binary)
         .args(["runner", "enter", "--spec"])
         .arg(file)
         .stdin(Stdio::null());
     let status = command.status()?;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 /// Whether a command line (as in `/proc/PID/cmdline`) is that of a process outside of the sandbox.
 pub fn is_outside(cmdline: &[u8]) -> bool {
-    let mut words = cmdline.split(|&byte| byte == 0).skip_while(|word| *word != b"runner");
-    words.next().is_some() && words.next().is_some_and(|part| matches!(part, b"enclose" | b"build" | b"job"))
+    let mut words = cmdline
+        .split(|&byte| byte == 0)
+        .skip_while(|word| *word != b"runner");
+    words.next().is_some()
+        && words
+            .next()
+            .is_some_and(|part| matches!(part, b"enclose" | b"build" | b"job"))
 }
 
 fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {

@@ -1,108 +1,222 @@
 //! Every image the Containerfile needs, fetched with credentials before foreign code runs.
 //!
 //! Images lie in one store for all builds of the user and version of Buildah. Each build asks the
-//! registry anew (`--policy always`): what a registry would refuse it, it does not get from the
-//! store, and layers that are there are not fetched again.
+//! registry anew, with its own credentials, what a reference stands for: what a registry would
+//! refuse it, it does not get from the store. What is there under that digest is not fetched again,
+//! and the build sees the image of that digest whatever another build fetches meanwhile.
 
 use tokio::process::Command;
 
 use crate::build::Phase;
+use crate::build::reference::Reference;
 use crate::containerfile::NeededImage;
 use crate::diagnosis::pull_failure;
+use crate::registry::{Auth, Client, ClientOptions};
 
+use super::cache::{Base, Cache, image_named};
 use super::phases::{Job, Stop};
 use super::probe::Host;
 use super::process::{Ended, Output, run};
 use super::sandbox::{environment, storage};
 use super::source::Sources;
 
+/// The images that a build may use.
+#[derive(Debug, Default)]
+pub struct Images {
+    /// What they are known by in the store of base images; held while the build runs.
+    pub bases: Vec<Base>,
+    /// Whether one of them was there before.
+    pub were_there: bool,
+    /// What the Containerfile calls them, and what they are pinned to.
+    pub pins: Vec<Pin>,
+}
+
+/// A reference of the Containerfile, and the digest it stands for in this build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// As Buildah will look for it: with its tag.
+    pub reference: String,
+    /// The same with a digest.
+    pub pinned: String,
+}
+
 /// Fetches the images in order.
 ///
 /// # Errors
 /// The first that cannot be had, or why the build stops.
-pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<(), Stop> {
-    let images = sources
-        .parsed
-        .images(&job.plan.build_args, job.plan.target.as_deref())
-        .map_err(|faults| super::source::invalid(sources, &faults))?;
-    for image in &images {
-        one(job, host, sources, image).await?;
-    }
+pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Images, Stop> {
+    let mut needed = wanted(job, sources, job.plan.target.as_deref())?;
     // Tests may name stages that the target does not need.
-    for test in &job.plan.tests {
-        if let Some(stage) = &test.stage {
-            let more = sources
-                .parsed
-                .images(&job.plan.build_args, Some(stage))
-                .map_err(|faults| super::source::invalid(sources, &faults))?;
-            for image in more.iter().filter(|image| !images.contains(image)) {
-                one(job, host, sources, image).await?;
+    for stage in job
+        .plan
+        .tests
+        .iter()
+        .filter_map(|test| test.stage.as_deref())
+    {
+        for image in wanted(job, sources, Some(stage))? {
+            if !needed.contains(&image) {
+                needed.push(image);
             }
         }
     }
-    Ok(())
+    let mut images = Images::default();
+    if needed.is_empty() {
+        return Ok(images);
+    }
+    let fetch = Fetch {
+        job,
+        host,
+        sources,
+        cache: host.cache(&job.settings.cache),
+        registry: Registry::open(job)?,
+    };
+    for image in &needed {
+        fetch.one(image, &mut images).await?;
+    }
+    Ok(images)
 }
 
-async fn one(
+fn wanted(
     job: &Job<'_>,
-    host: &Host,
     sources: &Sources,
-    image: &NeededImage,
-) -> Result<(), Stop> {
-    let store = host.images(&job.settings.cache);
-    let mut command = Command::new(&host.buildah);
-    command
-        .args(storage(&store, &job.work.boxed("r")))
-        .args(["pull", "--policy", "always"]);
-    let auth = job.work.credentials().join("pull.json");
-    if auth.exists() {
-        command.arg("--authfile").arg(auth);
+    target: Option<&str>,
+) -> Result<Vec<NeededImage>, Stop> {
+    sources
+        .parsed
+        .images(&job.plan.build_args, target)
+        .map_err(|faults| super::source::invalid(sources, &faults))
+}
+
+/// Asks registries what a reference stands for.
+struct Registry {
+    client: Client,
+    auth: Auth,
+}
+
+impl Registry {
+    fn open(job: &Job<'_>) -> Result<Self, Stop> {
+        let file = job.work.credentials().join("pull.json");
+        let auth = match std::fs::read(&file) {
+            Ok(json) => Auth::from_slice(&json).map_err(Stop::internal)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Auth::anonymous(),
+            Err(error) => return Err(Stop::internal(error)),
+        };
+        let client = Client::new(ClientOptions {
+            insecure: job.settings.insecure.clone(),
+            ca_file: job.settings.ca_file.clone(),
+            ..ClientOptions::default()
+        })
+        .map_err(Stop::internal)?;
+        Ok(Self { client, auth })
     }
-    if job.settings.is_insecure(&image.reference) {
-        command.arg("--tls-verify=false");
-    }
-    let certificates = job.work.credentials().join("certs");
-    if certificates.exists() {
-        command.arg("--cert-dir").arg(certificates);
-    }
-    if let Some(platform) = &image.platform {
-        command.arg("--platform").arg(platform);
-    }
-    command
-        .arg("--")
-        .arg(&image.reference)
-        .env_clear()
-        .envs(environment(&job.work.boxed("")))
-        .envs(job.settings.environment.iter().map(|(k, v)| (k, v)));
-    job.reporter.say(
-        Phase::Source,
-        format!("fetching the image {}", image.reference),
-    );
-    let output = Output {
-        reporter: job.reporter,
-        phase: Phase::Source,
-        test: None,
-    };
-    let before = job.reporter.last();
-    match run(&mut command, output, &job.bounds, |_| {})
-        .await
-        .map_err(Stop::internal)?
-    {
-        Ended::Exited(0) => Ok(()),
-        Ended::Exited(_) => {
-            let mut lines = job.reporter.kept();
-            lines.retain(|(n, _)| *n > before);
-            let wanted = sources.place_of_line(image.line);
-            let mut failure = pull_failure(&image.reference, &lines, wanted.as_ref());
-            if let Some(near) = &image.near_stage {
-                failure.message = format!(
-                    "{}; a stage of the Containerfile is called {near}",
-                    failure.message
-                );
-            }
-            Err(Stop::failed(failure))
+
+    /// `None` where Buildah must find out, and say what is wrong.
+    async fn pin(&self, image: &NeededImage) -> Option<Pin> {
+        if image.platform.is_some() {
+            return None;
         }
-        Ended::Cancelled => Err(Stop::Interrupted),
-        Ended::OutOfTime => Err(job.out_of_time(Phase::Source)),
+        let reference = Reference::parse(&image.reference).ok()?;
+        let digest = self.client.resolve(&reference, &self.auth).await.ok()??;
+        let repository = reference.repository();
+        let (host, name) = (repository.host(), repository.name());
+        Some(Pin {
+            reference: match (reference.digest(), reference.tag()) {
+                (Some(_), _) => image.reference.clone(),
+                (None, tag) => format!("{host}/{name}:{}", tag.unwrap_or("latest")),
+            },
+            pinned: format!("{host}/{name}@{digest}"),
+        })
+    }
+}
+
+struct Fetch<'a> {
+    job: &'a Job<'a>,
+    host: &'a Host,
+    sources: &'a Sources,
+    cache: Cache,
+    registry: Registry,
+}
+
+impl Fetch<'_> {
+    async fn one(&self, image: &NeededImage, images: &mut Images) -> Result<(), Stop> {
+        let bounds = &self.job.bounds;
+        let pin = tokio::select! {
+            biased;
+            () = bounds.cancel.cancelled() => return Err(Stop::Interrupted),
+            () = tokio::time::sleep_until(bounds.deadline) => return Err(self.job.out_of_time(Phase::Source)),
+            pin = self.registry.pin(image) => pin,
+        };
+        let name = pin.as_ref().map_or(&image.reference, |pin| &pin.pinned);
+        images
+            .bases
+            .push(self.cache.use_base(name).map_err(Stop::internal)?);
+        if pin.is_some() && image_named(&self.cache.images(), name).is_some() {
+            self.say(format!("the image {name} is there"));
+            images.were_there = true;
+        } else {
+            self.pull(image, name).await?;
+        }
+        images.pins.extend(pin);
+        Ok(())
+    }
+
+    fn say(&self, text: String) {
+        self.job.reporter.say(Phase::Source, text);
+    }
+
+    async fn pull(&self, image: &NeededImage, name: &str) -> Result<(), Stop> {
+        let job = self.job;
+        let mut command = Command::new(&self.host.buildah);
+        command
+            .args(storage(&self.cache.images(), &job.work.boxed("r")))
+            .args(["pull", "--policy", "always"]);
+        let auth = job.work.credentials().join("pull.json");
+        if auth.exists() {
+            command.arg("--authfile").arg(auth);
+        }
+        if job.settings.is_insecure(&image.reference) {
+            command.arg("--tls-verify=false");
+        }
+        let certificates = job.work.credentials().join("certs");
+        if certificates.exists() {
+            command.arg("--cert-dir").arg(certificates);
+        }
+        if let Some(platform) = &image.platform {
+            command.arg("--platform").arg(platform);
+        }
+        command
+            .arg("--")
+            .arg(name)
+            .env_clear()
+            .envs(environment(&job.work.boxed("")))
+            .envs(job.settings.environment.iter().map(|(k, v)| (k, v)));
+        self.say(format!("fetching the image {name}"));
+        let output = Output {
+            reporter: job.reporter,
+            phase: Phase::Source,
+            test: None,
+        };
+        let before = job.reporter.last();
+        match run(&mut command, output, &job.bounds, |_| {})
+            .await
+            .map_err(Stop::internal)?
+        {
+            Ended::Exited(0) => Ok(()),
+            Ended::Exited(_) => {
+                let mut lines = job.reporter.kept();
+                lines.retain(|(n, _)| *n > before);
+                let wanted = self.sources.place_of_line(image.line);
+                let mut failure = pull_failure(&image.reference, &lines, wanted.as_ref());
+                if let Some(near) = &image.near_stage {
+                    failure.message = format!(
+                        "{}; a stage of the Containerfile is called {near}",
+                        failure.message
+                    );
+                }
+                Err(Stop::failed(failure))
+            }
+            Ended::Cancelled => Err(Stop::Interrupted),
+            Ended::OutOfTime => Err(job.out_of_time(Phase::Source)),
+        }
     }
 }

@@ -11,10 +11,12 @@
 
 pub mod attack;
 pub mod build;
+pub mod cache;
 pub mod enclose;
 pub mod enter;
 pub mod handoff;
 pub mod images;
+pub mod lock;
 pub mod network;
 pub mod phases;
 pub mod probe;
@@ -25,8 +27,10 @@ pub mod sandbox;
 pub mod seccomp;
 pub mod settings;
 pub mod source;
+pub mod sweep;
 pub mod test;
 pub mod trial;
+pub mod usage;
 pub mod workdir;
 
 pub use handoff::Handoff;
@@ -44,4 +48,6 @@ pub mod exit {
     pub const TIMED_OUT: u8 = 11;
     /// It was told to stop.
     pub const INTERRUPTED: u8 = 12;
+    /// What earlier builds left was damaged and is discarded: the same again will succeed.
+    pub const AGAIN: u8 = 13;
 }

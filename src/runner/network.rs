@@ -23,7 +23,10 @@ const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What pasta says on a host that has no way out itself (pasta's conf.c).
-const NO_WAY_OUT: &[&str] = &["External interface not usable", "No external routable interface"];
+const NO_WAY_OUT: &[&str] = &[
+    "External interface not usable",
+    "No external routable interface",
+];
 
 /// Networks that foreign code never reaches: link-local, and the metadata services of clouds that
 /// lie elsewhere.
@@ -72,7 +75,12 @@ fn routes(own: &[IpAddr], closed: &[IpNet], v6: bool) -> String {
 pub fn resolver(host: &str) -> String {
     let servers: Vec<IpAddr> = host
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next())
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("nameserver")?
+                .split_whitespace()
+                .next()
+        })
         .filter_map(|word| word.split('%').next()?.parse().ok())
         .collect();
     let mut text = String::new();
@@ -84,7 +92,10 @@ pub fn resolver(host: &str) -> String {
         text += &format!("nameserver {RESOLVER_V6}\n");
     }
     for line in host.lines().map(str::trim) {
-        if line.starts_with("search ") || line.starts_with("options ") || line.starts_with("domain ") {
+        if line.starts_with("search ")
+            || line.starts_with("options ")
+            || line.starts_with("domain ")
+        {
             text += &format!("{line}\n");
         }
     }
@@ -97,9 +108,14 @@ pub fn resolver(host: &str) -> String {
 /// When it cannot be made.
 pub fn make_namespace(place: &Path) -> io::Result<()> {
     // unshare(1) can do this itself, but only where /proc shows this PID namespace.
-    const PIN: &str = "ip link set lo up && exec mount --no-canonicalize --bind /proc/self/ns/net \"$0\"";
+    const PIN: &str =
+        "ip link set lo up && exec mount --no-canonicalize --bind /proc/self/ns/net \"$0\"";
     File::create(place)?;
-    finish(Command::new("unshare").args(["--net", "--", "sh", "-c", PIN]).arg(place))
+    finish(
+        Command::new("unshare")
+            .args(["--net", "--", "sh", "-c", PIN])
+            .arg(place),
+    )
 }
 
 /// Gives the namespace at `place` a way out, and closes what foreign code must not reach.
@@ -121,9 +137,9 @@ pub fn connect(place: &Path, closed: &[IpNet]) -> io::Result<bool> {
         .stdout(Stdio::null())
         .stderr(File::create(&said)?);
     // It goes to the background when the network is there.
-    let mut child = pasta
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("pasta cannot be started: {error}")))?;
+    let mut child = pasta.spawn().map_err(|error| {
+        io::Error::new(error.kind(), format!("pasta cannot be started: {error}"))
+    })?;
     let begun = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -145,7 +161,9 @@ pub fn connect(place: &Path, closed: &[IpNet]) -> io::Result<bool> {
             return Ok(false);
         }
         let words = words.lines().last().unwrap_or("no output").to_owned();
-        return Err(io::Error::other(format!("pasta ended with {status}: {words}")));
+        return Err(io::Error::other(format!(
+            "pasta ended with {status}: {words}"
+        )));
     }
     let own = own_addresses()?;
     close(place, "-4", &routes(&own, closed, false))?;
@@ -168,7 +186,9 @@ fn close(place: &Path, family: &str, routes: &str) -> io::Result<()> {
     if status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("ip {family} route ended with {status}")))
+        Err(io::Error::other(format!(
+            "ip {family} route ended with {status}"
+        )))
     }
 }
 
@@ -202,7 +222,9 @@ mod tests {
 
     #[test]
     fn names_are_asked_of_pasta_in_the_families_of_the_host() {
-        let both = resolver("search a.example\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\noptions edns0\n");
+        let both = resolver(
+            "search a.example\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\noptions edns0\n",
+        );
         assert_eq!(
             both,
             "nameserver 198.51.100.53\nnameserver 2001:db8::53\nsearch a.example\noptions edns0\n"

@@ -1,9 +1,11 @@
 //! The phases of `runner build`, in their order.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, set_child_subreaper, set_parent_process_death_signal};
+use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,14 +14,19 @@ use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::{Phase, Plan};
 use crate::log::Event;
 
+use super::cache::Layers;
+use super::images::Pin;
 use super::probe::{self, Host};
-use super::process::{Bounds, Ended, Output, run};
+use super::process::{Bounds, Ended, Output, capture, run};
 use super::reporter::Reporter;
-use super::sandbox::{Reach, Sandbox};
+use super::sandbox::{Reach, Sandbox, Store, remove_tree};
 use super::settings::Settings;
 use super::source::{self, Sources};
 use super::workdir::WorkDir;
 use super::{build, images, test};
+
+/// How long the removal of left containers may take.
+const TIDY: Duration = Duration::from_secs(20);
 
 /// What every phase works with.
 pub struct Job<'a> {
@@ -44,6 +51,17 @@ pub enum Stop {
     TimedOut(Box<Failure>),
     /// The runner was told to stop.
     Interrupted,
+    /// What earlier builds left in the cache seems to be damaged.
+    Damaged(Box<Failure>),
+}
+
+/// How the runner ends.
+#[derive(Debug)]
+pub enum End {
+    /// With its last word.
+    Said(Outcome),
+    /// Without one: what was damaged is discarded, and the build is to begin anew.
+    Again,
 }
 
 impl Stop {
@@ -69,7 +87,7 @@ impl Stop {
     /// As the runner's last word.
     pub fn outcome(self) -> Outcome {
         match self {
-            Stop::Failed(failure) => Outcome::Failed(failure),
+            Stop::Failed(failure) | Stop::Damaged(failure) => Outcome::Failed(failure),
             Stop::TimedOut(failure) => Outcome::TimedOut(failure),
             Stop::Interrupted => Outcome::Interrupted,
         }
@@ -134,7 +152,7 @@ pub async fn run_build(
     cancel: CancellationToken,
     end: i64,
     context: Option<File>,
-) -> Outcome {
+) -> End {
     let job = Job {
         plan,
         settings,
@@ -147,7 +165,8 @@ pub async fn run_build(
     };
     let outcome = match phases(&job, context).await {
         Ok(()) => Outcome::Passed,
-        Err(stop) => stop.outcome(),
+        Err(Healed::Again) => return End::Again,
+        Err(Healed::Stop(stop)) => stop.outcome(),
     };
     if let Some(peak) = peak_memory_mb() {
         reporter.event(Event::Used {
@@ -155,11 +174,11 @@ pub async fn run_build(
         });
     }
     reporter.event(Event::result(&outcome));
-    outcome
+    End::Said(outcome)
 }
 
-async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Stop> {
-    let (host, sources) = in_phase(job, Phase::Source, async {
+async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
+    let (host, sources, bases, layers, warm) = in_phase(job, Phase::Source, async {
         job.work.prepare().map_err(Stop::internal)?;
         std::fs::create_dir_all(&job.settings.cache).map_err(Stop::internal)?;
         let host = probe::probe(job.settings, job.work, &job.bounds)
@@ -172,26 +191,138 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Stop> {
         announce(job, &host);
         let sources = source::fetch(job, context).await?;
         refuse_heredocs(&host, &sources)?;
-        images::fetch(job, &host, &sources).await?;
+        let bases = images::fetch(job, &host, &sources).await?;
+        let cache = host.cache(&job.settings.cache);
+        let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
+        if job.plan.no_cache {
+            // The stages of tests are still built once, and later builds get the new layers.
+            forget(job, &host, &mut layers).await?;
+        }
+        layers.lie_on(&bases.bases).map_err(Stop::internal)?;
         job.work
             .forget_source_credentials()
             .map_err(Stop::internal)?;
-        Ok((host, sources))
+        let warm = Warm {
+            layers: layers.is_warm() || layers.shared().is_some(),
+            images: bases.were_there,
+        };
+        Ok((host, sources, bases, layers, warm))
     })
     .await?;
     let sandbox = Sandbox {
         settings: job.settings,
         host: &host,
         work: job.work,
+        layers: Some(&layers),
     };
-    let images = in_phase(job, Phase::Build, build_phase(job, &sandbox, &sources)).await?;
+    let ended = in_sandbox(job, &sandbox, &sources, &bases.pins).await;
+    if layers.has_containers() {
+        tidy(&sandbox).await;
+    }
+    match ended {
+        Err(Stop::Damaged(failure)) => Err(heal(job, &host, layers, bases, warm, failure).await),
+        other => other.map_err(Healed::Stop),
+    }
+}
+
+/// Everything that runs foreign code or works on what it left.
+async fn in_sandbox(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    sources: &Sources,
+    pins: &[Pin],
+) -> Result<(), Stop> {
+    let built = build_phase(job, sandbox, sources, pins);
+    let images = in_phase(job, Phase::Build, built).await?;
     if !job.plan.tests.is_empty() {
-        in_phase(job, Phase::Test, test::test(job, &sandbox, &images)).await?;
+        in_phase(job, Phase::Test, test::test(job, sandbox, &images)).await?;
     }
     if !job.plan.tags.is_empty() {
-        pack(job, &sandbox, &images.id).await?;
+        pack(job, sandbox, &images.id).await?;
     }
     Ok(())
+}
+
+/// Removes the containers that a build which failed or was stopped left in the store of its scope.
+async fn tidy(sandbox: &Sandbox<'_>) {
+    let mut argv = sandbox.buildah(Store::Scope);
+    argv.extend(["rm", "--all"].map(String::from));
+    let reach = Reach {
+        layers: true,
+        ..Reach::default()
+    };
+    // It may not be stopped: what it does is short, and what it leaves undone the next build must do.
+    let bounds = Bounds {
+        cancel: CancellationToken::new(),
+        deadline: Instant::now() + TIDY,
+    };
+    let removed = match sandbox.command("tidy", vec![argv], reach) {
+        Ok(mut command) => capture(&mut command, &bounds, 4096).await,
+        Err(error) => Err(error),
+    };
+    match removed {
+        Ok((Ended::Exited(0), _)) => {}
+        Ok((_, text)) => tracing::warn!(text, "containers remain in the store of the scope"),
+        Err(error) => tracing::warn!(%error, "containers remain in the store of the scope"),
+    }
+}
+
+/// What is to be done after phases that did not end well.
+enum Healed {
+    Stop(Stop),
+    Again,
+}
+
+impl From<Stop> for Healed {
+    fn from(stop: Stop) -> Self {
+        Healed::Stop(stop)
+    }
+}
+
+/// Discards what is damaged: the layers of the scope; where there were none, the base images.
+async fn heal(
+    job: &Job<'_>,
+    host: &Host,
+    layers: Layers,
+    images: images::Images,
+    warm: Warm,
+    failure: Box<Failure>,
+) -> Healed {
+    let store = match warm {
+        Warm { layers: true, .. } => layers.store(),
+        Warm { images: true, .. } => host.cache(&job.settings.cache).images(),
+        // Nothing here is older than this build: the fault is another.
+        _ => return Healed::Stop(Stop::Failed(failure)),
+    };
+    drop(images);
+    let mut remove = Command::from(remove_tree(Path::new(&host.buildah), &store));
+    if let Err(error) = capture(&mut remove, &job.bounds, 4096).await {
+        tracing::warn!(%error, store = %store.display(), "a damaged store cannot be removed");
+        return Healed::Stop(Stop::Failed(failure));
+    }
+    let what = if warm.layers { "layers" } else { "base images" };
+    job.reporter.say(
+        failure.phase.unwrap_or(Phase::Build),
+        format!("the {what} that earlier builds left are damaged and were discarded; the build begins anew"),
+    );
+    Healed::Again
+}
+
+/// What was there before this build.
+#[derive(Debug, Clone, Copy)]
+struct Warm {
+    layers: bool,
+    images: bool,
+}
+
+/// Begins a scope anew.
+async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), Stop> {
+    layers.read_nothing();
+    let mut remove = Command::from(remove_tree(Path::new(&host.buildah), &layers.store()));
+    capture(&mut remove, &job.bounds, 4096)
+        .await
+        .map_err(Stop::internal)?;
+    layers.make_store().map_err(Stop::internal)
 }
 
 /// Buildah before 1.33 takes the lines of a here-document for instructions.
@@ -219,8 +350,9 @@ async fn build_phase(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     sources: &Sources,
+    pins: &[Pin],
 ) -> Result<build::Images, Stop> {
-    let images = build::build(job, sandbox, sources).await?;
+    let images = build::build(job, sandbox, sources, pins).await?;
     // Nothing after this phase needs them.
     match std::fs::remove_dir_all(job.work.secrets()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Stop::internal(error)),
@@ -243,6 +375,10 @@ pub async fn in_phase<T>(
         Stop::Failed(mut failure) => {
             failure.phase.get_or_insert(phase);
             Stop::Failed(failure)
+        }
+        Stop::Damaged(mut failure) => {
+            failure.phase.get_or_insert(phase);
+            Stop::Damaged(failure)
         }
         other => other,
     })
@@ -270,7 +406,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
     } else {
         Phase::Test
     };
-    let mut argv = sandbox.buildah();
+    let mut argv = sandbox.buildah(Store::Own);
     argv.extend(["push", "--quiet", "--format=oci", id].map(String::from));
     argv.push(format!("oci:{}:image", job.work.layout().display()));
     let mut command = sandbox
@@ -287,13 +423,11 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .map_err(Stop::internal)?
     {
         Ended::Exited(0) => Ok(()),
-        Ended::Exited(status) => Err(Stop::failed(crate::diagnosis::buildah_failure(
-            &crate::diagnosis::BuildahEnd {
-                status,
-                lines: &job.reporter.kept(),
-                place: None,
-            },
-        ))),
+        Ended::Exited(status) => Err(sandbox.failed(&crate::diagnosis::BuildahEnd {
+            status,
+            lines: &job.reporter.kept(),
+            place: None,
+        })),
         Ended::Cancelled => Err(Stop::Interrupted),
         Ended::OutOfTime => Err(job.out_of_time(phase)),
     }

@@ -14,6 +14,7 @@ use tokio::process::Command;
 
 use crate::build::{Failure, Kind, Phase};
 
+use super::cache::Cache;
 use super::process::{Bounds, Ended, capture};
 use super::sandbox::{environment, storage};
 use super::settings::{Isolation, Network, Settings};
@@ -21,6 +22,9 @@ use super::trial;
 use super::workdir::{WorkDir, read_json, write_json};
 
 const PROBE_TIME: Duration = Duration::from_secs(60);
+
+/// Where the answer is kept.
+const KEPT: &str = "probe.json";
 
 /// The device by which pasta gives a network.
 const TUN: &str = "/dev/net/tun";
@@ -46,9 +50,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// Where base images are kept: versions of Buildah must not share a store.
-    pub fn images(&self, cache: &Path) -> PathBuf {
-        cache.join(format!("images-{}", self.version))
+    /// What builds leave for later ones: versions of Buildah must not share a store.
+    pub fn cache(&self, user: &Path) -> Cache {
+        Cache::new(user, &self.version)
     }
 }
 
@@ -88,7 +92,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         check_network()?;
     }
     let key = key(settings, &buildah, &own_binary);
-    let file = settings.cache.join("probe.json");
+    let file = settings.cache.join(KEPT);
     if let Ok(kept) = read_json::<Kept>(&file)
         && kept.key == key
     {
@@ -108,7 +112,13 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         host.isolation = isolation;
         match trial::run(settings, &host, work, bounds).await {
             Ok(()) => {
-                keep(&file, Kept { key, host: host.clone() });
+                keep(
+                    &file,
+                    Kept {
+                        key,
+                        host: host.clone(),
+                    },
+                );
                 return Ok(host);
             }
             Err(refusal) => said.push(format!("{}: {refusal}", host.isolation.join(" "))),
@@ -118,6 +128,13 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         format!("no sandbox holds on this host: {}", said.join(" / ")),
         NEEDS,
     ))
+}
+
+/// The answer of the last probe that a user's cache holds.
+pub fn kept(cache: &Path) -> Option<Host> {
+    read_json::<Kept>(&cache.join(KEPT))
+        .ok()
+        .map(|kept| kept.host)
 }
 
 fn keep(file: &Path, kept: Kept) {
@@ -132,7 +149,9 @@ fn check_network() -> Result<(), Failure> {
     for tool in ["pasta", "ip", "nsenter"] {
         if find(tool).is_none() {
             return Err(missing(
-                format!("{tool} is not there, without which foreign code has no network of its own"),
+                format!(
+                    "{tool} is not there, without which foreign code has no network of its own"
+                ),
                 "Install the packages passt and iproute2, or set sandbox.network to none or host.",
             ));
         }
@@ -265,7 +284,7 @@ async fn make_image_store(
     work: &WorkDir,
     bounds: &Bounds,
 ) -> Result<(), Failure> {
-    let store = host.images(&settings.cache);
+    let store = host.cache(&settings.cache).images();
     let mut command = Command::new(&host.buildah);
     command
         .args(storage(&store, &work.boxed("r")))

@@ -17,9 +17,13 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
+use crate::diagnosis::{BuildahEnd, buildah_failure, points_at_store};
+
+use super::cache::Layers;
 use super::enclose::Enclosure;
 use super::enter::{Bind, Spec};
 use super::network;
+use super::phases::Stop;
 use super::probe::Host;
 use super::settings::{Network, Settings};
 use super::workdir::{WorkDir, write_json};
@@ -70,6 +74,17 @@ pub struct Reach {
     pub sources: bool,
     /// The secrets of `RUN --mount=type=secret`.
     pub secrets: bool,
+    /// The layers of the build's scope, to write.
+    pub layers: bool,
+}
+
+/// Where Buildah writes images and containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In the build's own directory, which goes with the build.
+    Own,
+    /// In the store of its scope, which stays.
+    Scope,
 }
 
 /// Builds the command lines of one build.
@@ -81,21 +96,29 @@ pub struct Sandbox<'a> {
     pub host: &'a Host,
     /// The build's directory.
     pub work: &'a WorkDir,
+    /// The layers it may use.
+    pub layers: Option<&'a Layers>,
 }
 
 impl Sandbox<'_> {
-    /// Buildah's global options: this build's own storage, the shared base images read-only.
-    pub fn buildah(&self) -> Vec<String> {
+    /// Buildah's global options: one store to write, all others read-only.
+    pub fn buildah(&self, store: Store) -> Vec<String> {
         let mut argv = vec![self.host.buildah.clone()];
-        argv.extend(storage(&self.work.boxed("s"), &self.work.boxed("r")));
-        argv.push("--storage-opt".into());
-        argv.push(format!("additionalimagestore={}", self.images().display()));
+        let mut readable = vec![self.host.cache(&self.settings.cache).images()];
+        let mut root = self.work.boxed("s");
+        if let Some(layers) = self.layers {
+            readable.extend(layers.shared());
+            match store {
+                Store::Own => readable.push(layers.store()),
+                Store::Scope => root = layers.store(),
+            }
+        }
+        argv.extend(storage(&root, &self.work.boxed("r")));
+        for other in readable {
+            argv.push("--storage-opt".into());
+            argv.push(format!("additionalimagestore={}", other.display()));
+        }
         argv
-    }
-
-    /// Where base images are kept, for this version of Buildah.
-    pub fn images(&self) -> PathBuf {
-        self.host.images(&self.settings.cache)
     }
 
     /// Options of `build` and `run` that isolate foreign code.
@@ -142,6 +165,24 @@ impl Sandbox<'_> {
         Ok(wrap(self.host, self.environment(), &file))
     }
 
+    /// Why Buildah failed; what points at a store that is damaged is told apart.
+    pub fn failed(&self, end: &BuildahEnd<'_>) -> Stop {
+        let failure = buildah_failure(end);
+        let stores: Vec<String> = self
+            .layers
+            .iter()
+            .flat_map(|layers| [Some(layers.store()), layers.shared()])
+            .flatten()
+            .chain([self.host.cache(&self.settings.cache).images()])
+            .map(|store| store.display().to_string())
+            .collect();
+        if self.layers.is_some() && points_at_store(end, &failure, &stores) {
+            Stop::Damaged(Box::new(failure))
+        } else {
+            Stop::failed(failure)
+        }
+    }
+
     fn reached(&self) -> PathBuf {
         self.work.boxed("out").join("reached")
     }
@@ -172,7 +213,7 @@ impl Sandbox<'_> {
         if !self.host.buildah.starts_with("/usr/") {
             binds.push(read(PathBuf::from(&self.host.buildah), false));
         }
-        binds.push(read(self.images(), true));
+        binds.push(read(self.host.cache(&self.settings.cache).images(), true));
         if reach.sources {
             binds.push(read(self.work.src(), false));
         }
@@ -183,6 +224,24 @@ impl Sandbox<'_> {
             writable: true,
             ..read(self.work.root().join("box"), false)
         });
+        if let Some(layers) = self.layers {
+            binds.extend(layers.shared().map(|dir| read(dir, false)));
+            binds.push(Bind {
+                writable: reach.layers,
+                ..read(layers.store(), false)
+            });
+            // Buildah 1.28 and the later ones look for cache mounts at different names.
+            for name in ["buildah-cache", "buildah-cache-0"]
+                .into_iter()
+                .filter(|_| reach.layers)
+            {
+                binds.push(Bind {
+                    source: Some(layers.mounts()),
+                    writable: true,
+                    ..read(self.work.boxed("tmp").join(name), false)
+                });
+            }
+        }
         Ok(binds)
     }
 
@@ -304,6 +363,7 @@ mod tests {
             settings: &settings,
             host: &host,
             work: &work,
+            layers: None,
         };
         let command = sandbox
             .command("x", vec![vec!["true".into()]], Reach::default())

@@ -24,7 +24,11 @@ const EPERM: u32 = 1;
 /// Offsets in `struct seccomp_data`: number, architecture, low word of the first argument.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") {
+    16
+} else {
+    20
+};
 
 const CLONE_NEWUSER: u32 = 0x1000_0000;
 
@@ -103,7 +107,12 @@ fn program(conventions: &[Convention]) -> Option<Vec<sock_filter>> {
     let mut all = vec![load(ARCHITECTURE)];
     for convention in conventions {
         let block = block(convention);
-        all.push(jump(JUMP_EQUAL, convention.architecture, 0, u8::try_from(block.len()).ok()?));
+        all.push(jump(
+            JUMP_EQUAL,
+            convention.architecture,
+            0,
+            u8::try_from(block.len()).ok()?,
+        ));
         all.extend(block);
     }
     // A convention that is not known here is not let through.
@@ -203,6 +212,9 @@ mod tests {
     #[test]
     fn another_convention_is_no_way_around() {
         let program = filter().unwrap();
-        assert_eq!(decide(&program, 0xc000_003e, 0x4000_0000 | 321, 0), ERRNO | ENOSYS);
+        assert_eq!(
+            decide(&program, 0xc000_003e, 0x4000_0000 | 321, 0),
+            ERRNO | ENOSYS
+        );
     }
 }

@@ -14,7 +14,7 @@ use crate::log::Event;
 use super::build::Images;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output, run};
-use super::sandbox::{Reach, Sandbox};
+use super::sandbox::{Reach, Sandbox, Store};
 
 /// Where the init lies in the container.
 const INIT: &str = "/.nomad-build-init";
@@ -195,9 +195,9 @@ fn failure(
 /// A fresh container, then the test in it: the image's WORKDIR, USER and ENV, not its ENTRYPOINT.
 fn commands(sandbox: &Sandbox<'_>, test: &PlanTest, index: usize, image: &str) -> Vec<Vec<String>> {
     let name = format!("test-{index}");
-    let mut from = sandbox.buildah();
+    let mut from = sandbox.buildah(Store::Own);
     from.extend(["from", "--quiet", "--pull-never", "--name", &name, image].map(String::from));
-    let mut run = sandbox.buildah();
+    let mut run = sandbox.buildah(Store::Own);
     run.push("run".into());
     run.extend(sandbox.isolation());
     run.push(format!(

@@ -15,7 +15,7 @@ use super::attack::{DONE, SAYS, Targets};
 use super::network;
 use super::probe::{Host, last_words};
 use super::process::{Bounds, Ended, capture};
-use super::sandbox::{Reach, Sandbox, remove_tree};
+use super::sandbox::{Reach, Sandbox, Store, remove_tree};
 use super::settings::{Network, Settings};
 use super::workdir::{WorkDir, write_private};
 
@@ -35,12 +35,18 @@ const MOUNTS: &[&str] = &[
 ///
 /// # Errors
 /// Why it is not to be used: it does not work, or something of the host was reached.
-pub async fn run(settings: &Settings, host: &Host, work: &WorkDir, bounds: &Bounds) -> Result<(), String> {
+pub async fn run(
+    settings: &Settings,
+    host: &Host,
+    work: &WorkDir,
+    bounds: &Bounds,
+) -> Result<(), String> {
     let place = WorkDir::new(work.root().join("probe"));
     let sandbox = Sandbox {
         settings,
         host,
         work: &place,
+        layers: None,
     };
     let result = attacks(&sandbox, bounds).await;
     let mut remove = Command::from(remove_tree(Path::new(&host.buildah), place.root()));
@@ -80,7 +86,10 @@ impl Listeners {
     fn open() -> io::Result<Self> {
         let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let own = network::own_addresses()?;
-        let mut addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, v4.local_addr()?.port()))];
+        let mut addresses = vec![SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            v4.local_addr()?.port(),
+        ))];
         let mut tcp = vec![v4];
         // A kernel without IPv6 has nothing to reach there.
         if let Ok(v6) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
@@ -88,7 +97,11 @@ impl Listeners {
             tcp.push(v6);
         }
         for address in own.into_iter().filter(std::net::IpAddr::is_ipv4) {
-            addresses.extend(addresses.first().map(|first| SocketAddr::from((address, first.port()))));
+            addresses.extend(
+                addresses
+                    .first()
+                    .map(|first| SocketAddr::from((address, first.port()))),
+            );
         }
         let name = format!("nomad-build-probe-{}", std::process::id());
         let unix = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name)?)?;
@@ -126,27 +139,38 @@ async fn attacks(sandbox: &Sandbox<'_>, bounds: &Bounds) -> io::Result<Vec<(Ende
     let mut answers = Vec::new();
     for mount in std::iter::once(None).chain(MOUNTS.iter().map(Some)) {
         targets.mounted = mount.map(|_| "/m".into());
-        let mount = mount.map_or(String::new(), |one| one.replace("CANARY", &canaries.display().to_string()));
+        let mount = mount.map_or(String::new(), |one| {
+            one.replace("CANARY", &canaries.display().to_string())
+        });
         let mut words = vec![PROGRAM.to_owned(), "runner".into(), "attack".into()];
         words.extend(targets.arguments());
         let words = serde_json::to_string(&words).map_err(io::Error::other)?;
         fs::write(
             src.join("Containerfile"),
-            format!("FROM scratch AS evil\nCOPY evil/ /\nFROM scratch\nCOPY root/ /\nRUN {mount} {words}\n"),
+            format!(
+                "FROM scratch AS evil\nCOPY evil/ /\nFROM scratch\nCOPY root/ /\nRUN {mount} {words}\n"
+            ),
         )?;
-        let mut argv = sandbox.buildah();
+        let mut argv = sandbox.buildah(Store::Own);
         argv.push("build".into());
         argv.extend(sandbox.isolation());
         argv.extend(volumes.iter().map(|volume| format!("--volume={volume}")));
-        argv.extend(["--layers=false".into(), "--pull=never".into(), src.display().to_string()]);
+        argv.extend([
+            "--layers=false".into(),
+            "--pull=never".into(),
+            src.display().to_string(),
+        ]);
         let reach = Reach {
             sources: true,
-            secrets: false,
+            ..Reach::default()
         };
         let mut command = sandbox.command("probe", vec![argv], reach)?;
         answers.push(capture(&mut command, &bounds.within(TIME), 64 * 1024).await?);
         // What does not work at all needs no further attack.
-        if answers.first().is_some_and(|(ended, _)| !ended.is_success()) {
+        if answers
+            .first()
+            .is_some_and(|(ended, _)| !ended.is_success())
+        {
             break;
         }
     }
@@ -159,7 +183,10 @@ fn lay_out_system(src: &Path) -> io::Result<Vec<String>> {
     for dir in ["/usr", "/lib", "/lib32", "/lib64", "/libx32"] {
         match fs::symlink_metadata(dir) {
             Ok(metadata) if metadata.is_symlink() => {
-                symlink(fs::read_link(dir)?, src.join("root").join(dir.trim_start_matches('/')))?;
+                symlink(
+                    fs::read_link(dir)?,
+                    src.join("root").join(dir.trim_start_matches('/')),
+                )?;
             }
             Ok(_) => volumes.push(format!("{dir}:{dir}:ro")),
             Err(_) => {}
@@ -179,7 +206,10 @@ mod tests {
         let leaks = |what: &str| (Ended::Exited(1), format!("{SAYS} reached {what}\n"));
         assert!(judge(&[good.clone(), leaks("a host file by chroot")], true).is_err());
         assert!(judge(&[good.clone(), leaks("network by TCP")], false).is_err());
-        assert_eq!(judge(&[good.clone(), leaks("network by TCP")], true), Ok(()));
+        assert_eq!(
+            judge(&[good.clone(), leaks("network by TCP")], true),
+            Ok(())
+        );
         // A build that ended well without having attacked proves nothing.
         assert!(judge(&[(Ended::Exited(0), "STEP 1\n".into())], false).is_err());
         assert!(judge(&[(Ended::Exited(1), format!("{DONE}\nError: x\n"))], false).is_err());

@@ -7,6 +7,7 @@ use crate::backend::{Claim, Submission, Submitted};
 use crate::build::plan::PlanSource;
 use crate::build::record::{CancelMark, RECORD_VERSION};
 use crate::build::request::Until;
+use crate::build::scope::Scopes;
 use crate::build::status::{BuildStatus, PlanStage, PlanStatus, SourceStatus};
 use crate::build::validate::{Base, Valid, validate};
 use crate::build::{BuildId, BuildRequest, Plan, Record};
@@ -123,7 +124,9 @@ impl Service {
         let request_digest = digest_of(&[&kept.to_string(), digest.unwrap_or("")]);
         let now = now_ms();
         let (source, shown) = sources(request, &valid, digest);
+        let scopes = scopes(principal, request, &valid);
         let mut plan = valid.into_plan(id.clone(), source, now / 1000);
+        plan.scopes = scopes;
         if matches!(plan.source, PlanSource::Snapshot { .. }) {
             plan.shown_below = plan
                 .subdir
@@ -455,6 +458,22 @@ fn sources(
         },
     };
     (source, shown)
+}
+
+/// What the build may reuse of earlier ones.
+fn scopes(principal: &Principal, request: &BuildRequest, valid: &Valid) -> Scopes {
+    match &valid.base {
+        Base::Git {
+            url,
+            git_ref,
+            patch,
+        } => {
+            let committed = patch.is_none() && valid.files.is_empty();
+            Scopes::of_git(&principal.0, url, git_ref.as_deref(), committed)
+        }
+        Base::Path(path) => Scopes::of_path(&principal.0, path),
+        Base::Context(_) | Base::Files => Scopes::of_files(&principal.0, request.name.as_deref()),
+    }
 }
 
 fn record(

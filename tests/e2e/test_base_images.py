@@ -10,9 +10,10 @@ from local_registry import LocalRegistry, Login
 
 
 def fetched(registry: LocalRegistry, repository: str) -> tuple[int, int]:
-    """How many manifests and layers of a repository were handed out."""
+    """How often manifests of a repository were asked for, and how many layers were handed out."""
     config, _ = registry.config(repository, "1")
-    lines = [line for line in registry.requests() if f'"GET /v2/{repository}/' in line and re.search(r'" 200 ', line)]
+    asked = re.compile(rf'"(GET|HEAD) /v2/{repository}/.*" 200 ')
+    lines = [line for line in registry.requests() if asked.search(line)]
     manifests = sum("/manifests/" in line for line in lines)
     layers = sum("/blobs/" in line and config not in line for line in lines)
     return manifests, layers

@@ -29,7 +29,7 @@ use super::conclude;
 use super::layout::{BuildDir, Layout};
 use super::user::BuildUser;
 use super::watch::DirWatch;
-use super::{credentials, queue, reap, store};
+use super::{credentials, queue, reap, store, sweep};
 
 /// Variables of the operator's environment that what talks to the network gets.
 const PROXIES: &[&str] = &[
@@ -44,6 +44,8 @@ const PROXIES: &[&str] = &[
 ];
 /// How often the job looks when no event comes (a slot whose holder died tells nobody).
 const TICK: Duration = Duration::from_millis(500);
+/// A build whose cache was damaged begins anew so often: without its layers, then without base images.
+const MAX_HEALED: u32 = 2;
 /// How long the runner may go on after its own deadline before it is killed.
 const OVERTIME: Duration = Duration::from_secs(60);
 
@@ -145,7 +147,10 @@ impl Job {
             }
         };
         queue::announce(&self.layout);
-        conclude::write_end(&self.dir, gone)
+        conclude::write_end(&self.dir, gone)?;
+        // Behind the end: nobody waits for it.
+        tokio::task::block_in_place(|| sweep::sweep(&self.layout, &self.config, &self.program));
+        Ok(())
     }
 
     async fn wait_for_slot(
@@ -190,9 +195,19 @@ impl Job {
             return Ok(mine.then_some(Gone::Exited));
         }
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
-        let work = self.prepare()?;
-        let command = self.build_command(&work, end)?;
-        let built = self.part(command, None, end, watch, terminate).await?;
+        let mut work = self.prepare()?;
+        let command = self.build_command(&work, end, 0)?;
+        let mut built = self.part(command, None, end, watch, terminate).await?;
+        for _ in 0..MAX_HEALED {
+            if !matches!(built, Part::Status(status) if status == i32::from(exit::AGAIN)) {
+                break;
+            }
+            reap::remove_files(&self.config, &work, &self.user)?;
+            work = self.prepare()?;
+            let lines = conclude::progress(&self.dir)?.lines;
+            let command = self.build_command(&work, end, lines)?;
+            built = self.part(command, None, end, watch, terminate).await?;
+        }
         if !matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
             || self.plan.tags.is_empty()
         {
@@ -314,13 +329,15 @@ impl Job {
         Ok(command)
     }
 
-    fn build_command(&self, work: &WorkDir, end: i64) -> io::Result<Command> {
+    fn build_command(&self, work: &WorkDir, end: i64, last: u64) -> io::Result<Command> {
         let (plan, settings) = (
             work.root().join("plan.json"),
             work.root().join("settings.json"),
         );
         let mut command = self.runner("build", &plan, &settings, work)?;
-        command.arg("--deadline").arg(end.to_string());
+        command
+            .args(["--deadline", &end.to_string()])
+            .args(["--last-line", &last.to_string()]);
         if self.dir.context().exists() {
             command
                 .arg("--context")

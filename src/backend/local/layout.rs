@@ -88,9 +88,14 @@ impl Layout {
         self.root.join("slots")
     }
 
+    /// What is shared between builds, for each user.
+    pub fn caches(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
     /// What is shared between builds of one user.
     pub fn cache(&self, user: &str) -> PathBuf {
-        self.root.join("cache").join(user)
+        self.caches().join(user)
     }
 
     /// Snapshots about to be submitted.

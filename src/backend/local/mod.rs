@@ -13,6 +13,7 @@ pub mod reap;
 pub mod retention;
 pub mod scope;
 pub mod store;
+pub mod sweep;
 pub mod user;
 pub mod watch;
 
@@ -189,6 +190,7 @@ impl LocalBackend {
         };
         queue::leave(&self.layout, record.submitted, &record.id);
         let (config, dir, user) = (self.config.clone(), dir.clone(), self.user.clone());
+        let (layout, program) = (self.layout.clone(), self.program.clone());
         tokio::spawn(async move {
             reap::reap(&record.id).await;
             if let Err(error) =
@@ -200,6 +202,7 @@ impl LocalBackend {
                 tracing::error!(%error, build = %record.id, "the end of a lost build cannot be written");
             }
             drop(lock);
+            tokio::task::block_in_place(|| sweep::sweep(&layout, &config, &program));
         });
         Ok(())
     }

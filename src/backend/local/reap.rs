@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::build::BuildId;
 use crate::config::Config;
+use crate::runner::WorkDir;
 use crate::runner::sandbox::remove_tree;
 
 use super::layout::BuildDir;
@@ -72,7 +73,15 @@ fn processes_with(wanted: &str) -> Vec<Pid> {
 /// When something remains.
 pub fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
     let _ = fs::remove_file(dir.context());
-    let work = dir.work();
+    remove_files(config, &WorkDir::new(dir.work()), user)
+}
+
+/// Removes a work directory. Blocks.
+///
+/// # Errors
+/// When something remains.
+pub fn remove_files(config: &Config, work: &WorkDir, user: &BuildUser) -> io::Result<()> {
+    let work = work.root();
     if !work.exists() {
         return Ok(());
     }
@@ -81,7 +90,7 @@ pub fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Res
         return fs::remove_dir_all(work);
     }
     let buildah = crate::runner::probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
-    let status = remove_tree(&buildah, &work)
+    let status = remove_tree(&buildah, work)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -5,31 +5,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use async_trait::async_trait;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use crate::build::Record;
 use crate::build::record::CommitOutcome;
 use crate::runner::publish::Gate;
 use crate::runner::reporter::now_ms;
 use crate::runner::workdir::read_json;
+use async_trait::async_trait;
+
+pub use crate::runner::lock::{lock, lock_file, try_lock};
 
 use super::layout::BuildDir;
-
-/// Opens a file to be locked; makes it when it is missing.
-///
-/// # Errors
-/// When it cannot be opened.
-pub fn lock_file(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-}
 
 /// Opens a file for appending, for its owner only; makes it when it is missing.
 ///
@@ -41,29 +26,6 @@ pub fn append(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
-}
-
-/// Locks a file for this process and those it hands the file to; waits.
-///
-/// # Errors
-/// When it cannot be opened or locked.
-pub fn lock(path: &Path) -> io::Result<File> {
-    let file = lock_file(path)?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
-}
-
-/// The same without waiting; `None` when somebody else holds it.
-///
-/// # Errors
-/// When it cannot be opened.
-pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = lock_file(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Writes a file as a whole: whoever reads it sees the old or the new one.

@@ -1,0 +1,103 @@
+//! Whether Buildah failed because of what lies in one of its stores.
+
+use crate::build::{Failure, Kind};
+
+use super::buildah::{BuildahEnd, OWN_ERROR};
+
+/// What containers/storage says of layers and images that are missing or not what they were (seen of
+/// Buildah 1.28 and 1.43 after damage done by hand).
+const SIGNS: &[&str] = &[
+    "layer not known",
+    "image not known",
+    "file integrity checksum failed",
+    "Digest did not match",
+    "unexpected end of",
+    "failed to shutdown storage",
+];
+
+/// How many of the last lines are looked at: a warning may follow the error.
+const LAST: usize = 6;
+
+/// Whether the failure seems to come of damage to one of `stores` (paths). That a store is merely
+/// full is none, nor is a command that failed, whatever it printed.
+pub fn points_at_store(end: &BuildahEnd<'_>, failure: &Failure, stores: &[String]) -> bool {
+    if end.status != OWN_ERROR || failure.exit_code.is_some() || failure.kind == Kind::DiskFull {
+        return false;
+    }
+    end.lines.iter().rev().take(LAST).any(|(_, line)| {
+        SIGNS.iter().any(|sign| line.text.contains(sign))
+            || (line.text.starts_with("Error: ")
+                && stores.iter().any(|store| line.text.contains(store)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Phase;
+    use crate::build::request::Stream;
+    use crate::diagnosis::buildah_failure;
+    use crate::log::Line;
+
+    fn damaged(status: i32, text: &[&str]) -> bool {
+        let lines: Vec<(u64, Line)> = text
+            .iter()
+            .zip(1..)
+            .map(|(text, n)| {
+                let line = Line {
+                    phase: Phase::Build,
+                    step: None,
+                    test: None,
+                    stream: Stream::Output,
+                    text: (*text).to_owned(),
+                };
+                (n, line)
+            })
+            .collect();
+        let end = BuildahEnd {
+            status,
+            lines: &lines,
+            place: None,
+        };
+        points_at_store(&end, &buildah_failure(&end), &["/c/s".to_owned()])
+    }
+
+    #[test]
+    fn damage_is_told_from_what_commands_do() {
+        assert!(damaged(
+            125,
+            &[
+                "Error: creating read-write layer with ID \"b7\": Stat /c/s/overlay/26/diff: no such file or directory"
+            ]
+        ));
+        assert!(damaged(
+            125,
+            &["Error: getting top layer info: layer not known"]
+        ));
+        assert!(damaged(
+            125,
+            &["time=\"…\" level=warning msg=\"failed to shutdown storage: \\\"loading"]
+        ));
+        assert!(!damaged(
+            1,
+            &["Error: getting top layer info: layer not known"]
+        ));
+        assert!(!damaged(
+            125,
+            &[
+                "layer not known",
+                "Error: building at STEP \"RUN x\": while running runtime: exit status 125"
+            ]
+        ));
+        assert!(!damaged(
+            125,
+            &["Error: writing /c/s/overlay/1: no space left on device"]
+        ));
+        assert!(!damaged(
+            125,
+            &[
+                "Error: building at STEP \"COPY a b\": copier: stat: \"/a\": no such file or directory"
+            ]
+        ));
+    }
+}

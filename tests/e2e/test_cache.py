@@ -1,0 +1,168 @@
+"""Layers are kept between builds, each in the scope it belongs to; what is damaged is built anew."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeServer
+from git_http import GitHttp, commit, git
+from helpers import log_text, succeed, unique
+from local_registry import LocalRegistry
+from mcp import ClientSession
+from server import Server
+
+# A step whose result shows whether it ran again, and one that depends on the sources.
+TEXT = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY word /word\nRUN cat /proc/sys/kernel/random/uuid > /late\n"
+SHOW = "echo early $(cat /stamp) late $(cat /late) word $(cat /word)"
+
+
+class Repository:
+    """A repository on a server."""
+
+    def __init__(self, root: Path, base: str) -> None:
+        self.work = root / "work"
+        self.work.mkdir()
+        self.served = root / "served/repo.git"
+        git(self.work, "init", "--quiet", "--initial-branch=main")
+        commit(self.work, "first", {"Containerfile": TEXT.format(base=base), "word": "committed\n"})
+        git(self.work, "branch", "dev")
+        git(root, "clone", "--quiet", "--bare", str(self.work), str(self.served))
+
+    def commit(self, word: str) -> None:
+        """A new commit on main."""
+        commit(self.work, word, {"word": f"{word}\n"})
+        git(self.work, "push", "--quiet", str(self.served), "main")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, base: str) -> Repository:
+    return Repository(tmp_path, base)
+
+
+@pytest.fixture
+def url(repository: Repository) -> Iterator[str]:
+    with GitHttp(repository.served.parent) as server:
+        yield f"{server.url}/repo.git"
+
+
+async def stamps(session: ClientSession, **args: object) -> tuple[str, str, str]:
+    """What the two steps left, and the word."""
+    status = await succeed(session, tests=[{"command": SHOW}], **args)
+    text = await log_text(session, status["build_id"], phase="test")
+    found = re.search(r"early ([0-9a-f-]{36}) late ([0-9a-f-]{36}) word (\S+)", text)
+    assert found, text
+    return found[1], found[2], found[3]
+
+
+PATCH = """diff --git a/word b/word
+--- a/word
++++ b/word
+@@ -1 +1 @@
+-committed
++patched
+"""
+
+
+async def test_layers_stay_in_their_scope(make_server: MakeServer, buildah: Path, repository: Repository, url: str) -> None:
+    async with make_server(buildah=buildah).connect() as session:
+        main = await stamps(session, source={"git": url, "ref": "main"})
+        assert await stamps(session, source={"git": url, "ref": "main"}) == main
+        # Another ref shares nothing.
+        dev = await stamps(session, source={"git": url, "ref": "dev"})
+        assert (dev[0], dev[1]) != (main[0], main[1]) and dev[0] != main[0]
+        # Uncommitted work reads what its ref has, and leaves nothing there.
+        patched = await stamps(session, source={"git": url, "ref": "main", "patch": PATCH})
+        assert patched[0] == main[0] and patched[1] != main[1] and patched[2] == "patched"
+        assert await stamps(session, source={"git": url, "ref": "main", "patch": PATCH}) == patched
+        repository.commit("patched")
+        committed = await stamps(session, source={"git": url, "ref": "main"})
+        assert committed[0] == main[0] and committed[2] == "patched"
+        assert committed[1] != patched[1], "a layer of uncommitted work reached the scope of the ref"
+
+
+async def test_a_directory_has_a_scope_of_its_own(make_server: MakeServer, base: str) -> None:
+    server = make_server()
+    first, second = server.directory / "first", server.directory / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        (directory / "Containerfile").write_text(TEXT.format(base=base))
+        (directory / "word").write_text("x")
+    async with server.connect() as session:
+        one = await stamps(session, source={"path": str(first)})
+        assert await stamps(session, source={"path": str(first)}) == one
+        assert (await stamps(session, source={"path": str(second)}))[0] != one[0]
+        # Anew, and later builds get the new layers.
+        anew = await stamps(session, source={"path": str(first)}, no_cache=True)
+        assert anew[0] != one[0]
+        assert await stamps(session, source={"path": str(first)}) == anew
+
+
+async def test_cache_mounts_belong_to_the_scope(make_server: MakeServer, buildah: Path, base: str) -> None:
+    text = "FROM {base}\nRUN --mount=type=cache,target=/c echo {word} >> /c/words && cat /c/words > /seen\n"
+
+    def source(word: str) -> dict[str, object]:
+        return {"files": [{"path": "Containerfile", "text": text.format(base=base, word=word)}]}
+
+    async def seen(session: ClientSession, **args: object) -> str:
+        status = await succeed(session, tests=[{"command": "echo seen $(cat /seen)"}], **args)
+        return re.search(r"seen (.*)", await log_text(session, status["build_id"], phase="test"))[1]
+
+    async with make_server(buildah=buildah).connect() as session:
+        assert await seen(session, name="a", source=source("one")) == "one"
+        assert await seen(session, name="a", source=source("two")) == "one two"
+        assert await seen(session, name="b", source=source("three")) == "three"
+
+
+def stores(server: Server, part: str) -> list[Path]:
+    """Stores of layers or base images in the cache of the server."""
+    found = list((server.state / "cache").glob(f"*/*/{part}"))
+    assert found, f"no {part} in the cache"
+    return found
+
+
+def break_layers(store: Path) -> None:
+    for diff in (store / "overlay").glob("*/diff"):
+        shutil.rmtree(diff)
+
+
+def break_index(store: Path) -> None:
+    index = store / "overlay-layers/layers.json"
+    index.write_text(index.read_text()[:40])
+
+
+def break_file(store: Path) -> None:
+    changed = [path for path in (store / "overlay").glob("*/diff/stamp")]
+    assert changed
+    for path in changed:
+        path.write_text("not what the step wrote\n")
+
+
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        ("scopes/*/store", break_layers),
+        ("scopes/*/store", break_index),
+        ("scopes/*/store", break_file),
+        ("images", break_layers),
+        ("images", break_index),
+    ],
+)
+async def test_damage_is_found_and_healed(
+    make_server: MakeServer, buildah: Path, registry: LocalRegistry, base: str, part: str, damage: object
+) -> None:
+    server = make_server(buildah=buildah)
+    files = [{"path": "Containerfile", "text": TEXT.format(base=base)}, {"path": "word", "text": "x"}]
+    tag = f"{registry.host}/cache/{unique()}:1"
+    async with server.connect() as session:
+        before = await stamps(session, source={"files": files}, tags=[tag])
+        for store in stores(server, part):
+            damage(store)
+        files[1]["text"] = "y"
+        after = await stamps(session, source={"files": files}, tags=[tag])
+        assert after[2] == "y" and "not what" not in after[0]
+        assert after[0] != before[0] or part == "images", "the damaged layer was used"
+        assert await stamps(session, source={"files": files}, tags=[tag]) == after
