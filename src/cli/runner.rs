@@ -18,8 +18,9 @@ use crate::build::Plan;
 use crate::build::conclude::Outcome;
 use crate::log::Redactor;
 use crate::registry::Auth;
+use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
-use crate::runner::{Handoff, Reporter, Settings, WorkDir, enter, exit, phases, publish};
+use crate::runner::{Cgroup, Handoff, Reporter, Settings, WorkDir, enter, exit, phases, publish};
 
 /// See [`Part`].
 #[derive(Debug, Args)]
@@ -48,6 +49,9 @@ pub enum Part {
         /// The snapshot of the sources comes on standard input.
         #[arg(long)]
         context: bool,
+        /// Directories of the build's cgroup; nothing is started before this process is in them.
+        #[arg(long)]
+        cgroup: Vec<PathBuf>,
     },
     /// Phase publish; registry credentials come on standard input.
     Publish {
@@ -113,7 +117,12 @@ impl Runner {
                 common,
                 deadline,
                 context,
-            } => runtime()?.block_on(build(&common, deadline, context)),
+                cgroup,
+            } => {
+                let cgroup = Cgroup::at(cgroup);
+                cgroup.await_entry()?;
+                runtime()?.block_on(build(&common, deadline, context, &cgroup))
+            }
             Part::Publish {
                 common,
                 gate,
@@ -157,7 +166,12 @@ fn code(outcome: &Outcome) -> ExitCode {
     })
 }
 
-async fn build(common: &Common, deadline: i64, context: bool) -> anyhow::Result<ExitCode> {
+async fn build(
+    common: &Common,
+    deadline: i64,
+    context: bool,
+    cgroup: &Cgroup,
+) -> anyhow::Result<ExitCode> {
     phases::tie();
     let cancel = stop_signal()?;
     let (plan, settings, work) = common.read()?;
@@ -167,10 +181,18 @@ async fn build(common: &Common, deadline: i64, context: bool) -> anyhow::Result<
     let context = context
         .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
         .transpose()?;
-    let outcome = phases::run_build(
-        &plan, &settings, &work, &reporter, cancel, deadline, context,
-    )
-    .await;
+    let job = phases::Job {
+        plan: &plan,
+        settings: &settings,
+        work: &work,
+        reporter: &reporter,
+        bounds: Bounds {
+            cancel,
+            deadline: phases::deadline(deadline),
+        },
+        cgroup,
+    };
+    let outcome = phases::run_build(&job, context).await;
     Ok(code(&outcome))
 }
 

@@ -88,6 +88,8 @@ async fn one(
         .command("build", vec![argv], reach)
         .map_err(Stop::internal)?;
     let mut steps = Steps::new(sources);
+    // What an earlier step bore without failing is not the reason why a later one fails.
+    let mut before = job.cgroup.counters();
     let output = Output {
         reporter: job.reporter,
         phase: Phase::Build,
@@ -95,6 +97,7 @@ async fn one(
     };
     let ended = run(&mut command, output, &job.bounds, |line| {
         if let Some(step) = steps.observe(line) {
+            before = job.cgroup.counters();
             job.reporter.event(Event::StepStarted { step });
         }
     })
@@ -105,11 +108,12 @@ async fn one(
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
             let lines = job.reporter.kept();
-            return Err(Stop::failed(buildah_failure(&BuildahEnd {
+            let failure = buildah_failure(&BuildahEnd {
                 status,
                 place: steps.failed_at(&lines).as_ref(),
                 lines: &lines,
-            })));
+            });
+            return Err(Stop::failed(job.explained(failure, before, None)));
         }
         Ended::Cancelled => return Err(Stop::Interrupted),
         Ended::OutOfTime => return Err(job.out_of_time(Phase::Build)),

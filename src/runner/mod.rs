@@ -9,9 +9,11 @@
 //! between the parts.
 
 pub mod build;
+pub mod cgroup;
 pub mod enter;
 pub mod handoff;
 pub mod images;
+pub mod limits;
 pub mod phases;
 pub mod probe;
 pub mod process;
@@ -21,8 +23,10 @@ pub mod sandbox;
 pub mod settings;
 pub mod source;
 pub mod test;
+pub mod usage;
 pub mod workdir;
 
+pub use cgroup::Cgroup;
 pub use handoff::Handoff;
 pub use reporter::Reporter;
 pub use settings::Settings;

@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, set_child_subreaper, set_parent_process_death_signal};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::build::conclude::Outcome;
 use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::{Phase, Plan};
 use crate::log::Event;
 
+use super::cgroup::{Cgroup, Counters};
+use super::limits::{Evidence, explain};
 use super::probe::{self, Host};
 use super::process::{Bounds, Ended, Output, run};
 use super::reporter::Reporter;
@@ -33,6 +34,8 @@ pub struct Job<'a> {
     pub reporter: &'a Reporter,
     /// Stop and deadline.
     pub bounds: Bounds,
+    /// The build's cgroup.
+    pub cgroup: &'a Cgroup,
 }
 
 /// Why a phase did not end well.
@@ -84,6 +87,25 @@ impl Job<'_> {
         Stop::internal(format!("the sandbox could not be entered: {words}"))
     }
 
+    /// A failure of foreign code that began when the counters stood at `before`: where it was a
+    /// limit, it is named. Lines of other tests do not count.
+    pub fn explained(&self, failure: Failure, before: Counters, test: Option<&str>) -> Failure {
+        let mut lines = self.reporter.kept();
+        lines.retain(|(_, line)| line.test.as_deref() == test);
+        let evidence = Evidence {
+            counted: self.cgroup.counters().since(before),
+            memory_full: self.cgroup.was_full(),
+            over: None,
+            lines: &lines,
+        };
+        explain(
+            failure,
+            &evidence,
+            &self.settings.limits,
+            &self.plan.profile,
+        )
+    }
+
     /// The failure of a build whose time is over.
     pub fn out_of_time(&self, phase: Phase) -> Stop {
         let failure = Failure::new(
@@ -125,36 +147,24 @@ pub fn tie() {
     }
 }
 
-/// Runs source, build and test; says its last word and returns it.
-pub async fn run_build(
-    plan: &Plan,
-    settings: &Settings,
-    work: &WorkDir,
-    reporter: &Reporter,
-    cancel: CancellationToken,
-    end: i64,
-    context: Option<File>,
-) -> Outcome {
-    let job = Job {
-        plan,
-        settings,
-        work,
-        reporter,
-        bounds: Bounds {
-            cancel,
-            deadline: deadline(end),
-        },
-    };
-    let outcome = match phases(&job, context).await {
+/// Runs source, build and test; says its last word and returns it. `context` is the snapshot of
+/// a plan whose source is one.
+pub async fn run_build(job: &Job<'_>, context: Option<File>) -> Outcome {
+    let outcome = match phases(job, context).await {
         Ok(()) => Outcome::Passed,
         Err(stop) => stop.outcome(),
     };
-    if let Some(peak) = peak_memory_mb() {
-        reporter.event(Event::Used {
-            peak_memory_mb: peak,
+    let together = job.cgroup.peak_bytes().map(|bytes| bytes >> 20);
+    if let Some(peak_memory_mb) = together.or_else(peak_memory_mb) {
+        let limits = &job.settings.limits;
+        let limit = limits.memory_bytes.map(|bytes| bytes >> 20);
+        let holds = !job.cgroup.unenforced(limits).contains(&"memory");
+        job.reporter.event(Event::Used {
+            peak_memory_mb,
+            limit_mb: limit.filter(|_| holds),
         });
     }
-    reporter.event(Event::result(&outcome));
+    job.reporter.event(Event::result(&outcome));
     outcome
 }
 
@@ -257,9 +267,14 @@ fn announce(job: &Job<'_>, host: &Host) {
             host.isolation.join(" ")
         ),
     );
+    let mut unenforced = job.cgroup.unenforced(&job.settings.limits);
+    unenforced.push("disk");
     job.reporter.say(
         Phase::Source,
-        "unenforced on this host: memory, CPU and disk limits; RUN shares the host's network",
+        format!(
+            "unenforced on this host: limits on {}; RUN shares the host's network",
+            unenforced.join(", ")
+        ),
     );
 }
 
@@ -277,6 +292,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .command("pack", vec![argv], Reach::default())
         .map_err(Stop::internal)?;
     job.reporter.say(phase, "packing the image");
+    let before = job.cgroup.counters();
     let output = Output {
         reporter: job.reporter,
         phase,
@@ -287,13 +303,14 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .map_err(Stop::internal)?
     {
         Ended::Exited(0) => Ok(()),
-        Ended::Exited(status) => Err(Stop::failed(crate::diagnosis::buildah_failure(
-            &crate::diagnosis::BuildahEnd {
+        Ended::Exited(status) => {
+            let failure = crate::diagnosis::buildah_failure(&crate::diagnosis::BuildahEnd {
                 status,
                 lines: &job.reporter.kept(),
                 place: None,
-            },
-        ))),
+            });
+            Err(Stop::failed(job.explained(failure, before, None)))
+        }
         Ended::Cancelled => Err(Stop::Interrupted),
         Ended::OutOfTime => Err(job.out_of_time(phase)),
     }

@@ -52,7 +52,8 @@ pub enum Network {
 }
 
 /// Limits of one build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Bytes of the log.
     pub log_bytes: u64,
@@ -60,8 +61,18 @@ pub struct Limits {
     pub context_bytes: u64,
     /// Files and directories of the sources.
     pub context_entries: u64,
-    /// Processes of foreign code.
+    /// Processes and threads at the same time.
     pub processes: u64,
+    /// Bytes of memory of all processes together, if that is limited.
+    pub memory_bytes: Option<u64>,
+    /// Processors whose time may be used, if that is limited.
+    pub cpus: Option<f64>,
+    /// Bytes that one build may write to the disk.
+    pub disk_bytes: u64,
+    /// Files and directories that one build may make.
+    pub files: u64,
+    /// Bytes of one file that foreign code writes.
+    pub file_bytes: u64,
 }
 
 impl Default for Limits {
@@ -71,6 +82,11 @@ impl Default for Limits {
             context_bytes: 2 << 30,
             context_entries: 200_000,
             processes: 4096,
+            memory_bytes: None,
+            cpus: None,
+            disk_bytes: 20 << 30,
+            files: 2_000_000,
+            file_bytes: 8 << 30,
         }
     }
 }

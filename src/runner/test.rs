@@ -77,7 +77,7 @@ async fn one(
         Phase::Test,
         format!("test {} begins, at most {} s", test.name, test.timeout),
     );
-    let before = job.reporter.last();
+    let (before, counted) = (job.reporter.last(), job.cgroup.counters());
     let begun = Instant::now();
     let bounds = job.bounds.within(Duration::from_secs(test.timeout.into()));
     let mut command = sandbox
@@ -148,7 +148,7 @@ async fn one(
             failure.excerpt = Some(text);
             failure.log_cursor = Some(cursor);
         }
-        failure
+        job.explained(failure, counted, Some(&test.name))
     });
     Ok((result, failure))
 }

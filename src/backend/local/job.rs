@@ -17,8 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::build::conclude::Gone;
-use crate::build::{Plan, Record};
+use crate::build::{Failure, Kind, Plan, Record};
 use crate::config::{self, Config};
+use crate::runner::cgroup::{Held, Places};
+use crate::runner::limits::{Evidence, explain};
 use crate::runner::phases::{deadline, now_seconds};
 use crate::runner::reporter::now_ms;
 use crate::runner::settings::{Isolation, Limits, Network, Settings};
@@ -55,6 +57,8 @@ pub struct Job {
     plan: Plan,
     record: Record,
     user: BuildUser,
+    /// Made when it has its slot.
+    cgroup: Held,
     /// This program as it was when the job began: it may be replaced while the build runs.
     program: PathBuf,
 }
@@ -98,6 +102,7 @@ impl Job {
             config,
             dir,
             user,
+            cgroup: Held::default(),
         })
     }
 
@@ -189,10 +194,20 @@ impl Job {
             let mine = self.record.began.is_none() && self.record.end.is_none();
             return Ok(mine.then_some(Gone::Exited));
         }
+        self.make_cgroup()?;
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
         let work = self.prepare()?;
         let command = self.build_command(&work, end)?;
-        let built = self.part(command, None, end, watch, terminate).await?;
+        let cgroup = Some(&self.cgroup);
+        let built = self
+            .part(command, None, cgroup, end, watch, terminate)
+            .await?;
+        if matches!(built, Part::Killed)
+            && let Some(failure) = self.starved()?
+        {
+            self.write_failure(failure);
+            return Ok(Some(Gone::Exited));
+        }
         if !matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
             || self.plan.tags.is_empty()
         {
@@ -209,7 +224,7 @@ impl Job {
             .args(["--last-line", &tested.lines.to_string()])
             .args(["--deadline", &end.to_string()]);
         let published = self
-            .part(command, Some(auth), end, watch, terminate)
+            .part(command, Some(auth), None, end, watch, terminate)
             .await?;
         self.gone(&published).map(Some)
     }
@@ -235,6 +250,28 @@ impl Job {
         }
     }
 
+    /// Makes the build's cgroup, and removes those that killed jobs left.
+    fn make_cgroup(&mut self) -> io::Result<()> {
+        let places = Places::of_this_process();
+        places.sweep();
+        self.cgroup = Held::make(&places, &self.record.id, &self.settings()?.limits);
+        write_json(&self.dir.cgroup(), &self.cgroup.cgroup().dirs())
+    }
+
+    /// Why the runner was killed, where it was for want of memory.
+    fn starved(&self) -> io::Result<Option<Failure>> {
+        let counted = self.cgroup.cgroup().counters();
+        let killed = counted.killed.is_some_and(|count| count > 0);
+        let evidence = Evidence {
+            counted,
+            memory_full: self.cgroup.cgroup().was_full(),
+            ..Evidence::default()
+        };
+        let failure = Failure::new(None, Kind::OutOfMemory, "the runner was killed");
+        let limits = self.settings()?.limits;
+        Ok(killed.then(|| explain(failure, &evidence, &limits, &self.plan.profile)))
+    }
+
     /// Makes the work directory with everything the runner may have.
     ///
     /// Only when all of it is there is the directory given to the user that builds run as: until
@@ -242,7 +279,7 @@ impl Job {
     fn prepare(&self) -> io::Result<WorkDir> {
         let work = WorkDir::new(self.dir.work());
         fs::DirBuilder::new().mode(0o700).create(work.root())?;
-        let settings = self.settings();
+        let settings = self.settings()?;
         self.user.make_dir(&settings.cache)?;
         write_json(&self.dir.settings(), &settings)?;
         for (name, value) in [
@@ -258,8 +295,13 @@ impl Job {
         Ok(work)
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
+    fn settings(&self) -> io::Result<Settings> {
+        let name = &self.plan.profile;
+        let profile = self.config.profile(name);
+        let limits = profile
+            .ok_or_else(|| io::Error::other(format!("there is no profile {name}")))?
+            .limits;
+        Ok(Settings {
             buildah: self.config.buildah.clone(),
             cache: self.layout.cache(&self.user.name),
             insecure: self.config.registry.insecure.clone(),
@@ -272,16 +314,21 @@ impl Job {
             },
             network: Network::Host,
             limits: Limits {
-                log_bytes: self.config.limits.log_mb << 20,
-                context_bytes: self.config.limits.context_mb << 20,
-                context_entries: self.config.limits.context_entries,
-                processes: self.config.limits.processes,
+                log_bytes: limits.log_mb << 20,
+                context_bytes: limits.context_mb << 20,
+                context_entries: limits.context_entries,
+                processes: limits.processes,
+                memory_bytes: limits.memory_mb.map(|size| size << 20),
+                cpus: limits.cpus,
+                disk_bytes: limits.disk_mb << 20,
+                files: limits.files,
+                file_bytes: limits.file_mb << 20,
             },
             environment: PROXIES
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
                 .collect(),
-        }
+        })
     }
 
     /// A part of the runner, with its inputs.
@@ -319,6 +366,9 @@ impl Job {
         );
         let mut command = self.runner("build", &plan, &settings, work)?;
         command.arg("--deadline").arg(end.to_string());
+        for dir in self.cgroup.cgroup().dirs() {
+            command.arg("--cgroup").arg(dir);
+        }
         if self.dir.context().exists() {
             command
                 .arg("--context")
@@ -346,16 +396,22 @@ impl Job {
         Ok(command)
     }
 
-    /// Runs one part; passes a stop on to it.
+    /// Runs one part, in the cgroup if there is one for it; passes a stop on to it.
     async fn part(
         &self,
         mut command: Command,
         input: Option<Vec<u8>>,
+        cgroup: Option<&Held>,
         end: i64,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Part> {
         let mut child = command.spawn()?;
+        if let Err(error) = cgroup.map_or(Ok(()), |cgroup| cgroup.join(child.id())) {
+            child.kill()?;
+            child.wait()?;
+            return Err(error);
+        }
         if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
             pipe.write_all(&bytes)?;
         }
@@ -391,10 +447,14 @@ impl Job {
 
     /// A fault of this job becomes the build's failure, where the log has none.
     fn fail(&self, error: &io::Error) {
-        use crate::build::{Failure, Kind};
+        self.write_failure(
+            Failure::new(None, Kind::Internal, error.to_string())
+                .with_hint("The operator must look at this server's configuration and logs."),
+        );
+    }
+
+    fn write_failure(&self, failure: Failure) {
         use crate::log::{Event, RecordWriter};
-        let failure = Failure::new(None, Kind::Internal, error.to_string())
-            .with_hint("The operator must look at this server's configuration and logs.");
         let outcome = crate::build::conclude::Outcome::Failed(Box::new(failure));
         let written = store::append(&self.dir.log()).and_then(|log| {
             let last = crate::log::LogReader::open(&self.dir.log())?
