@@ -71,7 +71,10 @@ fn ended(state: State, change: impl FnOnce(&mut Final)) -> View {
         tests: vec![],
         phase_seconds: vec![(Phase::Source, 0.4), (Phase::Build, 12.1)],
         log_lines: 120,
-        peak_memory_mb: Some(90),
+        resources: Some(Resources {
+            peak_memory_mb: Some(90),
+            limit_mb: Some(1024),
+        }),
     };
     change(&mut end);
     view(Record {
@@ -290,7 +293,19 @@ fn a_list_with_offers() {
             ..Counts::default()
         }),
         offers: Some(Offers {
-            profiles: vec!["default".into()],
+            profiles: vec!["default".into(), "large".into()],
+            profile_details: vec![
+                ProfileOffer {
+                    name: "default".into(),
+                    description: None,
+                    limits: vec!["memory 1024 MiB".into(), "network egress".into()],
+                },
+                ProfileOffer {
+                    name: "large".into(),
+                    description: Some("for C++".into()),
+                    limits: vec!["memory 8192 MiB".into()],
+                },
+            ],
             secrets: vec![],
             registries: vec![],
             sources: vec!["git".into()],

@@ -74,6 +74,8 @@ kinds! {
     PackageNotFound = "package_not_found", Code;
     /// A process was killed for want of memory.
     OutOfMemory = "out_of_memory", Unknown;
+    /// The build reached a limit of its profile.
+    LimitReached = "limit_reached", Code;
     /// A disk is full.
     DiskFull = "disk_full", Operator;
     /// RUN wants a secret that the request did not name.

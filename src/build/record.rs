@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use super::status::{ImageStatus, SourceStatus, StepStatus, TestStatus};
+use super::status::{ImageStatus, Resources, SourceStatus, StepStatus, TestStatus};
 use super::{BuildId, Phase, State};
 
 /// Version of the record's format.
@@ -102,9 +102,9 @@ pub struct Final {
     pub phase_seconds: Vec<(Phase, f64)>,
     /// Lines of the log.
     pub log_lines: u64,
-    /// Largest memory of one of its processes, in MiB.
+    /// What it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peak_memory_mb: Option<u64>,
+    pub resources: Option<Resources>,
 }
 
 /// Answer to a request for the end.
@@ -220,7 +220,7 @@ pub(crate) mod tests {
             tests: vec![],
             phase_seconds: vec![],
             log_lines: 0,
-            peak_memory_mb: None,
+            resources: None,
         }
     }
 

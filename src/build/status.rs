@@ -304,10 +304,11 @@ impl PhaseSeconds {
 /// What a build used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
-    /// Largest memory of one of its processes, in MiB.
+    /// Largest memory of its processes together, with the files they had read, in MiB; of the
+    /// biggest process alone on a host that does not count them together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_mb: Option<u64>,
-    /// Its limit, in MiB.
+    /// The limit of that memory, where one holds, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_mb: Option<u64>,
 }
@@ -348,15 +349,30 @@ pub struct PlanStage {
 /// What may be asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Offers {
-    /// Profiles.
+    /// Names of profiles, the first of which holds when none is named.
     pub profiles: Vec<String>,
+    /// What each profile is for, and its limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile_details: Vec<ProfileOffer>,
     /// Names of secrets.
     pub secrets: Vec<String>,
     /// Beginnings of tags that are allowed; empty: every registry.
     pub registries: Vec<String>,
     /// Kinds of source that this server takes.
     pub sources: Vec<String>,
-    /// Limits, in words.
+    /// Limits of this server, in words.
+    pub limits: Vec<String>,
+}
+
+/// A profile that may be asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProfileOffer {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Limits of a build in it, in words.
     pub limits: Vec<String>,
 }
 

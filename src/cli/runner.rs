@@ -18,9 +18,10 @@ use crate::build::Plan;
 use crate::build::conclude::Outcome;
 use crate::log::Redactor;
 use crate::registry::Auth;
+use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
 use crate::runner::{
-    Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe, publish,
+    Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe, publish,
     sweep,
 };
 
@@ -54,6 +55,9 @@ pub enum Part {
         /// Number of the log's last line.
         #[arg(long, default_value_t = 0)]
         last_line: u64,
+        /// Directories of the build's cgroup; nothing is started before this process is in them.
+        #[arg(long)]
+        cgroup: Vec<PathBuf>,
     },
     /// Phase publish; registry credentials come on standard input.
     Publish {
@@ -153,7 +157,12 @@ impl Runner {
                 deadline,
                 context,
                 last_line,
-            } => runtime()?.block_on(build(&common, deadline, context, last_line)),
+                cgroup,
+            } => {
+                let cgroup = Cgroup::at(cgroup);
+                cgroup.await_entry()?;
+                runtime()?.block_on(build(&common, deadline, context, last_line, &cgroup))
+            }
             Part::Publish {
                 common,
                 gate,
@@ -213,6 +222,7 @@ async fn build(
     deadline: i64,
     context: bool,
     last: u64,
+    cgroup: &Cgroup,
 ) -> anyhow::Result<ExitCode> {
     phases::tie();
     let cancel = stop_signal()?;
@@ -223,11 +233,18 @@ async fn build(
     let context = context
         .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
         .transpose()?;
-    let end = phases::run_build(
-        &plan, &settings, &work, &reporter, cancel, deadline, context,
-    )
-    .await;
-    Ok(match end {
+    let job = phases::Job {
+        plan: &plan,
+        settings: &settings,
+        work: &work,
+        reporter: &reporter,
+        bounds: Bounds {
+            cancel,
+            deadline: phases::deadline(deadline),
+        },
+        cgroup,
+    };
+    Ok(match phases::run_build(&job, context).await {
         phases::End::Said(outcome) => code(&outcome),
         phases::End::Again => ExitCode::from(exit::AGAIN),
     })

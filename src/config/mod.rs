@@ -3,6 +3,9 @@
 //! `NOMAD_BUILD_CONFIG` names a TOML file; `NOMAD_BUILD_STATE_DIR`, `NOMAD_BUILD_BUILDAH` and
 //! `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
 
+pub mod limits;
+pub mod sandbox;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::build::git_url::GitUrl;
+
+pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
+pub use sandbox::{Isolation, Network, Sandbox};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -28,6 +34,9 @@ pub struct Config {
     pub local: Local,
     /// Limits of one build.
     pub limits: Limits,
+    /// Profiles that a request may choose: name → what is different there. `default` is always
+    /// there.
+    pub profiles: BTreeMap<String, Overrides>,
     /// Isolation.
     pub sandbox: Sandbox,
     /// Secrets for `RUN --mount=type=secret`: name → file of mode 0600.
@@ -95,41 +104,6 @@ pub struct Local {
     pub paths: Vec<PathBuf>,
 }
 
-/// Limits of one build.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Size of a log, in MiB.
-    pub log_mb: u64,
-    /// Size of the sources, in MiB.
-    pub context_mb: u64,
-    /// Files and directories of the sources.
-    pub context_entries: u64,
-    /// Processes of foreign code.
-    pub processes: u64,
-}
-
-/// Isolation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sandbox {
-    /// The user that builds run as when the server was started as root.
-    pub user: String,
-    /// `auto`, `rootless` (a runtime with its own namespaces) or `chroot`.
-    pub isolation: Isolation,
-}
-
-/// See [`Sandbox`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "explained at Sandbox")]
-pub enum Isolation {
-    #[default]
-    Auto,
-    Rootless,
-    Chroot,
-}
-
 /// MCP.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -147,6 +121,7 @@ impl Default for Config {
             git: Git::default(),
             local: Local::default(),
             limits: Limits::default(),
+            profiles: BTreeMap::new(),
             sandbox: Sandbox::default(),
             secrets: BTreeMap::new(),
             mcp: Mcp::default(),
@@ -163,26 +138,6 @@ impl Default for Local {
             keep_days: 14,
             cache_mb: 20_480,
             paths: Vec::new(),
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            log_mb: 256,
-            context_mb: 2048,
-            context_entries: 200_000,
-            processes: 4096,
-        }
-    }
-}
-
-impl Default for Sandbox {
-    fn default() -> Self {
-        Self {
-            user: "nomad-build".into(),
-            isolation: Isolation::Auto,
         }
     }
 }
@@ -266,6 +221,31 @@ impl Config {
         }
     }
 
+    /// What holds for the builds of the profile `name`, if there is such a profile.
+    pub fn profile(&self, name: &str) -> Option<Profile> {
+        let none = Overrides::default();
+        let over = match self.profiles.get(name) {
+            Some(over) => over,
+            None if name == DEFAULT_PROFILE => &none,
+            None => return None,
+        };
+        Some(Profile {
+            name: name.into(),
+            description: over.description.clone(),
+            limits: self.limits.with(over),
+            network: over.network.unwrap_or(self.sandbox.network),
+        })
+    }
+
+    /// Every profile, `default` first, the others by their names.
+    pub fn profiles(&self) -> Vec<Profile> {
+        let others = self.profiles.keys().map(String::as_str);
+        std::iter::once(DEFAULT_PROFILE)
+            .chain(others.filter(|name| *name != DEFAULT_PROFILE))
+            .filter_map(|name| self.profile(name))
+            .collect()
+    }
+
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |ok: bool, text: &str| {
@@ -292,22 +272,6 @@ impl Config {
         check(
             (1..=1024).contains(&self.local.slots),
             "local.slots must be from 1 to 1024",
-        );
-        check(
-            (1..=65_536).contains(&self.limits.log_mb),
-            "limits.log_mb must be from 1 to 65536",
-        );
-        check(
-            self.limits.context_mb >= 1,
-            "limits.context_mb must be at least 1",
-        );
-        check(
-            self.limits.context_entries >= 1,
-            "limits.context_entries must be at least 1",
-        );
-        check(
-            self.limits.processes >= 16,
-            "limits.processes must be at least 16",
         );
         check(
             (1..=3600).contains(&self.mcp.max_wait),
@@ -358,6 +322,11 @@ impl Config {
                     &format!("{}: others can read it; make it mode 0600", path.display()),
                 ),
             }
+        }
+        faults.extend(self.limits.faults());
+        faults.extend(self.sandbox.faults());
+        for (name, profile) in &self.profiles {
+            faults.extend(profile.faults(name));
         }
         faults
     }
@@ -433,5 +402,65 @@ mod tests {
             error.contains("state_dir") && error.contains("slots"),
             "{error}"
         );
+    }
+    #[test]
+    fn a_profile_is_the_limits_with_its_own_changes() {
+        let config = load(
+            "[limits]\nmemory_mb = 1024\n[sandbox]\nnetwork = \"none\"\n\
+             [profiles.large]\ndescription = \"for C++\"\nmemory_mb = 8192\ncpus = 2\nnetwork = \"host\"\n\
+             [profiles.a]\n",
+            &[],
+        )
+        .unwrap();
+        let large = config.profile("large").unwrap();
+        assert_eq!(large.limits.memory_mb, Some(8192));
+        assert_eq!(large.limits.cpus, Some(2.0));
+        assert_eq!(large.limits.disk_mb, Limits::default().disk_mb);
+        assert_eq!(
+            (large.network, large.description.as_deref()),
+            (Network::Host, Some("for C++"))
+        );
+        let default = config.profile("default").unwrap();
+        assert_eq!(
+            (default.limits, default.network),
+            (config.limits.clone(), Network::None)
+        );
+        assert_eq!(config.profile("Large"), None);
+        let names: Vec<_> = config.profiles().into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["default", "a", "large"]);
+        let changed = load("[profiles.default]\ndisk_mb = 100\n", &[]).unwrap();
+        assert_eq!(changed.profile("default").unwrap().limits.disk_mb, 100);
+        assert_eq!(changed.profiles().len(), 1);
+    }
+
+    #[test]
+    fn every_fault_of_limits_profiles_and_networks_names_key_and_range() {
+        let error = load(
+            "[limits]\nprocesses = 3\ncpus = nan\ndisk_mb = 0\nfiles = 1\nfile_mb = 0\nmemory_mb = 1\n\
+             [profiles.big]\nlog_mb = 0\ndescription = \"a\\nb\"\n[profiles.\"a b\"]\n\
+             [sandbox]\ndeny = [\"10.1.0.0/8\", \"192.0.2.7\", \"x\", \"fd00::/8\"]\n",
+            &[],
+        )
+        .unwrap_err();
+        let mut said = error.0.clone();
+        said.sort();
+        let begins = [
+            "limits.cpus must be from 0.1 to 4096; it is NaN",
+            "limits.disk_mb must be from 64 to 1073741824; it is 0",
+            "limits.file_mb must be from 1 to 1073741824; it is 0",
+            "limits.files must be from 1000 to 10000000000; it is 1",
+            "limits.memory_mb must be from 128 to 1073741824; it is 1",
+            "limits.processes must be from 128 to 4194304; it is 3",
+            "profiles.big.description must be one line of at most 200 characters",
+            "profiles.big.log_mb must be from 1 to 65536; it is 0",
+            "profiles: \"a b\" is no name",
+            "sandbox.deny[0]: \"10.1.0.0/8\" is no network; write 10.0.0.0/8",
+            "sandbox.deny[1]: \"192.0.2.7\" is no network; write 192.0.2.7/32",
+            "sandbox.deny[2]: \"x\" is no network; write one as",
+        ];
+        assert_eq!(said.len(), begins.len(), "{said:#?}");
+        for (text, begin) in said.iter().zip(begins) {
+            assert!(text.starts_with(begin), "{text}");
+        }
     }
 }

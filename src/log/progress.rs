@@ -2,7 +2,9 @@
 
 use crate::build::conclude::Outcome;
 use crate::build::state::{Event as Change, Standing, apply};
-use crate::build::status::{ImageStatus, SourceStatus, StepStatus, TagState, TestStatus};
+use crate::build::status::{
+    ImageStatus, Resources, SourceStatus, StepStatus, TagState, TestStatus,
+};
 use crate::build::{Phase, State};
 
 use super::record::{Body, Event, LogRecord};
@@ -34,8 +36,8 @@ pub struct Progress {
     pub phase_seconds: Vec<(Phase, f64)>,
     /// Publish passed its commit point.
     pub committed: bool,
-    /// Largest memory of one process, in MiB.
-    pub peak_memory_mb: Option<u64>,
+    /// What it used.
+    pub resources: Option<Resources>,
     /// The last runner's last word.
     pub outcome: Option<Outcome>,
     /// Grows with everything but lines: who waits for a change compares it.
@@ -57,7 +59,7 @@ impl Default for Progress {
             running_test: None,
             phase_seconds: Vec::new(),
             committed: false,
-            peak_memory_mb: None,
+            resources: None,
             outcome: None,
             generation: 0,
         }
@@ -120,7 +122,15 @@ impl Progress {
                     image.tags.retain(|old| old.tag != tag);
                 }
             }
-            Event::Used { peak_memory_mb } => self.peak_memory_mb = Some(peak_memory_mb),
+            Event::Used {
+                peak_memory_mb,
+                limit_mb,
+            } => {
+                self.resources = Some(Resources {
+                    peak_memory_mb: Some(peak_memory_mb),
+                    limit_mb,
+                });
+            }
             Event::Gap { .. } | Event::Result { .. } => {}
         }
     }

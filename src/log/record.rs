@@ -114,8 +114,12 @@ pub enum Event {
     },
     /// What the build used so far.
     Used {
-        /// Largest memory of one of its processes, in MiB.
+        /// Largest memory of its processes together, or of one where the host does not count
+        /// that, in MiB.
         peak_memory_mb: u64,
+        /// The limit that held, in MiB.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit_mb: Option<u64>,
     },
     /// The runner's last word.
     Result {

@@ -3,7 +3,8 @@
 use crate::build::Failure;
 use crate::build::request::StatusRequest;
 use crate::build::status::{
-    BuildStatus, KillAnswer, LogsAnswer, Offers, PlanStatus, StatusAnswer, TagState, TestResult,
+    BuildStatus, KillAnswer, LogsAnswer, Offers, PlanStatus, ProfileOffer, StatusAnswer, TagState,
+    TestResult,
 };
 
 use super::fence::{fence, quoted};
@@ -52,7 +53,7 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
     if let Some(plan) = &status.plan {
         out.extend(plan_lines(plan));
     }
-    out.extend(status.offers.iter().map(offers_line));
+    out.extend(status.offers.iter().flat_map(offers_lines));
     let foreign = foreign(status);
     if !foreign.is_empty() {
         out.push(fence(
@@ -157,20 +158,28 @@ fn plan_words(plan: &PlanStatus) -> Vec<String> {
     stages.chain(bases).collect()
 }
 
-/// What may be asked for, in a line.
-fn offers_line(offers: &Offers) -> String {
+/// What may be asked for: a line, and one more for each profile.
+fn offers_lines(offers: &Offers) -> Vec<String> {
     let none = |list: &[String], empty: &str| match list {
         [] => empty.to_owned(),
         list => list.join(", "),
     };
-    format!(
+    let all = format!(
         "offers: profiles {}; secrets {}; registries {}; sources {}; {}",
         none(&offers.profiles, "none"),
         none(&offers.secrets, "none"),
         none(&offers.registries, "all"),
         none(&offers.sources, "none"),
         offers.limits.join("; ")
-    )
+    );
+    let profile = |one: &ProfileOffer| {
+        let words = (one.description.iter()).chain(&one.limits);
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        format!("profile {}: {}", one.name, words.join("; "))
+    };
+    std::iter::once(all)
+        .chain(offers.profile_details.iter().map(profile))
+        .collect()
 }
 
 /// One status, or a list.
@@ -188,7 +197,7 @@ pub fn status(answer: &StatusAnswer, request: &StatusRequest, nonce: &str) -> St
             counts.queued, counts.running, counts.succeeded, counts.failed, counts.cancelled, counts.timed_out, counts.lost
         ));
     }
-    out.extend(answer.offers.iter().map(offers_line));
+    out.extend(answer.offers.iter().flat_map(offers_lines));
     if let Some(cursor) = &answer.next_cursor {
         let next = StatusRequest {
             cursor: Some(cursor.clone()),

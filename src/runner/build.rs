@@ -7,7 +7,7 @@ use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
 use crate::build::status::StepStatus;
 use crate::containerfile::{Containerfile, StepLine};
-use crate::diagnosis::{BuildahEnd, Place, named_step};
+use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
 use crate::log::{Event, Line};
 
 use super::cache::image_named;
@@ -94,6 +94,8 @@ async fn one(
         .command("build", commands, reach)
         .map_err(Stop::internal)?;
     let mut steps = Steps::new(sources);
+    // What an earlier step bore without failing is not the reason why a later one fails.
+    let mut before = job.cgroup.counters();
     let output = Output {
         reporter: job.reporter,
         phase: Phase::Build,
@@ -101,6 +103,7 @@ async fn one(
     };
     let ended = run(&mut command, output, &job.bounds, |line| {
         if let Some(step) = steps.observe(line) {
+            before = job.cgroup.counters();
             job.reporter.event(Event::StepStarted { step });
         }
     })
@@ -111,11 +114,14 @@ async fn one(
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
             let lines = job.reporter.kept();
-            return Err(sandbox.failed(&BuildahEnd {
+            let place = steps.failed_at(&lines);
+            let end = BuildahEnd {
                 status,
-                place: steps.failed_at(&lines).as_ref(),
+                place: place.as_ref(),
                 lines: &lines,
-            }));
+            };
+            let failure = job.explained(buildah_failure(&end), before, None);
+            return Err(sandbox.stop(&end, failure));
         }
         Ended::Cancelled => return Err(Stop::Interrupted),
         Ended::OutOfTime => return Err(job.out_of_time(Phase::Build)),
@@ -174,6 +180,7 @@ fn arguments(
         .map(String::from),
     );
     argv.push("--layers=true".into());
+    argv.push(sandbox.file_limit());
     let mut option = |name: &str, value: String| argv.extend([format!("--{name}"), value]);
     option("iidfile", iid.display().to_string());
     option("file", sources.containerfile.display().to_string());

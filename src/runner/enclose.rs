@@ -1,20 +1,27 @@
 //! Around the sandbox: the first process of an outer PID namespace.
 //!
-//! It makes the sandbox's network, starts the sandbox, and waits for it. It stands outside of what
+//! It makes the sandbox's network, starts the sandbox, watches what it writes, and waits for it. It stands outside of what
 //! foreign code sees, but within the build's user namespace; when it dies, for whatever reason, the
 //! kernel ends everything below it: Buildah, the runtime, foreign code, and pasta.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::enter;
 use super::network;
 use super::settings::Network;
+use super::usage::{Ceiling, measure};
+use super::workdir::write_json;
 
 /// Everything about one run of the sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +32,55 @@ pub struct Enclosure {
     pub closed: Vec<IpNet>,
     /// File on which the network namespace is mounted.
     pub namespace: PathBuf,
+    /// What it may write to.
+    pub watch: Watch,
     /// The sandbox.
     pub inside: enter::Spec,
+}
+
+/// A bound on what the sandbox writes to the disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Where it writes. Layers that are there when it begins do not count.
+    pub roots: Vec<PathBuf>,
+    /// How much may be there.
+    pub ceiling: Ceiling,
+    /// Written with the limit that was reached, before everything is ended.
+    pub report: PathBuf,
+}
+
+/// Between two looks at the disk, at least; a look at much takes long, and the next one comes later.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Share of the time that looking may take.
+const SHARE: u32 = 10;
+
+impl Watch {
+    /// Names of the layers that are there.
+    fn baseline(&self) -> HashSet<OsString> {
+        self.roots
+            .iter()
+            .flat_map(|root| fs::read_dir(root.join("overlay")).into_iter().flatten().flatten())
+            .map(|entry| entry.file_name())
+            .collect()
+    }
+
+    /// Ends the process, and with it the sandbox, when it has written too much.
+    fn end_at_the_limit(&self, process: Pid) {
+        let baseline = self.baseline();
+        let mut pause = INTERVAL;
+        loop {
+            std::thread::sleep(pause);
+            let begun = Instant::now();
+            if let Some(over) = measure(&self.roots, &baseline, self.ceiling).over(self.ceiling) {
+                if let Err(error) = write_json(&self.report, &over) {
+                    eprintln!("the limit on the disk was reached, and {error}");
+                }
+                let _ = kill_process(process, Signal::KILL);
+                return;
+            }
+            pause = INTERVAL.max(begun.elapsed() * SHARE);
+        }
+    }
 }
 
 /// Runs the sandbox that is described in `file`; returns its exit status (128 + signal, as a shell tells it).
@@ -68,7 +122,12 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
         .args(["runner", "enter", "--spec"])
         .arg(file)
         .stdin(Stdio::null());
-    let status = command.status()?;
+    let mut child = command.spawn()?;
+    if let Some(process) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let watch = enclosure.watch.clone();
+        std::thread::spawn(move || watch.end_at_the_limit(process));
+    }
+    let status = child.wait()?;
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));

@@ -12,10 +12,12 @@
 pub mod attack;
 pub mod build;
 pub mod cache;
+pub mod cgroup;
 pub mod enclose;
 pub mod enter;
 pub mod handoff;
 pub mod images;
+pub mod limits;
 pub mod lock;
 pub mod network;
 pub mod phases;
@@ -33,6 +35,7 @@ pub mod trial;
 pub mod usage;
 pub mod workdir;
 
+pub use cgroup::Cgroup;
 pub use handoff::Handoff;
 pub use reporter::Reporter;
 pub use settings::Settings;

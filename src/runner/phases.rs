@@ -12,15 +12,18 @@ use tokio_util::sync::CancellationToken;
 use crate::build::conclude::Outcome;
 use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::{Phase, Plan};
+use crate::diagnosis::{BuildahEnd, buildah_failure};
 use crate::log::Event;
 
 use super::cache::Layers;
+use super::cgroup::{Cgroup, Counters};
 use super::images::Pin;
+use super::limits::{Evidence, explain};
 use super::probe::{self, Host};
 use super::process::{Bounds, Ended, Output, capture, run};
 use super::reporter::Reporter;
 use super::sandbox::{Reach, Sandbox, Store, remove_tree};
-use super::settings::Settings;
+use super::settings::{Network, Settings};
 use super::source::{self, Sources};
 use super::workdir::WorkDir;
 use super::{build, images, test};
@@ -40,6 +43,8 @@ pub struct Job<'a> {
     pub reporter: &'a Reporter,
     /// Stop and deadline.
     pub bounds: Bounds,
+    /// The build's cgroup.
+    pub cgroup: &'a Cgroup,
 }
 
 /// Why a phase did not end well.
@@ -102,6 +107,25 @@ impl Job<'_> {
         Stop::internal(format!("the sandbox could not be entered: {words}"))
     }
 
+    /// A failure of foreign code that began when the counters stood at `before`: where it was a
+    /// limit, it is named. Lines of other tests do not count.
+    pub fn explained(&self, failure: Failure, before: Counters, test: Option<&str>) -> Failure {
+        let mut lines = self.reporter.kept();
+        lines.retain(|(_, line)| line.test.as_deref() == test);
+        let evidence = Evidence {
+            counted: self.cgroup.counters().since(before),
+            memory_full: self.cgroup.was_full(),
+            over: self.work.over(),
+            lines: &lines,
+        };
+        explain(
+            failure,
+            &evidence,
+            &self.settings.limits,
+            &self.plan.profile,
+        )
+    }
+
     /// The failure of a build whose time is over.
     pub fn out_of_time(&self, phase: Phase) -> Stop {
         let failure = Failure::new(
@@ -143,37 +167,25 @@ pub fn tie() {
     }
 }
 
-/// Runs source, build and test; says its last word and returns it.
-pub async fn run_build(
-    plan: &Plan,
-    settings: &Settings,
-    work: &WorkDir,
-    reporter: &Reporter,
-    cancel: CancellationToken,
-    end: i64,
-    context: Option<File>,
-) -> End {
-    let job = Job {
-        plan,
-        settings,
-        work,
-        reporter,
-        bounds: Bounds {
-            cancel,
-            deadline: deadline(end),
-        },
-    };
-    let outcome = match phases(&job, context).await {
+/// Runs source, build and test; says its last word and returns it. `context` is the snapshot of
+/// a plan whose source is one.
+pub async fn run_build(job: &Job<'_>, context: Option<File>) -> End {
+    let outcome = match phases(job, context).await {
         Ok(()) => Outcome::Passed,
         Err(Healed::Again) => return End::Again,
         Err(Healed::Stop(stop)) => stop.outcome(),
     };
-    if let Some(peak) = peak_memory_mb() {
-        reporter.event(Event::Used {
-            peak_memory_mb: peak,
+    let together = job.cgroup.peak_bytes().map(|bytes| bytes >> 20);
+    if let Some(peak_memory_mb) = together.or_else(peak_memory_mb) {
+        let limits = &job.settings.limits;
+        let limit = limits.memory_bytes.map(|bytes| bytes >> 20);
+        let holds = !job.cgroup.unenforced(limits).contains(&"memory");
+        job.reporter.event(Event::Used {
+            peak_memory_mb,
+            limit_mb: limit.filter(|_| holds),
         });
     }
-    reporter.event(Event::result(&outcome));
+    job.reporter.event(Event::result(&outcome));
     End::Said(outcome)
 }
 
@@ -393,10 +405,22 @@ fn announce(job: &Job<'_>, host: &Host) {
             host.isolation.join(" ")
         ),
     );
-    job.reporter.say(
-        Phase::Source,
-        "unenforced on this host: memory, CPU and disk limits; RUN shares the host's network",
-    );
+    let mut unenforced: Vec<String> = job
+        .cgroup
+        .unenforced(&job.settings.limits)
+        .iter()
+        .map(|what| format!("the limit on {what}"))
+        .collect();
+    if job.settings.network == Network::Host {
+        unenforced.push("the network: RUN shares the host's".into());
+    }
+    if !job.settings.no_new_privileges {
+        unenforced.push("no new privileges, and the filter over system calls".into());
+    }
+    if !unenforced.is_empty() {
+        let text = format!("unenforced on this host: {}", unenforced.join("; "));
+        job.reporter.say(Phase::Source, text);
+    }
 }
 
 /// Writes the tested image as an OCI layout, ready for the push.
@@ -413,6 +437,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .command("pack", vec![argv], Reach::default())
         .map_err(Stop::internal)?;
     job.reporter.say(phase, "packing the image");
+    let before = job.cgroup.counters();
     let output = Output {
         reporter: job.reporter,
         phase,
@@ -423,11 +448,15 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .map_err(Stop::internal)?
     {
         Ended::Exited(0) => Ok(()),
-        Ended::Exited(status) => Err(sandbox.failed(&crate::diagnosis::BuildahEnd {
-            status,
-            lines: &job.reporter.kept(),
-            place: None,
-        })),
+        Ended::Exited(status) => {
+            let end = BuildahEnd {
+                status,
+                lines: &job.reporter.kept(),
+                place: None,
+            };
+            let failure = job.explained(buildah_failure(&end), before, None);
+            Err(sandbox.stop(&end, failure))
+        }
         Ended::Cancelled => Err(Stop::Interrupted),
         Ended::OutOfTime => Err(job.out_of_time(phase)),
     }

@@ -17,15 +17,17 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::diagnosis::{BuildahEnd, buildah_failure, points_at_store};
+use crate::build::Failure;
+use crate::diagnosis::{BuildahEnd, points_at_store};
 
 use super::cache::Layers;
-use super::enclose::Enclosure;
+use super::enclose::{Enclosure, Watch};
 use super::enter::{Bind, Spec};
 use super::network;
 use super::phases::Stop;
 use super::probe::Host;
 use super::settings::{Network, Settings};
+use super::usage::Ceiling;
 use super::workdir::{WorkDir, write_json};
 
 /// Search path of everything the runner starts.
@@ -129,6 +131,13 @@ impl Sandbox<'_> {
         argv
     }
 
+    /// Option of `build` and `from` that bounds the size of a file of foreign code; Buildah's own
+    /// files are not bound by it.
+    pub fn file_limit(&self) -> String {
+        let bytes = self.settings.limits.file_bytes;
+        format!("--ulimit=fsize={bytes}:{bytes}")
+    }
+
     /// A command that runs `commands` in order inside the sandbox.
     ///
     /// # Errors
@@ -158,6 +167,7 @@ impl Sandbox<'_> {
             network: self.settings.network,
             closed: self.settings.closed.clone(),
             namespace: self.work.root().join("network"),
+            watch: self.watch(reach),
             inside,
         };
         let file = self.work.root().join(format!("enclose-{name}.json"));
@@ -165,9 +175,18 @@ impl Sandbox<'_> {
         Ok(wrap(self.host, self.environment(), &file))
     }
 
-    /// Why Buildah failed; what points at a store that is damaged is told apart.
-    pub fn failed(&self, end: &BuildahEnd<'_>) -> Stop {
-        let failure = buildah_failure(end);
+    /// What may be written to, and how much of it.
+    fn watch(&self, reach: Reach) -> Watch {
+        let written = self.layers.filter(|_| reach.layers).map(Layers::store);
+        Watch {
+            roots: std::iter::once(self.work.root().join("box")).chain(written).collect(),
+            ceiling: Ceiling::from(&self.settings.limits),
+            report: self.work.over_file(),
+        }
+    }
+
+    /// Why the build stops when Buildah has failed; what points at a damaged store is told apart.
+    pub fn stop(&self, end: &BuildahEnd<'_>, failure: Failure) -> Stop {
         let stores: Vec<String> = self
             .layers
             .iter()

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::config::{Isolation, Network};
+
 /// Settings of one runner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -32,34 +34,9 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
 }
 
-/// How Buildah isolates RUN.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Isolation {
-    /// The strongest that a real tiny build survives on this host.
-    #[default]
-    Auto,
-    /// A runtime (runc) with its own namespaces.
-    Rootless,
-    /// Buildah's chroot isolation, within the sandbox.
-    Chroot,
-}
-
-/// Network of foreign code.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// Its own, with a way out: neither the host nor link-local addresses.
-    #[default]
-    Egress,
-    /// None.
-    None,
-    /// The host's.
-    Host,
-}
-
 /// Limits of one build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Bytes of the log.
     pub log_bytes: u64,
@@ -67,8 +44,18 @@ pub struct Limits {
     pub context_bytes: u64,
     /// Files and directories of the sources.
     pub context_entries: u64,
-    /// Processes of foreign code.
+    /// Processes and threads at the same time.
     pub processes: u64,
+    /// Bytes of memory of all processes together, if that is limited.
+    pub memory_bytes: Option<u64>,
+    /// Processors whose time may be used, if that is limited.
+    pub cpus: Option<f64>,
+    /// Bytes that one build may write to the disk.
+    pub disk_bytes: u64,
+    /// Files and directories that one build may make.
+    pub files: u64,
+    /// Bytes of one file that foreign code writes.
+    pub file_bytes: u64,
 }
 
 impl Default for Limits {
@@ -78,6 +65,11 @@ impl Default for Limits {
             context_bytes: 2 << 30,
             context_entries: 200_000,
             processes: 4096,
+            memory_bytes: None,
+            cpus: None,
+            disk_bytes: 20 << 30,
+            files: 2_000_000,
+            file_bytes: 8 << 30,
         }
     }
 }

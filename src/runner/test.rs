@@ -77,7 +77,7 @@ async fn one(
         Phase::Test,
         format!("test {} begins, at most {} s", test.name, test.timeout),
     );
-    let before = job.reporter.last();
+    let (before, counted) = (job.reporter.last(), job.cgroup.counters());
     let begun = Instant::now();
     let bounds = job.bounds.within(Duration::from_secs(test.timeout.into()));
     let mut command = sandbox
@@ -148,7 +148,7 @@ async fn one(
             failure.excerpt = Some(text);
             failure.log_cursor = Some(cursor);
         }
-        failure
+        job.explained(failure, counted, Some(&test.name))
     });
     Ok((result, failure))
 }
@@ -197,6 +197,7 @@ fn commands(sandbox: &Sandbox<'_>, test: &PlanTest, index: usize, image: &str) -
     let name = format!("test-{index}");
     let mut from = sandbox.buildah(Store::Own);
     from.extend(["from", "--quiet", "--pull-never", "--name", &name, image].map(String::from));
+    from.insert(from.len() - 1, sandbox.file_limit());
     let mut run = sandbox.buildah(Store::Own);
     run.push("run".into());
     run.extend(sandbox.isolation());

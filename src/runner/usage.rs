@@ -10,6 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, openat, statat};
+use serde::{Deserialize, Serialize};
+
+use super::settings::Limits;
 
 /// Directories that are open at the same time, however deep the tree is.
 const OPEN: usize = 64;
@@ -33,7 +36,7 @@ pub struct Usage {
 }
 
 /// What may be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
     /// Bytes on the disk.
     pub bytes: u64,
@@ -41,8 +44,18 @@ pub struct Ceiling {
     pub entries: u64,
 }
 
+impl From<&Limits> for Ceiling {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            bytes: limits.disk_bytes,
+            entries: limits.files,
+        }
+    }
+}
+
 /// Which limit is passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Over {
     /// Of bytes.
     Bytes,

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::usage::Over;
+
 /// Paths below one build's work directory.
 #[derive(Debug, Clone)]
 pub struct WorkDir {
@@ -92,6 +94,16 @@ impl WorkDir {
     /// The packed image, an OCI image layout.
     pub fn layout(&self) -> PathBuf {
         self.boxed("out").join("image")
+    }
+
+    /// Where it is noted that the limit of the disk was reached.
+    pub fn over_file(&self) -> PathBuf {
+        self.root.join("over.json")
+    }
+
+    /// The limit of the disk that was reached.
+    pub fn over(&self) -> Option<Over> {
+        read_json(&self.over_file()).ok()
     }
 
     /// Removes credentials and git's directory: from here on foreign code may run.

@@ -5,6 +5,7 @@
 pub mod error;
 pub mod kill;
 pub mod logs;
+pub mod offers;
 pub mod present;
 pub mod snapshot;
 pub mod status;
@@ -15,7 +16,6 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, View};
 use crate::build::BuildId;
-use crate::build::status::Offers;
 use crate::build::validate::Rules;
 use crate::config::Config;
 
@@ -37,7 +37,9 @@ impl Service {
     /// A service over a backend.
     pub fn new(backend: Arc<dyn Backend>, config: Config) -> Self {
         let rules = Rules {
-            profiles: vec!["default".into()],
+            profiles: (config.profiles().into_iter())
+                .map(|profile| profile.name)
+                .collect(),
             secrets: config.secrets.keys().cloned().collect(),
             tags: config.registry.allow.clone(),
             git: config.git.allow.clone(),
@@ -49,29 +51,6 @@ impl Service {
             backend,
             config,
             rules,
-        }
-    }
-
-    /// What may be asked for.
-    pub fn offers(&self) -> Offers {
-        let limits = &self.config.limits;
-        Offers {
-            profiles: self.rules.profiles.clone(),
-            secrets: self.rules.secrets.clone(),
-            registries: self.rules.tags.clone(),
-            sources: ["git", "path", "files"].map(String::from).to_vec(),
-            limits: vec![
-                format!(
-                    "{} builds run at the same time, others wait",
-                    self.config.local.slots
-                ),
-                format!(
-                    "sources: {} MiB, {} files",
-                    limits.context_mb, limits.context_entries
-                ),
-                format!("log of a build: {} MiB", limits.log_mb),
-                format!("wait: {} s", self.config.mcp.max_wait),
-            ],
         }
     }
 

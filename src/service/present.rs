@@ -2,8 +2,7 @@
 
 use crate::backend::View;
 use crate::build::status::{
-    BuildStatus, CancelStatus, ImageStatus, PhaseSeconds, Resources, SourceStatus, TagState, Times,
-    every_test,
+    BuildStatus, CancelStatus, ImageStatus, PhaseSeconds, SourceStatus, TagState, Times, every_test,
 };
 use crate::build::{Failure, Phase, State};
 
@@ -80,12 +79,7 @@ pub fn full(view: &View, now: i64, typical: Option<u64>) -> BuildStatus {
                 (!pairs.is_empty()).then(|| PhaseSeconds::from_pairs(pairs))
             },
         }),
-        resources: end
-            .and_then(|end| end.peak_memory_mb)
-            .map(|peak| Resources {
-                peak_memory_mb: Some(peak),
-                limit_mb: None,
-            }),
+        resources: end.and_then(|end| end.resources.clone()),
         tags: record.tags.clone(),
         ..BuildStatus::default()
     };

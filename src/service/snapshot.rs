@@ -65,13 +65,15 @@ impl Tree {
         };
         let files = below(&valid.files, subdir)?;
         paths(&files, &valid.files)?;
+        let profile = config.profile(&plan.profile);
+        let limits = profile.map_or_else(|| config.limits.clone(), |profile| profile.limits);
         Ok(Self {
             dir,
             files,
             containerfile: plan.containerfile.clone(),
             limits: Limits {
-                bytes: config.limits.context_mb << 20,
-                entries: config.limits.context_entries,
+                bytes: limits.context_mb << 20,
+                entries: limits.context_entries,
             },
         })
     }

@@ -52,3 +52,13 @@ def remove_tree(directory: Path) -> None:
     if os.geteuid() != 0:
         subprocess.run(["buildah", "unshare", "rm", "-rf", str(directory)], check=False)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def cgroups_of(build_id: str) -> list[Path]:
+    """Control groups of the build, in every hierarchy."""
+    return list(Path("/sys/fs/cgroup").rglob(f"nomad-build-{build_id}"))
+
+
+def limits_enforced(controller: str) -> bool:
+    """Whether this host must enforce limits of this kind: hierarchies of version 1 that can be written to."""
+    return os.access(Path("/sys/fs/cgroup") / controller / "cgroup.procs", os.W_OK)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from local_registry import LocalRegistry, write_auth_file
 from machine import remove_tree
@@ -43,6 +44,10 @@ class Settings:
     """Secrets of RUN --mount=type=secret by their names."""
     isolation: str = "auto"
     """How RUN is isolated: auto, rootless or chroot."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """Limits of a build, as in the configuration."""
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Profiles by their names."""
     user: str | None = None
     """Whom the server runs as; None: whoever runs the tests."""
 
@@ -117,6 +122,8 @@ class Server:
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}"]
         if settings.slots:
             lines += ["[local]", f"slots = {settings.slots}"]
+        for section, values in (("limits", settings.limits), *((f"profiles.{k}", v) for k, v in settings.profiles.items())):
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         if settings.secrets:
             lines.append("[secrets]")
         for name, value in settings.secrets.items():

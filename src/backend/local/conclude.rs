@@ -55,7 +55,7 @@ pub fn write_end(dir: &BuildDir, gone: Gone) -> io::Result<()> {
             tests: every_test(&record.tests, &progress.tests),
             phase_seconds: progress.phase_seconds.clone(),
             log_lines: progress.lines,
-            peak_memory_mb: progress.peak_memory_mb,
+            resources: progress.resources.clone(),
         });
     })?;
     Ok(())

@@ -17,11 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::build::conclude::Gone;
-use crate::build::{Plan, Record};
-use crate::config::{self, Config};
+use crate::build::{Failure, Kind, Plan, Record};
+use crate::config::Config;
+use crate::runner::cgroup::{Held, Places};
+use crate::runner::limits::{Evidence, explain};
 use crate::runner::phases::{deadline, now_seconds};
 use crate::runner::reporter::now_ms;
-use crate::runner::settings::{Isolation, Limits, Network, Settings};
+use crate::runner::settings::{Limits, Settings};
 use crate::runner::workdir::{read_json, write_json};
 use crate::runner::{WorkDir, exit};
 
@@ -57,6 +59,8 @@ pub struct Job {
     plan: Plan,
     record: Record,
     user: BuildUser,
+    /// Made when it has its slot.
+    cgroup: Held,
     /// This program as it was when the job began: it may be replaced while the build runs.
     program: PathBuf,
 }
@@ -100,6 +104,7 @@ impl Job {
             config,
             dir,
             user,
+            cgroup: Held::default(),
         })
     }
 
@@ -194,10 +199,10 @@ impl Job {
             let mine = self.record.began.is_none() && self.record.end.is_none();
             return Ok(mine.then_some(Gone::Exited));
         }
+        self.make_cgroup()?;
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
         let mut work = self.prepare()?;
-        let command = self.build_command(&work, end, 0)?;
-        let mut built = self.part(command, None, end, watch, terminate).await?;
+        let mut built = self.build_part(&work, end, 0, watch, terminate).await?;
         for _ in 0..MAX_HEALED {
             if !matches!(built, Part::Status(status) if status == i32::from(exit::AGAIN)) {
                 break;
@@ -205,8 +210,13 @@ impl Job {
             reap::remove_files(&self.config, &work, &self.user)?;
             work = self.prepare()?;
             let lines = conclude::progress(&self.dir)?.lines;
-            let command = self.build_command(&work, end, lines)?;
-            built = self.part(command, None, end, watch, terminate).await?;
+            built = self.build_part(&work, end, lines, watch, terminate).await?;
+        }
+        if matches!(built, Part::Killed)
+            && let Some(failure) = self.starved()?
+        {
+            self.write_failure(failure);
+            return Ok(Some(Gone::Exited));
         }
         if !matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
             || self.plan.tags.is_empty()
@@ -224,7 +234,7 @@ impl Job {
             .args(["--last-line", &tested.lines.to_string()])
             .args(["--deadline", &end.to_string()]);
         let published = self
-            .part(command, Some(auth), end, watch, terminate)
+            .part(command, Some(auth), None, end, watch, terminate)
             .await?;
         self.gone(&published).map(Some)
     }
@@ -250,6 +260,28 @@ impl Job {
         }
     }
 
+    /// Makes the build's cgroup, and removes those that killed jobs left.
+    fn make_cgroup(&mut self) -> io::Result<()> {
+        let places = Places::of_this_process();
+        places.sweep();
+        self.cgroup = Held::make(&places, &self.record.id, &self.settings()?.limits);
+        write_json(&self.dir.cgroup(), &self.cgroup.cgroup().dirs())
+    }
+
+    /// Why the runner was killed, where it was for want of memory.
+    fn starved(&self) -> io::Result<Option<Failure>> {
+        let counted = self.cgroup.cgroup().counters();
+        let killed = counted.killed.is_some_and(|count| count > 0);
+        let evidence = Evidence {
+            counted,
+            memory_full: self.cgroup.cgroup().was_full(),
+            ..Evidence::default()
+        };
+        let failure = Failure::new(None, Kind::OutOfMemory, "the runner was killed");
+        let limits = self.settings()?.limits;
+        Ok(killed.then(|| explain(failure, &evidence, &limits, &self.plan.profile)))
+    }
+
     /// Makes the work directory with everything the runner may have.
     ///
     /// Only when all of it is there is the directory given to the user that builds run as: until
@@ -257,7 +289,7 @@ impl Job {
     fn prepare(&self) -> io::Result<WorkDir> {
         let work = WorkDir::new(self.dir.work());
         fs::DirBuilder::new().mode(0o700).create(work.root())?;
-        let settings = self.settings();
+        let settings = self.settings()?;
         self.user.make_dir(&settings.cache)?;
         write_json(&self.dir.settings(), &settings)?;
         for (name, value) in [
@@ -273,32 +305,38 @@ impl Job {
         Ok(work)
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
+    fn settings(&self) -> io::Result<Settings> {
+        let name = &self.plan.profile;
+        let profile = self.config.profile(name);
+        let profile =
+            profile.ok_or_else(|| io::Error::other(format!("there is no profile {name}")))?;
+        let (limits, sandbox) = (profile.limits, &self.config.sandbox);
+        Ok(Settings {
             buildah: self.config.buildah.clone(),
             cache: self.layout.cache(&self.user.name),
             insecure: self.config.registry.insecure.clone(),
             ca_file: self.config.registry.ca_file.clone(),
             git_allow_http: self.config.git.allow_http,
-            isolation: match self.config.sandbox.isolation {
-                config::Isolation::Auto => Isolation::Auto,
-                config::Isolation::Rootless => Isolation::Rootless,
-                config::Isolation::Chroot => Isolation::Chroot,
-            },
-            network: Network::Egress,
-            closed: Vec::new(),
-            no_new_privileges: true,
+            isolation: sandbox.isolation,
+            network: profile.network,
+            closed: sandbox.denied(),
+            no_new_privileges: sandbox.no_new_privileges,
             limits: Limits {
-                log_bytes: self.config.limits.log_mb << 20,
-                context_bytes: self.config.limits.context_mb << 20,
-                context_entries: self.config.limits.context_entries,
-                processes: self.config.limits.processes,
+                log_bytes: limits.log_mb << 20,
+                context_bytes: limits.context_mb << 20,
+                context_entries: limits.context_entries,
+                processes: limits.processes,
+                memory_bytes: limits.memory_mb.map(|size| size << 20),
+                cpus: limits.cpus,
+                disk_bytes: limits.disk_mb << 20,
+                files: limits.files,
+                file_bytes: limits.file_mb << 20,
             },
             environment: PROXIES
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
                 .collect(),
-        }
+        })
     }
 
     /// A part of the runner, with its inputs.
@@ -329,6 +367,19 @@ impl Job {
         Ok(command)
     }
 
+    async fn build_part(
+        &self,
+        work: &WorkDir,
+        end: i64,
+        last: u64,
+        watch: &mut DirWatch,
+        terminate: &mut tokio::signal::unix::Signal,
+    ) -> io::Result<Part> {
+        let command = self.build_command(work, end, last)?;
+        let cgroup = Some(&self.cgroup);
+        self.part(command, None, cgroup, end, watch, terminate).await
+    }
+
     fn build_command(&self, work: &WorkDir, end: i64, last: u64) -> io::Result<Command> {
         let (plan, settings) = (
             work.root().join("plan.json"),
@@ -338,6 +389,9 @@ impl Job {
         command
             .args(["--deadline", &end.to_string()])
             .args(["--last-line", &last.to_string()]);
+        for dir in self.cgroup.cgroup().dirs() {
+            command.arg("--cgroup").arg(dir);
+        }
         if self.dir.context().exists() {
             command
                 .arg("--context")
@@ -365,16 +419,22 @@ impl Job {
         Ok(command)
     }
 
-    /// Runs one part; passes a stop on to it.
+    /// Runs one part, in the cgroup if there is one for it; passes a stop on to it.
     async fn part(
         &self,
         mut command: Command,
         input: Option<Vec<u8>>,
+        cgroup: Option<&Held>,
         end: i64,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Part> {
         let mut child = command.spawn()?;
+        if let Err(error) = cgroup.map_or(Ok(()), |cgroup| cgroup.join(child.id())) {
+            child.kill()?;
+            child.wait()?;
+            return Err(error);
+        }
         if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
             pipe.write_all(&bytes)?;
         }
@@ -410,10 +470,14 @@ impl Job {
 
     /// A fault of this job becomes the build's failure, where the log has none.
     fn fail(&self, error: &io::Error) {
-        use crate::build::{Failure, Kind};
+        self.write_failure(
+            Failure::new(None, Kind::Internal, error.to_string())
+                .with_hint("The operator must look at this server's configuration and logs."),
+        );
+    }
+
+    fn write_failure(&self, failure: Failure) {
         use crate::log::{Event, RecordWriter};
-        let failure = Failure::new(None, Kind::Internal, error.to_string())
-            .with_hint("The operator must look at this server's configuration and logs.");
         let outcome = crate::build::conclude::Outcome::Failed(Box::new(failure));
         let written = store::append(&self.dir.log()).and_then(|log| {
             let last = crate::log::LogReader::open(&self.dir.log())?

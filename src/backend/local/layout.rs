@@ -3,6 +3,7 @@
 //! ```text
 //! STATE/b/ID/record.json   the record; changed under record.lock, replaced by rename
 //!            plan.json request.json config.json context.tar log.ndjson runner.log
+//!            cgroup.json   where its cgroup is, while it runs
 //!            job.lock      held by the job's process as long as it lives
 //!            work/         the runner's, owned by the user that builds run as
 //!       k/NAME             claims
@@ -149,6 +150,11 @@ impl BuildDir {
     /// The runner's settings, for parts that must not trust the work directory.
     pub fn settings(&self) -> PathBuf {
         self.root.join("settings.json")
+    }
+
+    /// Directories of its cgroup, as long as there is one.
+    pub fn cgroup(&self) -> PathBuf {
+        self.root.join("cgroup.json")
     }
 
     /// The snapshot of the sources.

@@ -1,4 +1,4 @@
-//! Nothing of a build remains: no process, no file.
+//! Nothing of a build remains: no process, no cgroup, no file.
 
 use std::fs;
 use std::io;
@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::build::BuildId;
 use crate::config::Config;
-use crate::runner::WorkDir;
+use crate::runner::{Cgroup, WorkDir};
 use crate::runner::sandbox::remove_tree;
+use crate::runner::workdir::read_json;
 
 use super::layout::BuildDir;
 use super::user::BuildUser;
@@ -67,11 +68,15 @@ fn processes_with(wanted: &str) -> Vec<Pid> {
     found
 }
 
-/// Removes the work directory and the snapshot. Blocks.
+/// Removes the cgroup with every process in it, the work directory and the snapshot. Blocks.
 ///
 /// # Errors
 /// When something remains.
 pub fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
+    if let Ok(dirs) = read_json(&dir.cgroup()) {
+        Cgroup::at(dirs).remove()?;
+        fs::remove_file(dir.cgroup())?;
+    }
     let _ = fs::remove_file(dir.context());
     remove_files(config, &WorkDir::new(dir.work()), user)
 }

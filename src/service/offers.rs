@@ -1,0 +1,81 @@
+//! What may be asked for.
+
+use crate::build::status::{Offers, ProfileOffer};
+use crate::config::Profile;
+
+use super::Service;
+
+impl Service {
+    /// What may be asked for.
+    pub fn offers(&self) -> Offers {
+        let profiles = self.config.profiles();
+        Offers {
+            profiles: self.rules.profiles.clone(),
+            profile_details: profiles.iter().map(offer).collect(),
+            secrets: self.rules.secrets.clone(),
+            registries: self.rules.tags.clone(),
+            sources: ["git", "path", "files"].map(String::from).to_vec(),
+            limits: vec![
+                format!(
+                    "{} builds run at the same time, others wait",
+                    self.config.local.slots
+                ),
+                format!("wait: {} s", self.config.mcp.max_wait),
+            ],
+        }
+    }
+}
+
+fn offer(profile: &Profile) -> ProfileOffer {
+    let limits = &profile.limits;
+    let memory = limits.memory_mb.map(|size| format!("memory {size} MiB"));
+    let cpus = limits.cpus.map(|cpus| format!("{cpus} CPUs"));
+    let always = [
+        format!("{} processes", limits.processes),
+        format!(
+            "disk {} MiB in {} files of at most {} MiB",
+            limits.disk_mb, limits.files, limits.file_mb
+        ),
+        format!(
+            "sources {} MiB in {} files",
+            limits.context_mb, limits.context_entries
+        ),
+        format!("log {} MiB", limits.log_mb),
+        format!("network {}", profile.network.as_str()),
+    ];
+    ProfileOffer {
+        name: profile.name.clone(),
+        description: profile.description.clone(),
+        limits: memory.into_iter().chain(cpus).chain(always).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_profile_is_offered_with_all_its_limits() {
+        let config: Config = toml::from_str(
+            "[profiles.large]\ndescription = \"for C++\"\nmemory_mb = 8192\ncpus = 2.5\ndisk_mb = 100",
+        )
+        .unwrap();
+        let large = offer(&config.profile("large").unwrap());
+        assert_eq!(large.description.as_deref(), Some("for C++"));
+        assert_eq!(
+            large.limits,
+            [
+                "memory 8192 MiB",
+                "2.5 CPUs",
+                "4096 processes",
+                "disk 100 MiB in 2000000 files of at most 8192 MiB",
+                "sources 2048 MiB in 200000 files",
+                "log 256 MiB",
+                "network egress",
+            ]
+        );
+        let default = offer(&config.profile("default").unwrap());
+        assert_eq!((default.limits.len(), default.description), (5, None));
+    }
+}

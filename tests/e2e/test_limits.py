@@ -1,0 +1,115 @@
+"""Limits of a build: what they end is told by name, and what a host cannot enforce is said."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import MakeServer
+from helpers import ask, ask_both, fail, files, log_text, refused, succeed
+from machine import cgroups_of, limits_enforced
+from mcp import ClientSession
+from server import Server
+
+# Bounded: on a host that enforces nothing it must do no harm.
+HOG = "head -c 600000000 /dev/zero | tail >/dev/null"
+SWARM = "for i in $(seq 400); do sleep 30 & done; wait"
+LIMITS = {"memory_mb": 256, "processes": 200}
+
+
+@pytest.fixture
+def small(make_server: MakeServer) -> Server:
+    """A server with little for a build, and a profile with more."""
+    return make_server(limits=LIMITS, profiles={"large": {"description": "for C++", "memory_mb": 2048, "processes": 1000}})
+
+
+def is_enforced(log: str, what: str) -> bool:
+    """Whether the log does not say the contrary; as root with cgroups it must not."""
+    said = re.search(r"unenforced on this host: (.*)", log)
+    enforced = said is None or what not in re.split(r"\W+", said[1])
+    assert enforced or not limits_enforced(what), log
+    return enforced
+
+
+@pytest.mark.parametrize("isolation", ["rootless", "chroot"])
+async def test_a_hog_is_told_its_limit_of_memory(
+    make_server: MakeServer, buildah: str, base: str, isolation: str
+) -> None:
+    server = make_server(buildah=buildah, isolation=isolation, limits=LIMITS)
+    async with server.connect() as session:
+        status = await ask(session, "build", {"source": files(Containerfile=f"FROM {base}\nRUN {HOG}\n"), "wait": 50})
+        if not is_enforced(await log_text(session, status["build_id"]), "memory"):
+            assert "limit_mb" not in status["resources"]
+            return
+        status = await fail(session, "out_of_memory", "code", source=files(Containerfile=f"FROM {base}\nRUN {HOG}\n"))
+    failure = status["failure"]
+    assert "256 MiB memory (limits.memory_mb of the profile default)" in failure["message"]
+    assert (failure["line"], failure["phase"]) == (2, "build")
+    assert failure["hint"]
+    assert status["resources"]["limit_mb"] == 256
+    assert 200 <= status["resources"]["peak_memory_mb"] <= 256
+
+
+async def test_a_test_is_told_its_limit_of_memory(small: Server, base: str) -> None:
+    async with small.connect() as session:
+        arguments = {"source": files(Containerfile=f"FROM {base}\n"), "tests": [{"name": "hog", "command": HOG}]}
+        large = await succeed(session, **arguments, profile="large")
+        if not is_enforced(await log_text(session, large["build_id"]), "memory"):
+            return
+        status = await fail(session, "out_of_memory", "code", **arguments)
+    assert (status["failure"]["test"], status["tests"][0]["status"]) == ("hog", "failed")
+    assert large["resources"]["limit_mb"] == 2048
+    assert 570 <= large["resources"]["peak_memory_mb"] <= 2048, "the memory of all processes is not measured"
+
+
+async def test_a_swarm_is_told_its_limit_of_processes(make_server: MakeServer, buildah: str, base: str) -> None:
+    server = make_server(buildah=buildah, limits=LIMITS)
+    async with server.connect() as session:
+        status = await fail(session, "limit_reached", "code", source=files(Containerfile=f"FROM {base}\nRUN {SWARM}\n"))
+    assert "200 processes (limits.processes of the profile default)" in status["failure"]["message"]
+    assert status["failure"]["line"] == 2
+    assert not cgroups_of(status["build_id"])
+
+
+async def test_a_limit_that_was_borne_is_not_blamed_later(small: Server, base: str) -> None:
+    async with small.connect() as session:
+        text = f"FROM {base}\nRUN ({SWARM}) || true\nRUN exit 3\n"
+        status = await fail(session, "command_failed", "code", source=files(Containerfile=text))
+    assert (status["failure"]["line"], status["failure"]["exit_code"]) == (3, 3)
+
+
+async def test_the_time_of_processors_is_limited(make_server: MakeServer, base: str) -> None:
+    server = make_server(profiles={"slow": {"cpus": 0.2}})
+    async with server.connect() as session:
+        busy = "time timeout 4 sh -c 'while :; do :; done' || true"
+        text = f"FROM {base}\nRUN {busy}\n"
+        status = await succeed(session, source=files(Containerfile=text), profile="slow")
+        log = await log_text(session, status["build_id"])
+    used = re.search(r"user\s+0m ([0-9.]+)s", log)
+    assert used, log
+    assert float(used[1]) < 1.5 or not is_enforced(log, "cpu")
+
+
+async def test_profiles_are_offered_with_their_limits(small: Server, base: str) -> None:
+    async with small.connect() as session:
+        answer, text = await ask_both(session, "status", {})
+        offers = answer["offers"]
+        assert offers["profiles"] == ["default", "large"]
+        default, large = offers["profile_details"]
+        assert (default["name"], large["name"], large["description"]) == ("default", "large", "for C++")
+        assert "memory 256 MiB" in default["limits"]
+        assert {"memory 2048 MiB", "1000 processes"} <= set(large["limits"])
+        assert "profile large: for C++; memory 2048 MiB" in text
+        arguments = {"source": files(Containerfile=f"FROM {base}\n"), "profile": "larg"}
+        said = await refused(session, "build", arguments, "invalid_argument")
+    assert "profile" in said and "did you mean large?" in said
+    assert "default, large" in said
+
+
+async def test_a_build_leaves_no_cgroup(plain: ClientSession, base: str) -> None:
+    text = f"FROM {base}\nRUN true\n"
+    status = await succeed(plain, source=files(Containerfile=text), tests=[{"command": "cat /proc/self/cgroup"}])
+    log = await log_text(plain, status["build_id"])
+    if limits_enforced("memory"):
+        assert f"nomad-build-{status['build_id']}" in log, "it did not run in a cgroup of its own"
+    assert not cgroups_of(status["build_id"])
