@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::git_url::GitUrl;
 
+/// Default of `sandbox.user`.
+pub const DEFAULT_USER: &str = "nomad-build";
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -111,7 +114,8 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
-    /// The user that builds run as when the server was started as root.
+    /// Whom builds run as when the server was started as root: the accounts of this name with
+    /// `-0`, `-1`, … behind it, each a build at a time. `nomad-build setup` makes them.
     pub user: String,
     /// `auto`, `rootless` (a runtime with its own namespaces) or `chroot`.
     pub isolation: Isolation,
@@ -178,7 +182,7 @@ impl Default for Limits {
 impl Default for Sandbox {
     fn default() -> Self {
         Self {
-            user: "nomad-build".into(),
+            user: DEFAULT_USER.into(),
             isolation: Isolation::Auto,
         }
     }
@@ -306,6 +310,7 @@ impl Config {
             self.limits.processes >= 16,
             "limits.processes must be at least 16",
         );
+        check(is_account(&self.sandbox.user), ACCOUNT_RULE);
         check(
             (1..=3600).contains(&self.mcp.max_wait),
             "mcp.max_wait must be from 1 to 3600",
@@ -358,6 +363,17 @@ impl Config {
         }
         faults
     }
+}
+
+/// See [`is_account`].
+pub const ACCOUNT_RULE: &str = "sandbox.user must be the beginning of account names: small letters, digits, _ and -, at most 27, a letter or _ first";
+
+/// Whether useradd(8) takes this name with a number behind it: 32 characters, of these.
+pub fn is_account(prefix: &str) -> bool {
+    let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    prefix.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && prefix.chars().all(rest)
+        && prefix.len() <= 27
 }
 
 fn is_private(metadata: &std::fs::Metadata) -> bool {
@@ -423,12 +439,10 @@ mod tests {
             error.contains("insecur") && error.contains("insecure"),
             "{error}"
         );
-        let error = load("state_dir = \"x\"\n[local]\nslots = 0\n", &[])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("state_dir") && error.contains("slots"),
-            "{error}"
-        );
+        let text = "state_dir = \"x\"\n[local]\nslots = 0\n[sandbox]\nuser = \"a:b\"\n";
+        let error = load(text, &[]).unwrap_err().to_string();
+        for name in ["state_dir", "local.slots", "sandbox.user"] {
+            assert!(error.contains(name), "{error}");
+        }
     }
 }

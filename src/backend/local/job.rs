@@ -1,4 +1,5 @@
-//! The job of one build on this machine: waits for a slot, runs the runner's parts, writes the end.
+//! The job of one build on this machine: waits for a slot and a user, runs the runner's parts,
+//! writes the end.
 //!
 //! It is a process of its own in its own session, so it outlives the server. Its standard input is
 //! the lock that tells others it lives. It reads the record for the mark of a cancellation and
@@ -27,7 +28,8 @@ use crate::runner::{WorkDir, exit};
 
 use super::conclude;
 use super::layout::{BuildDir, Layout};
-use super::user::BuildUser;
+use super::queue::Place;
+use super::user::{BuildUser, Lease, Users};
 use super::watch::DirWatch;
 use super::{credentials, queue, reap, store};
 
@@ -42,7 +44,8 @@ const PROXIES: &[&str] = &[
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
-/// How often the job looks when no event comes (a slot whose holder died tells nobody).
+/// How often the job looks when no event comes (a slot whose holder died, and a user that another state
+/// directory's build gives back, tell nobody).
 const TICK: Duration = Duration::from_millis(500);
 /// How long the runner may go on after its own deadline before it is killed.
 const OVERTIME: Duration = Duration::from_secs(60);
@@ -54,7 +57,6 @@ pub struct Job {
     dir: BuildDir,
     plan: Plan,
     record: Record,
-    user: BuildUser,
     /// This program as it was when the job began: it may be replaced while the build runs.
     program: PathBuf,
 }
@@ -71,8 +73,8 @@ enum Part {
 
 /// How the waiting ended.
 enum Turn {
-    /// With a slot.
-    Slot(File),
+    /// With a slot and a user.
+    Place(Place),
     /// By the mark of a cancellation.
     Cancelled,
     /// The time in the queue was over.
@@ -89,7 +91,6 @@ impl Job {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let dir = BuildDir::new(dir);
         let config: Config = read_json(&dir.config())?;
-        let user = BuildUser::for_this_process(&config.sandbox.user)?;
         Ok(Self {
             layout: Layout::new(&config.state_dir),
             plan: read_json(&dir.plan())?,
@@ -97,7 +98,6 @@ impl Job {
             program: std::env::current_exe()?,
             config,
             dir,
-            user,
         })
     }
 
@@ -111,11 +111,12 @@ impl Job {
         let mut terminate = signal(SignalKind::terminate())?;
         let (id, submitted) = (self.record.id.clone(), self.record.submitted);
         queue::enter(&self.layout, submitted, &id)?;
-        let slot = self.wait_for_slot(&mut watch, &mut terminate).await;
+        let turn = self.wait(&mut watch, &mut terminate).await;
         queue::leave(&self.layout, submitted, &id);
-        let gone = match slot {
-            Ok(Turn::Slot(slot)) => {
-                let gone = match self.with_slot(&mut watch, &mut terminate).await {
+        let gone = match turn {
+            Ok(Turn::Place(place)) => {
+                let user = &place.lease.user;
+                let gone = match self.run_as(user, &mut watch, &mut terminate).await {
                     Ok(Some(gone)) => gone,
                     // Another job has the build: nothing of it is this one's to touch.
                     Ok(None) => return Ok(()),
@@ -125,22 +126,21 @@ impl Job {
                         Gone::Exited
                     }
                 };
-                self.clean_up().await;
-                drop(slot);
+                self.clean_up(Some(&place.lease)).await;
                 gone
             }
             Ok(Turn::Stopped) => return Ok(()),
             Ok(Turn::Cancelled) => {
-                self.clean_up().await;
+                self.clean_up(None).await;
                 Gone::Exited
             }
             Ok(Turn::TimedOut) => {
-                self.clean_up().await;
+                self.clean_up(None).await;
                 Gone::QueueTimedOut
             }
             Err(error) => {
                 self.fail(&error);
-                self.clean_up().await;
+                self.clean_up(None).await;
                 Gone::Exited
             }
         };
@@ -148,23 +148,30 @@ impl Job {
         conclude::write_end(&self.dir, gone)
     }
 
-    async fn wait_for_slot(
+    async fn wait(
         &mut self,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Turn> {
         let gives_up = deadline(self.plan.submitted + i64::from(self.plan.queue_timeout));
+        let users = Users::open(&self.config)?;
+        let mut told = None;
         loop {
             if store::read(&self.dir)?.cancel.is_some() {
                 return Ok(Turn::Cancelled);
             }
-            if let Some(slot) = queue::take_slot(
-                &self.layout,
+            let (slots, submitted, id) = (
                 self.config.local.slots,
                 self.record.submitted,
                 &self.record.id,
-            )? {
-                return Ok(Turn::Slot(slot));
+            );
+            match queue::take(&self.layout, slots, &users, submitted, id)? {
+                Ok(place) => return Ok(Turn::Place(place)),
+                Err(missing) if told == Some(missing) => {}
+                Err(missing) => {
+                    queue::tell(&self.layout, submitted, id, missing);
+                    told = Some(missing);
+                }
             }
             if Instant::now() >= gives_up {
                 return Ok(Turn::TimedOut);
@@ -178,8 +185,9 @@ impl Job {
         }
     }
 
-    async fn with_slot(
+    async fn run_as(
         &mut self,
+        user: &BuildUser,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Option<Gone>> {
@@ -190,8 +198,9 @@ impl Job {
             return Ok(mine.then_some(Gone::Exited));
         }
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
-        let work = self.prepare()?;
-        let command = self.build_command(&work, end)?;
+        let work = self.prepare(user)?;
+        let mut command = self.build_command(&work, end)?;
+        user.apply(&mut command);
         let built = self.part(command, None, end, watch, terminate).await?;
         if !matches!(built, Part::Status(status) if status == i32::from(exit::PASSED))
             || self.plan.tags.is_empty()
@@ -239,11 +248,12 @@ impl Job {
     ///
     /// Only when all of it is there is the directory given to the user that builds run as: until
     /// then nobody else can plant a link in it.
-    fn prepare(&self) -> io::Result<WorkDir> {
+    fn prepare(&self, user: &BuildUser) -> io::Result<WorkDir> {
+        reap::seal(&self.layout, user)?;
         let work = WorkDir::new(self.dir.work());
         fs::DirBuilder::new().mode(0o700).create(work.root())?;
-        let settings = self.settings();
-        self.user.make_dir(&settings.cache)?;
+        let settings = self.settings(user);
+        user.make_dir(&settings.cache)?;
         write_json(&self.dir.settings(), &settings)?;
         for (name, value) in [
             ("settings.json", serde_json::to_value(&settings)?),
@@ -251,17 +261,17 @@ impl Job {
         ] {
             let path = work.root().join(name);
             write_json(&path, &value)?;
-            self.user.give(&path)?;
+            user.give(&path)?;
         }
-        credentials::lay_out(&self.config, &self.plan, &work, &self.user)?;
-        self.user.give(work.root())?;
+        credentials::lay_out(&self.config, &self.plan, &work, user)?;
+        user.give(work.root())?;
         Ok(work)
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, user: &BuildUser) -> Settings {
         Settings {
             buildah: self.config.buildah.clone(),
-            cache: self.layout.cache(&self.user.name),
+            cache: self.layout.cache(&user.name),
             insecure: self.config.registry.insecure.clone(),
             ca_file: self.config.registry.ca_file.clone(),
             git_allow_http: self.config.git.allow_http,
@@ -326,7 +336,6 @@ impl Job {
         } else {
             command.stdin(Stdio::null());
         }
-        self.user.apply(&mut command);
         Ok(command)
     }
 
@@ -407,9 +416,12 @@ impl Job {
     }
 
     /// Leaves nothing behind: no process, no storage, no snapshot.
-    async fn clean_up(&self) {
+    async fn clean_up(&self, lease: Option<&Lease>) {
         reap::reap(&self.record.id).await;
-        if let Err(error) = reap::remove_work(&self.config, &self.dir, &self.user) {
+        if let Some(Err(error)) = lease.map(Lease::clear) {
+            tracing::error!(%error, "something of the build runs on");
+        }
+        if let Err(error) = reap::remove_work(&self.config, &self.dir) {
             tracing::error!(%error, "the work directory cannot be removed");
         }
     }
