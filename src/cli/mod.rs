@@ -3,6 +3,7 @@
 pub mod runner;
 pub mod schema;
 pub mod serve;
+pub mod setup;
 
 use clap::{Parser, Subcommand};
 
@@ -22,6 +23,8 @@ pub enum Command {
     Serve(serve::Serve),
     /// Print the tools with their JSON schemas.
     Schema(schema::Schema),
+    /// Make the accounts that builds run as when the server is root.
+    Setup(setup::Setup),
     /// Parts of a build's job; started by the server, not by people.
     #[command(hide = true)]
     Runner(runner::Runner),
