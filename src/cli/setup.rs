@@ -215,7 +215,7 @@ fn give(owner: Owner<'_>, ids: &mut Ids) -> Option<Option<Argv>> {
         (&mut ids.uids, "--add-subuids"),
         (&mut ids.gids, "--add-subgids"),
     ] {
-        if !table.of(owner).iter().any(|range| range.suffices()) {
+        if table.lack(owner).is_some() {
             table.add(owner.name, range?);
             argv.extend([option.into(), range?.to_string()]);
         }

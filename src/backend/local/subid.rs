@@ -25,13 +25,7 @@ impl Range {
         (count > 0 && fits).then_some(Self { first, count })
     }
 
-    /// The first id.
-    pub fn first(self) -> u32 {
-        self.first
-    }
-
-    /// The last id.
-    pub fn last(self) -> u32 {
+    fn last(self) -> u32 {
         self.first + (self.count - 1)
     }
 
@@ -41,7 +35,7 @@ impl Range {
     }
 
     /// Whether there are enough for a build.
-    pub fn suffices(self) -> bool {
+    fn suffices(self) -> bool {
         self.count >= COUNT
     }
 
@@ -89,11 +83,6 @@ impl Table {
             ranges: subordinate.lines().filter_map(subordinate_line).collect(),
             accounts: accounts.lines().filter_map(account_line).collect(),
         }
-    }
-
-    /// Path of the file with the subordinate ids.
-    pub fn file(&self) -> &'static str {
-        self.file
     }
 
     /// The ranges of a user, in the order of the file.
@@ -155,10 +144,20 @@ impl Table {
                 range.first
             ));
         }
-        if !self.of(owner).iter().any(|range| range.suffices()) {
-            faults.push(format!("{name} has no range of {COUNT} ids in {file}"));
-        }
+        faults.extend(self.lack(owner));
         faults
+    }
+
+    /// Says that a user has no range that is large enough, when that is so.
+    pub fn lack(&self, owner: Owner<'_>) -> Option<String> {
+        let enough = self.of(owner).iter().any(|range| range.suffices());
+        let text = || {
+            format!(
+                "{} has no range of {COUNT} ids in {}",
+                owner.name, self.file
+            )
+        };
+        (!enough).then(text)
     }
 
     /// Gives a user a range.
@@ -314,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_first_free_range_is_behind_or_between_the_others() {
-        let free = |text: &str| first_free(&[&table(text)]).map(Range::first);
+        let free = |text: &str| first_free(&[&table(text)]).map(|range| range.first);
         assert_eq!(free(""), Some(100_000));
         assert_eq!(free("a:100000:65536\n"), Some(165_536));
         assert_eq!(free("a:165536:65536\n"), Some(100_000));
@@ -330,7 +329,7 @@ mod tests {
         assert_eq!(free("a:0:4294967295\n"), None);
         let accounts = Table::parse(FILE, "", "x:x:120000:1::/:/\n");
         assert_eq!(
-            first_free(&[&accounts, &table("a:120001:65536\n")]).map(Range::first),
+            first_free(&[&accounts, &table("a:120001:65536\n")]).map(|range| range.first),
             Some(185_537)
         );
     }
@@ -349,7 +348,7 @@ mod tests {
             for n in 0..4 {
                 let name = format!("new{n}");
                 let free = first_free(&[&table]).unwrap();
-                prop_assert!(free.first() >= 100_000 && free.suffices());
+                prop_assert!(free.first >= 100_000 && free.suffices());
                 table.add(&name, free);
                 prop_assert_eq!(table.faults(Owner { name: &name, uid: None }, None), Vec::<String>::new());
             }

@@ -76,7 +76,7 @@ impl Users {
         let remedy = accounts::remedy(prefix);
         if accounts.is_empty() {
             return Err(io::Error::other(format!(
-                "a server that is root runs builds as accounts of their own, and there is no {}; make them: {remedy}",
+                "started as root, this server runs each build as an account of its own, and there is no account {}; make them: {remedy}",
                 accounts::name(prefix, 0)
             )));
         }
@@ -85,7 +85,7 @@ impl Users {
             .collect();
         if !faults.is_empty() {
             return Err(io::Error::other(format!(
-                "the accounts that builds run as are not apart from others; this makes ranges anew: {remedy}\n{}",
+                "the accounts that builds run as are not apart from others; {remedy} makes missing and shared ranges anew:\n{}",
                 faults.join("\n")
             )));
         }
@@ -185,14 +185,16 @@ pub struct BuildUser {
 }
 
 impl BuildUser {
-    fn own() -> Self {
+    /// This process's own user.
+    pub fn own() -> Self {
         Self {
             name: format!("uid-{}", rustix::process::geteuid().as_raw()),
             ids: None,
         }
     }
 
-    fn of(account: &Account) -> Self {
+    /// An account's.
+    pub fn of(account: &Account) -> Self {
         Self {
             name: account.name.clone(),
             ids: Some((account.uid, account.gid)),
