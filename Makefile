@@ -4,24 +4,30 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 venvs := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nomad-build
 
+program := $(CARGO_TARGET_DIR)/release/nomad-build
+# Tests run more builds at the same time than one server does.
+test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 2 '*' $$(nproc) + 4))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup release demo test lint bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what builds need on this machine (Debian)
+setup: ## Install the packages that builds need (Debian)
 	scripts/setup.sh
 
 release: ## Compile target/release/nomad-build
 	cargo build --release --locked
 
 demo: setup release ## Build, test and publish examples/hello against a registry of its own
+	$(program) setup
 	python3 scripts/demo.py
 
 test: ## Run every test: Rust, then end to end with real Buildah and registries
 	scripts/setup.sh test
 	cargo build --release --locked
+	$(program) setup $(test_accounts)
 	cargo test --locked
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e

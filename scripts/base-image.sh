@@ -3,10 +3,11 @@
 #
 #   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]
 #
-# --insecure talks plain HTTP to the registry. Rootless: as user nomad-build when started as root.
+# --insecure talks plain HTTP to the registry. Rootless: when started as root, as an account for builds.
 set -euo pipefail
 
-readonly USER_NAME=nomad-build
+# Where servers hold the accounts of their builds.
+readonly LOCKS=/run/nomad-build/users
 
 usage() { echo "usage: scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]" >&2; exit 2; }
 
@@ -50,6 +51,19 @@ COPY root/ /
 ENV PATH=/usr/local/bin:/usr/bin:/bin
 CMD ["/bin/sh"]
 CONTAINERFILE
+
+# Sets `user` to an account for builds that no build has as long as this runs. Servers take the first that is free, so
+# the last one is.
+take_build_user() {
+  local n=0 lock
+  while getent passwd "nomad-build-$((n + 1))" >/dev/null; do n=$((n + 1)); done
+  user=nomad-build-$n
+  getent passwd "$user" >/dev/null || { echo "the account $user is missing: run nomad-build setup" >&2; exit 1; }
+  install -d -m 0700 "$LOCKS"
+  exec {lock}>>"$LOCKS/$user.lock"
+  flock --wait 300 "$lock" || { echo "all accounts for builds are taken" >&2; exit 1; }
+}
+
 auth=()
 if [[ -n $authfile ]]; then
   install -m 0600 "$authfile" "$work/auth.json"
@@ -58,8 +72,9 @@ fi
 
 as_user=()
 if ((EUID == 0)); then
-  chown -R "$USER_NAME:$USER_NAME" "$work"
-  as_user=(setpriv "--reuid=$USER_NAME" "--regid=$USER_NAME" --clear-groups)
+  take_build_user
+  chown -R "$user:$(id -g "$user")" "$work"
+  as_user=(setpriv "--reuid=$user" "--regid=$(id -g "$user")" --clear-groups)
 fi
 # vfs needs nothing of the machine, and the image is small. Buildah wants a directory that its user can read.
 buildah() {

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Prepares a Debian-like machine for nomad-build; idempotent, and quick when all is there.
 #
-#   scripts/setup.sh        programs that a build needs, and the user that builds run as
-#   scripts/setup.sh test   also the newest Buildah and the Python clients of the end-to-end tests
+#   scripts/setup.sh        programs that a build needs
+#   scripts/setup.sh test   also the newest Buildah, the Python clients of the end-to-end tests and their user
+#
+# The accounts that builds run as are made by `nomad-build setup`.
 set -euo pipefail
 
-readonly USER_NAME=nomad-build
-readonly USER_HOME=/var/lib/nomad-build-home
-readonly SUBID_COUNT=65536
+readonly TEST_USER=nomad-build-test
 readonly BUILDAH_VERSION=1.43.2
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
-  fuse-overlayfs passt iproute2 netavark apache2-utils ca-certificates curl jq openssl
+  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -56,47 +56,14 @@ install_packages() {
   fi
 }
 
-# First id behind every subordinate range and every account.
-first_free_subid() {
-  { awk -F: '{ print $2 + $3 }' /etc/subuid /etc/subgid 2>/dev/null || true
-    getent passwd | awk -F: '$3 >= 100000 && $3 < 2000000000 { print $3 + 1 }'
-    echo 100000; } | sort -n | tail -n 1
-}
-
-has_subids() {
-  awk -F: -v user="$USER_NAME" -v count="$SUBID_COUNT" \
-    '$1 == user && $3 >= count { found = 1 } END { exit !found }' "$1" 2>/dev/null
-}
-
-create_user() {
-  if ((EUID != 0)); then
-    say "user: builds run as $(id -un)"
-    has_own_subids || fail "user: $(id -un) needs a range of 65536 ids in /etc/subuid and /etc/subgid"
+# As root the tests start some servers as an ordinary user: this one.
+create_test_user() {
+  if ((EUID != 0)) || getent passwd "$TEST_USER" >/dev/null; then
     return
   fi
-  if ! getent passwd "$USER_NAME" >/dev/null; then
-    say "user: creating $USER_NAME"
-    useradd --system --user-group --home-dir "$USER_HOME" --shell /usr/sbin/nologin "$USER_NAME"
-  fi
-  install -d -m 0750 -o "$USER_NAME" -g "$USER_NAME" "$USER_HOME"
-  if has_subids /etc/subuid && has_subids /etc/subgid; then
-    say "user: $USER_NAME is there, with its subordinate ids"
-    return
-  fi
-  local first last
-  first=$(first_free_subid)
-  last=$((first + SUBID_COUNT - 1))
-  say "user: giving $USER_NAME the subordinate ids $first-$last"
-  has_subids /etc/subuid || usermod --add-subuids "$first-$last" "$USER_NAME"
-  has_subids /etc/subgid || usermod --add-subgids "$first-$last" "$USER_NAME"
-}
-
-has_own_subids() {
-  local name file
-  name=$(id -un)
-  for file in /etc/subuid /etc/subgid; do
-    grep -Eq "^($name|$EUID):" "$file" 2>/dev/null || return 1
-  done
+  say "user: creating $TEST_USER"
+  # An ordinary user gets subordinate ids from useradd itself.
+  useradd --user-group --create-home --home-dir "/var/lib/$TEST_USER" --shell /usr/sbin/nologin "$TEST_USER"
 }
 
 build_buildah() {
@@ -138,10 +105,10 @@ create_venv() {
 }
 
 install_packages
-create_user
 case ${1:-} in
   '') ;;
   test)
+    create_test_user
     build_buildah
     create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'

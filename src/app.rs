@@ -26,6 +26,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve(options),
         Command::Schema(schema) => schema.run(),
+        Command::Check(check) => check.run(),
+        Command::Setup(setup) => setup.run(),
         Command::Runner(runner) => {
             log_to_stderr();
             runner.run()

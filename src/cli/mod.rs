@@ -1,8 +1,10 @@
 //! The command line: one file a subcommand.
 
+pub mod check;
 pub mod runner;
 pub mod schema;
 pub mod serve;
+pub mod setup;
 
 use clap::{Parser, Subcommand};
 
@@ -22,6 +24,10 @@ pub enum Command {
     Serve(serve::Serve),
     /// Print the tools with their JSON schemas.
     Schema(schema::Schema),
+    /// Tell what builds need on this machine, and what mends it.
+    Check(check::Check),
+    /// Make the accounts that builds run as when the server is root.
+    Setup(setup::Setup),
     /// Parts of a build's job; started by the server, not by people.
     #[command(hide = true)]
     Runner(runner::Runner),

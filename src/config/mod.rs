@@ -16,6 +16,8 @@ use crate::build::git_url::GitUrl;
 
 pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
 pub use sandbox::{Isolation, Network, Sandbox};
+/// Default of `sandbox.user`.
+pub const DEFAULT_USER: &str = "nomad-build";
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -273,6 +275,7 @@ impl Config {
             (1..=1024).contains(&self.local.slots),
             "local.slots must be from 1 to 1024",
         );
+        check(is_account(&self.sandbox.user), ACCOUNT_RULE);
         check(
             (1..=3600).contains(&self.mcp.max_wait),
             "mcp.max_wait must be from 1 to 3600",
@@ -330,6 +333,17 @@ impl Config {
         }
         faults
     }
+}
+
+/// See [`is_account`].
+pub const ACCOUNT_RULE: &str = "sandbox.user must be the beginning of account names: small letters, digits, _ and -, at most 27, a letter or _ first";
+
+/// Whether useradd(8) takes this name with a number behind it: 32 characters, of these.
+pub fn is_account(prefix: &str) -> bool {
+    let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    prefix.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && prefix.chars().all(rest)
+        && prefix.len() <= 27
 }
 
 fn is_private(metadata: &std::fs::Metadata) -> bool {
@@ -395,13 +409,11 @@ mod tests {
             error.contains("insecur") && error.contains("insecure"),
             "{error}"
         );
-        let error = load("state_dir = \"x\"\n[local]\nslots = 0\n", &[])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("state_dir") && error.contains("slots"),
-            "{error}"
-        );
+        let text = "state_dir = \"x\"\n[local]\nslots = 0\n[sandbox]\nuser = \"a:b\"\n";
+        let error = load(text, &[]).unwrap_err().to_string();
+        for name in ["state_dir", "local.slots", "sandbox.user"] {
+            assert!(error.contains(name), "{error}");
+        }
     }
     #[test]
     fn a_profile_is_the_limits_with_its_own_changes() {

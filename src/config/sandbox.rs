@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
-    /// The user that builds run as when the server was started as root.
+    /// Whom builds run as when the server was started as root: the accounts of this name with
+    /// `-0`, `-1`, … behind it, each a build at a time. `nomad-build setup` makes them.
     pub user: String,
     /// `auto`, `rootless` (a runtime with its own namespaces) or `chroot`.
     pub isolation: Isolation,
@@ -55,7 +56,7 @@ impl Network {
 impl Default for Sandbox {
     fn default() -> Self {
         Self {
-            user: "nomad-build".into(),
+            user: super::DEFAULT_USER.into(),
             isolation: Isolation::Auto,
             network: Network::Egress,
             deny: Vec::new(),

@@ -224,6 +224,13 @@ pub fn is_untidy(user: &Path) -> bool {
         .any(|scope| untidy(&scope))
 }
 
+/// Whether the cache of a user has layers of a scope, for any version of Buildah.
+pub fn has_scope(user: &Path, scope: &str) -> bool {
+    directories(user)
+        .iter()
+        .any(|version| version.join("scopes").join(format!("{scope}.0")).is_dir())
+}
+
 /// A scope that is held for oneself: nobody reads or writes it.
 #[derive(Debug)]
 pub(super) struct Held {

@@ -26,6 +26,9 @@ NEWEST_BUILDAH = "buildah-1.43.2/buildah"
 # The two generations of the SDK have different names for the same things.
 if version("mcp").startswith("1."):
     collect_ignore = ["test_newest_era.py"]
+    if os.geteuid() != 0:
+        # An ordinary user has no accounts to give to builds, and cannot make any.
+        collect_ignore.append("test_accounts.py")
 else:
     collect_ignore_glob = ["test_[!n]*.py"]
 

@@ -28,6 +28,10 @@ def binary() -> Path:
     return Path(os.environ.get("NOMAD_BUILD_BIN", target / "release/nomad-build")).absolute()
 
 
+ORDINARY_USER = "nomad-build-test"
+"""What scripts/setup.sh makes for tests that run as root, to run servers that do not."""
+
+
 @dataclass
 class Settings:
     """What a test wants of its server."""
@@ -50,6 +54,8 @@ class Settings:
     """Profiles by their names."""
     user: str | None = None
     """Whom the server runs as; None: whoever runs the tests."""
+    accounts: str = "nomad-build"
+    """Beginning of the names of the accounts that builds run as when the server is root."""
 
 
 class Server:
@@ -74,9 +80,12 @@ class Server:
     def command(self) -> list[str]:
         """The command line of the server."""
         command = [str(binary()), "serve"]
-        if self.user and os.geteuid() == 0:
+        if os.geteuid() != 0:
+            return command
+        if self.user:
             return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
-        return command
+        # As where root has logged in: with a group that builds must not have.
+        return ["setpriv", "--groups=0", *command]
 
     @property
     def parameters(self) -> StdioServerParameters:
@@ -119,7 +128,7 @@ class Server:
             auth_file.chmod(0o600)
             lines.append(f"auth_file = {json.dumps(str(auth_file))}")
         lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
-        lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}"]
+        lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}", f"user = {json.dumps(settings.accounts)}"]
         if settings.slots:
             lines += ["[local]", f"slots = {settings.slots}"]
         for section, values in (("limits", settings.limits), *((f"profiles.{k}", v) for k, v in settings.profiles.items())):

@@ -9,6 +9,7 @@ import pytest
 from conftest import MakeServer
 from helpers import ask, fail, files, succeed
 from machine import leftovers, mounts_below, processes_with
+from server import ORDINARY_USER
 
 # Looks for whatever it could reach, as the code of a Containerfile and as a test would.
 LOOK = "; ".join(
@@ -65,7 +66,7 @@ async def test_the_host_is_out_of_reach_of_mounts(make_server: MakeServer, build
 
 
 async def test_an_ordinary_user_needs_no_root(make_server: MakeServer, buildah: Path, base: str) -> None:
-    user = "nomad-build" if os.geteuid() == 0 else None
+    user = ORDINARY_USER if os.geteuid() == 0 else None
     server = make_server(buildah=buildah, user=user)
     async with server.connect() as session:
         status = await succeed(

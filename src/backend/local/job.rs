@@ -1,4 +1,5 @@
-//! The job of one build on this machine: waits for a slot, runs the runner's parts, writes the end.
+//! The job of one build on this machine: waits for a slot and a user, runs the runner's parts,
+//! writes the end.
 //!
 //! It is a process of its own in its own session, so it outlives the server. Its standard input is
 //! the lock that tells others it lives. It reads the record for the mark of a cancellation and
@@ -29,7 +30,8 @@ use crate::runner::{WorkDir, exit};
 
 use super::conclude;
 use super::layout::{BuildDir, Layout};
-use super::user::BuildUser;
+use super::queue::Place;
+use super::user::{BuildUser, Lease, Users};
 use super::watch::DirWatch;
 use super::{credentials, queue, reap, store, sweep};
 
@@ -44,7 +46,8 @@ const PROXIES: &[&str] = &[
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
-/// How often the job looks when no event comes (a slot whose holder died tells nobody).
+/// How often the job looks when no event comes (a slot whose holder died, and a user that another state
+/// directory's build gives back, tell nobody).
 const TICK: Duration = Duration::from_millis(500);
 /// A build whose cache was damaged begins anew so often: without its layers, then without base images.
 const MAX_HEALED: u32 = 2;
@@ -58,7 +61,6 @@ pub struct Job {
     dir: BuildDir,
     plan: Plan,
     record: Record,
-    user: BuildUser,
     /// Made when it has its slot.
     cgroup: Held,
     /// This program as it was when the job began: it may be replaced while the build runs.
@@ -77,8 +79,8 @@ enum Part {
 
 /// How the waiting ended.
 enum Turn {
-    /// With a slot.
-    Slot(File),
+    /// With a slot and a user.
+    Place(Place),
     /// By the mark of a cancellation.
     Cancelled,
     /// The time in the queue was over.
@@ -95,7 +97,6 @@ impl Job {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let dir = BuildDir::new(dir);
         let config: Config = read_json(&dir.config())?;
-        let user = BuildUser::for_this_process(&config.sandbox.user)?;
         Ok(Self {
             layout: Layout::new(&config.state_dir),
             plan: read_json(&dir.plan())?,
@@ -103,7 +104,6 @@ impl Job {
             program: std::env::current_exe()?,
             config,
             dir,
-            user,
             cgroup: Held::default(),
         })
     }
@@ -118,11 +118,14 @@ impl Job {
         let mut terminate = signal(SignalKind::terminate())?;
         let (id, submitted) = (self.record.id.clone(), self.record.submitted);
         queue::enter(&self.layout, submitted, &id)?;
-        let slot = self.wait_for_slot(&mut watch, &mut terminate).await;
+        let turn = self.wait(&mut watch, &mut terminate).await;
         queue::leave(&self.layout, submitted, &id);
-        let gone = match slot {
-            Ok(Turn::Slot(slot)) => {
-                let gone = match self.with_slot(&mut watch, &mut terminate).await {
+        let mut place = None;
+        let gone = match turn {
+            Ok(Turn::Place(taken)) => {
+                let place = &*place.insert(taken);
+                let user = &place.lease.user;
+                let gone = match self.run_as(user, &mut watch, &mut terminate).await {
                     Ok(Some(gone)) => gone,
                     // Another job has the build: nothing of it is this one's to touch.
                     Ok(None) => return Ok(()),
@@ -132,49 +135,59 @@ impl Job {
                         Gone::Exited
                     }
                 };
-                self.clean_up().await;
-                drop(slot);
+                self.clean_up(Some(&place.lease)).await;
                 gone
             }
             Ok(Turn::Stopped) => return Ok(()),
             Ok(Turn::Cancelled) => {
-                self.clean_up().await;
+                self.clean_up(None).await;
                 Gone::Exited
             }
             Ok(Turn::TimedOut) => {
-                self.clean_up().await;
+                self.clean_up(None).await;
                 Gone::QueueTimedOut
             }
             Err(error) => {
                 self.fail(&error);
-                self.clean_up().await;
+                self.clean_up(None).await;
                 Gone::Exited
             }
         };
+        let written = conclude::write_end(&self.dir, gone);
+        // Nobody waits for the rest, but no other build may run as this user meanwhile.
+        if let Some(place) = &place {
+            let cache = self.layout.cache(&place.lease.user.name);
+            tokio::task::block_in_place(|| sweep::sweep(&cache, &self.config, &place.lease.user));
+        }
+        drop(place);
         queue::announce(&self.layout);
-        conclude::write_end(&self.dir, gone)?;
-        // Behind the end: nobody waits for it.
-        tokio::task::block_in_place(|| sweep::sweep(&self.layout, &self.config, &self.program));
-        Ok(())
+        written
     }
 
-    async fn wait_for_slot(
+    async fn wait(
         &mut self,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Turn> {
         let gives_up = deadline(self.plan.submitted + i64::from(self.plan.queue_timeout));
+        let users = Users::open(&self.config)?;
+        let mut told = None;
         loop {
             if store::read(&self.dir)?.cancel.is_some() {
                 return Ok(Turn::Cancelled);
             }
-            if let Some(slot) = queue::take_slot(
-                &self.layout,
+            let (slots, submitted, id) = (
                 self.config.local.slots,
                 self.record.submitted,
                 &self.record.id,
-            )? {
-                return Ok(Turn::Slot(slot));
+            );
+            match queue::take(&self.layout, slots, &users, submitted, id, &self.plan.scopes)? {
+                Ok(place) => return Ok(Turn::Place(place)),
+                Err(missing) if told == Some(missing) => {}
+                Err(missing) => {
+                    queue::tell(&self.layout, submitted, id, missing);
+                    told = Some(missing);
+                }
             }
             if Instant::now() >= gives_up {
                 return Ok(Turn::TimedOut);
@@ -188,8 +201,9 @@ impl Job {
         }
     }
 
-    async fn with_slot(
+    async fn run_as(
         &mut self,
+        user: &BuildUser,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Option<Gone>> {
@@ -199,21 +213,20 @@ impl Job {
             let mine = self.record.began.is_none() && self.record.end.is_none();
             return Ok(mine.then_some(Gone::Exited));
         }
-        self.make_cgroup()?;
+        self.make_cgroup(user)?;
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
-        let mut work = self.prepare()?;
-        let mut built = self.build_part(&work, end, 0, watch, terminate).await?;
+        let mut work = self.prepare(user)?;
+        let mut built = self.build_part(user, &work, end, watch, terminate).await?;
         for _ in 0..MAX_HEALED {
             if !matches!(built, Part::Status(status) if status == i32::from(exit::AGAIN)) {
                 break;
             }
-            reap::remove_files(&self.config, &work, &self.user)?;
-            work = self.prepare()?;
-            let lines = conclude::progress(&self.dir)?.lines;
-            built = self.build_part(&work, end, lines, watch, terminate).await?;
+            reap::remove_files(&self.config, &work)?;
+            work = self.prepare(user)?;
+            built = self.build_part(user, &work, end, watch, terminate).await?;
         }
         if matches!(built, Part::Killed)
-            && let Some(failure) = self.starved()?
+            && let Some(failure) = self.starved(user)?
         {
             self.write_failure(failure);
             return Ok(Some(Gone::Exited));
@@ -261,15 +274,15 @@ impl Job {
     }
 
     /// Makes the build's cgroup, and removes those that killed jobs left.
-    fn make_cgroup(&mut self) -> io::Result<()> {
+    fn make_cgroup(&mut self, user: &BuildUser) -> io::Result<()> {
         let places = Places::of_this_process();
         places.sweep();
-        self.cgroup = Held::make(&places, &self.record.id, &self.settings()?.limits);
+        self.cgroup = Held::make(&places, &self.record.id, &self.settings(user)?.limits);
         write_json(&self.dir.cgroup(), &self.cgroup.cgroup().dirs())
     }
 
     /// Why the runner was killed, where it was for want of memory.
-    fn starved(&self) -> io::Result<Option<Failure>> {
+    fn starved(&self, user: &BuildUser) -> io::Result<Option<Failure>> {
         let counted = self.cgroup.cgroup().counters();
         let killed = counted.killed.is_some_and(|count| count > 0);
         let evidence = Evidence {
@@ -278,7 +291,7 @@ impl Job {
             ..Evidence::default()
         };
         let failure = Failure::new(None, Kind::OutOfMemory, "the runner was killed");
-        let limits = self.settings()?.limits;
+        let limits = self.settings(user)?.limits;
         Ok(killed.then(|| explain(failure, &evidence, &limits, &self.plan.profile)))
     }
 
@@ -286,11 +299,12 @@ impl Job {
     ///
     /// Only when all of it is there is the directory given to the user that builds run as: until
     /// then nobody else can plant a link in it.
-    fn prepare(&self) -> io::Result<WorkDir> {
+    fn prepare(&self, user: &BuildUser) -> io::Result<WorkDir> {
+        reap::seal(&self.layout, user)?;
         let work = WorkDir::new(self.dir.work());
         fs::DirBuilder::new().mode(0o700).create(work.root())?;
-        let settings = self.settings()?;
-        self.user.make_dir(&settings.cache)?;
+        let settings = self.settings(user)?;
+        user.make_dir(&settings.cache)?;
         write_json(&self.dir.settings(), &settings)?;
         for (name, value) in [
             ("settings.json", serde_json::to_value(&settings)?),
@@ -298,14 +312,14 @@ impl Job {
         ] {
             let path = work.root().join(name);
             write_json(&path, &value)?;
-            self.user.give(&path)?;
+            user.give(&path)?;
         }
-        credentials::lay_out(&self.config, &self.plan, &work, &self.user)?;
-        self.user.give(work.root())?;
+        credentials::lay_out(&self.config, &self.plan, &work, user)?;
+        user.give(work.root())?;
         Ok(work)
     }
 
-    fn settings(&self) -> io::Result<Settings> {
+    fn settings(&self, user: &BuildUser) -> io::Result<Settings> {
         let name = &self.plan.profile;
         let profile = self.config.profile(name);
         let profile =
@@ -313,7 +327,7 @@ impl Job {
         let (limits, sandbox) = (profile.limits, &self.config.sandbox);
         Ok(Settings {
             buildah: self.config.buildah.clone(),
-            cache: self.layout.cache(&self.user.name),
+            cache: self.layout.cache(&user.name),
             insecure: self.config.registry.insecure.clone(),
             ca_file: self.config.registry.ca_file.clone(),
             git_allow_http: self.config.git.allow_http,
@@ -369,13 +383,15 @@ impl Job {
 
     async fn build_part(
         &self,
+        user: &BuildUser,
         work: &WorkDir,
         end: i64,
-        last: u64,
         watch: &mut DirWatch,
         terminate: &mut tokio::signal::unix::Signal,
     ) -> io::Result<Part> {
-        let command = self.build_command(work, end, last)?;
+        let last = conclude::progress(&self.dir)?.lines;
+        let mut command = self.build_command(work, end, last)?;
+        user.apply(&mut command);
         let cgroup = Some(&self.cgroup);
         self.part(command, None, cgroup, end, watch, terminate).await
     }
@@ -399,7 +415,6 @@ impl Job {
         } else {
             command.stdin(Stdio::null());
         }
-        self.user.apply(&mut command);
         Ok(command)
     }
 
@@ -490,9 +505,12 @@ impl Job {
     }
 
     /// Leaves nothing behind: no process, no storage, no snapshot.
-    async fn clean_up(&self) {
+    async fn clean_up(&self, lease: Option<&Lease>) {
         reap::reap(&self.record.id).await;
-        if let Err(error) = reap::remove_work(&self.config, &self.dir, &self.user) {
+        if let Some(Err(error)) = lease.map(Lease::clear) {
+            tracing::error!(%error, "something of the build runs on");
+        }
+        if let Err(error) = reap::remove_work(&self.config, &self.dir) {
             tracing::error!(%error, "the work directory cannot be removed");
         }
     }

@@ -3,9 +3,11 @@
 //! Several servers may look at the same builds: whoever looks first at a build whose job is gone
 //! writes its end, or starts the job that a dying server could not start any more.
 
+pub mod accounts;
 pub mod claims;
 pub mod conclude;
 pub mod credentials;
+pub mod evict;
 pub mod job;
 pub mod layout;
 pub mod queue;
@@ -13,6 +15,7 @@ pub mod reap;
 pub mod retention;
 pub mod scope;
 pub mod store;
+pub mod subid;
 pub mod sweep;
 pub mod user;
 pub mod watch;
@@ -41,7 +44,8 @@ use crate::runner::workdir::{read_json, write_json};
 
 use super::{Backend, BackendError, Changes, Submission, Submitted, View};
 use layout::{BuildDir, Layout};
-use user::BuildUser;
+use queue::Missing;
+use user::Users;
 
 /// How often a waiting call looks when no event comes.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,7 +61,7 @@ pub struct LocalBackend {
     layout: Layout,
     staging: PathBuf,
     program: PathBuf,
-    user: BuildUser,
+    users: Users,
     /// How far each log was read.
     followed: Mutex<HashMap<BuildId, (u64, Progress)>>,
 }
@@ -66,7 +70,7 @@ impl LocalBackend {
     /// Opens the state directory; makes it when it is missing.
     ///
     /// # Errors
-    /// When it cannot be used, or the user that builds run as does not exist.
+    /// When it cannot be used, or there is nobody for builds to run as.
     pub fn open(config: Config) -> io::Result<Self> {
         let layout = Layout::new(&config.state_dir);
         layout.prepare().map_err(|error| {
@@ -78,13 +82,13 @@ impl LocalBackend {
                 ),
             )
         })?;
-        let user = BuildUser::for_this_process(&config.sandbox.user)?;
-        user.check_way(&config.state_dir)?;
+        let users = Users::open(&config)?;
+        users.check_way(&config.state_dir)?;
         Ok(Self {
             staging: layout.staging(),
             program: std::env::current_exe()?,
             layout,
-            user,
+            users,
             config,
             followed: Mutex::default(),
         })
@@ -189,20 +193,18 @@ impl LocalBackend {
             (false, _) => Gone::Vanished,
         };
         queue::leave(&self.layout, record.submitted, &record.id);
-        let (config, dir, user) = (self.config.clone(), dir.clone(), self.user.clone());
-        let (layout, program) = (self.layout.clone(), self.program.clone());
+        let (config, dir) = (self.config.clone(), dir.clone());
+        let (layout, users) = (self.layout.clone(), self.users.clone());
         tokio::spawn(async move {
             reap::reap(&record.id).await;
-            if let Err(error) =
-                tokio::task::block_in_place(|| reap::remove_work(&config, &dir, &user))
-            {
+            if let Err(error) = tokio::task::block_in_place(|| reap::remove_work(&config, &dir)) {
                 tracing::error!(%error, build = %record.id, "the work directory of a lost build cannot be removed");
             }
             if let Err(error) = conclude::write_end(&dir, gone) {
                 tracing::error!(%error, build = %record.id, "the end of a lost build cannot be written");
             }
             drop(lock);
-            tokio::task::block_in_place(|| sweep::sweep(&layout, &config, &program));
+            tokio::task::block_in_place(|| sweep::sweep_idle(&layout, &config, &users));
         });
         Ok(())
     }
@@ -257,12 +259,16 @@ impl LocalBackend {
     fn queue_status(&self, record: &Record) -> io::Result<QueueStatus> {
         let ahead = queue::before(&self.layout, record.submitted, &record.id)?;
         let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
-        let slots = self.config.local.slots;
+        let missing = queue::missing(&self.layout, record.submitted, &record.id);
+        let taken = match missing {
+            Missing::Slot => format!("all {} slots", self.config.local.slots),
+            Missing::User => format!("all {} build users", self.users.count()),
+        };
         Ok(QueueStatus {
             position: u32::try_from(ahead + 1).ok(),
-            code: "slots_busy".into(),
+            code: missing.code().into(),
             reason: format!(
-                "all {slots} slots of this machine are taken, {ahead} builds wait before this one"
+                "{taken} of this machine are taken, {ahead} builds wait before this one"
             ),
             seconds: waited,
             gives_up_in_seconds: u64::from(record.queue_timeout).saturating_sub(waited),
@@ -316,8 +322,8 @@ impl Backend for LocalBackend {
             let _ = fs::remove_file(snapshot);
         }
         let submitted = submitted?;
-        let (layout, config, user) = (self.layout.clone(), self.config.clone(), self.user.clone());
-        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, &user, now_ms()));
+        let (layout, config) = (self.layout.clone(), self.config.clone());
+        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, now_ms()));
         Ok(submitted)
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::lchown;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::runner::{Cgroup, WorkDir};
 use crate::runner::sandbox::remove_tree;
 use crate::runner::workdir::read_json;
 
-use super::layout::BuildDir;
-use super::user::BuildUser;
+use super::layout::{BuildDir, Layout};
+use super::user::{self, BuildUser};
 
 /// The variable by which the processes of a build are known. Foreign code runs below a process that
 /// has it, in a PID namespace that ends with that process.
@@ -68,29 +69,47 @@ fn processes_with(wanted: &str) -> Vec<Pid> {
     found
 }
 
+/// Takes from a user what builds that died left of it here, until somebody removes that: the next
+/// build of the same user must not read it.
+///
+/// # Errors
+/// When the owner of something cannot be changed.
+pub fn seal(layout: &Layout, user: &BuildUser) -> io::Result<()> {
+    for entry in fs::read_dir(layout.builds())? {
+        let work = BuildDir::new(entry?.path()).work();
+        if fs::symlink_metadata(&work).is_ok_and(|metadata| user.has(&metadata)) {
+            match lchown(&work, Some(0), Some(0)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes the cgroup with every process in it, the work directory and the snapshot. Blocks.
 ///
 /// # Errors
 /// When something remains.
-pub fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
+pub fn remove_work(config: &Config, dir: &BuildDir) -> io::Result<()> {
     if let Ok(dirs) = read_json(&dir.cgroup()) {
         Cgroup::at(dirs).remove()?;
         fs::remove_file(dir.cgroup())?;
     }
     let _ = fs::remove_file(dir.context());
-    remove_files(config, &WorkDir::new(dir.work()), user)
+    remove_files(config, &WorkDir::new(dir.work()))
 }
 
 /// Removes a work directory. Blocks.
 ///
 /// # Errors
 /// When something remains.
-pub fn remove_files(config: &Config, work: &WorkDir, user: &BuildUser) -> io::Result<()> {
+pub fn remove_files(config: &Config, work: &WorkDir) -> io::Result<()> {
     let work = work.root();
     if !work.exists() {
         return Ok(());
     }
-    if user.is_other() {
+    if user::is_other() {
         // Root can remove what belongs to subordinate users.
         return fs::remove_dir_all(work);
     }

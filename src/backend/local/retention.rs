@@ -10,13 +10,12 @@ use super::claims;
 use super::layout::{BuildDir, Layout};
 use super::reap;
 use super::store;
-use super::user::BuildUser;
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// Removes ended builds beyond the operator's number and age, never one that is unfinished; and
 /// what dead servers left in the staging directory.
-pub fn sweep(layout: &Layout, config: &Config, user: &BuildUser, now: i64) {
+pub fn sweep(layout: &Layout, config: &Config, now: i64) {
     let mut ended = Vec::new();
     for entry in fs::read_dir(layout.builds())
         .into_iter()
@@ -34,7 +33,7 @@ pub fn sweep(layout: &Layout, config: &Config, user: &BuildUser, now: i64) {
         if let Ok(record) = store::read(&dir)
             && let Some(end) = &record.end
         {
-            match remove_rest(config, &dir, user) {
+            match remove_rest(config, &dir) {
                 Ok(()) => ended.push((end.at, dir)),
                 Err(error) => tracing::warn!(%error, build = %id, "a work directory remains"),
             }
@@ -67,12 +66,12 @@ pub fn sweep(layout: &Layout, config: &Config, user: &BuildUser, now: i64) {
 }
 
 /// Removes what could not be removed when the build ended.
-fn remove_rest(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
+fn remove_rest(config: &Config, dir: &BuildDir) -> io::Result<()> {
     if !dir.work().exists() {
         return Ok(());
     }
     match store::try_lock(&dir.job_lock())? {
-        Some(_lock) => reap::remove_work(config, dir, user),
+        Some(_lock) => reap::remove_work(config, dir),
         None => Err(io::Error::other("its job is at it")),
     }
 }
@@ -111,7 +110,7 @@ mod tests {
             fs::create_dir(dir.root()).unwrap();
             store::replace(&dir.record(), &serde_json::to_vec(&record).unwrap()).unwrap();
         }
-        sweep(&layout, &config, &BuildUser::nobody_else(), now);
+        sweep(&layout, &config, now);
         let left: Vec<bool> = ages
             .iter()
             .map(|(n, _)| {

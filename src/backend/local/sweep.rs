@@ -1,9 +1,8 @@
 //! The caches of the users that builds run as are kept in order, after a build and after a death.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -13,24 +12,34 @@ use crate::runner::probe;
 use crate::runner::sandbox::environment;
 
 use super::layout::Layout;
+use super::user::{BuildUser, Users};
 
 /// How long a cache may grow before it is looked at again.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Sweeps each cache in which a dead build left containers, or that was not looked at for a while.
-/// Blocks; what fails is logged, and left to the next time.
-pub fn sweep(layout: &Layout, config: &Config, program: &Path) {
-    for entry in fs::read_dir(layout.caches())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let user = entry.path();
-        if !is_untidy(&user) && !is_due(&user.join("swept")) {
+/// Sweeps the cache of a user that nobody else has now, when a build left containers in it or it was
+/// not looked at for a while. Blocks; what fails is logged, and left to the next time.
+pub fn sweep(cache: &Path, config: &Config, user: &BuildUser) {
+    if !is_untidy(cache) && !is_due(&cache.join("swept")) {
+        return;
+    }
+    if let Err(error) = run(cache, config, user) {
+        tracing::warn!(%error, cache = %cache.display(), "the cache could not be swept");
+    }
+}
+
+/// Sweeps every cache in which a build that died left containers and whose user is free.
+pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users) {
+    for entry in fs::read_dir(layout.caches()).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !is_untidy(&entry.path()) {
             continue;
         }
-        if let Err(error) = sweep_one(&user, config, program) {
-            tracing::warn!(%error, cache = %user.display(), "the cache could not be swept");
+        match users.take(std::slice::from_ref(&name), 0) {
+            Ok(Some(lease)) if lease.user.name == name => sweep(&entry.path(), config, &lease.user),
+            // Its next build tidies up.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, user = name, "the cache could not be swept"),
         }
     }
 }
@@ -43,30 +52,25 @@ fn is_due(stamp: &Path) -> bool {
     age.is_none_or(|age| age > INTERVAL)
 }
 
-fn sweep_one(user: &PathBuf, config: &Config, program: &Path) -> std::io::Result<()> {
+fn run(cache: &Path, config: &Config, user: &BuildUser) -> io::Result<()> {
     let buildah = probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
     let mut command = Command::new(buildah);
     command
         .args(["unshare", "--"])
-        .arg(program)
+        .arg(std::env::current_exe()?)
         .args(["runner", "sweep", "--cache"])
-        .arg(user)
+        .arg(cache)
         .args(["--limit", &(config.local.cache_mb << 20).to_string()])
         .env_clear()
-        .envs(environment(user))
+        .envs(environment(cache))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    let owner = fs::metadata(user)?;
-    if rustix::process::geteuid().is_root() {
-        command.uid(owner.uid()).gid(owner.gid());
-    }
+    user.apply(&mut command);
     let status = command.status()?;
     if status.success() {
         Ok(())
     } else {
-        Err(std::io::Error::other(format!(
-            "runner sweep ended with {status}"
-        )))
+        Err(io::Error::other(format!("runner sweep ended with {status}")))
     }
 }

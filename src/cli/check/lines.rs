@@ -1,0 +1,423 @@
+//! What was found out about a machine as lines for people. Does no I/O.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The oldest Buildah that is known to work.
+const OLDEST: (u32, u32) = (1, 28);
+/// From this one on Buildah wants netavark, whatever network a build has.
+const NETAVARK: (u32, u32) = (1, 39);
+/// Programs, and the Debian packages that have them.
+pub const PROGRAMS: &[(&str, &str)] = &[
+    ("runc", "runc"),
+    ("catatonit", "catatonit"),
+    ("newuidmap", "uidmap"),
+    ("newgidmap", "uidmap"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("setsid", "util-linux"),
+    ("git", "git"),
+    ("pasta", "passt"),
+    ("ip", "iproute2"),
+];
+/// What pasta opens to make a network.
+pub const TUN: &str = "/dev/net/tun";
+
+/// One item.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What it is about.
+    pub item: String,
+    /// What was found, or what is missing.
+    pub state: State,
+}
+
+/// See [`Line`].
+type State = Result<String, Lack>;
+
+/// Something that builds need and this machine does not have.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lack {
+    wrong: String,
+    mend: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let item = &self.item;
+        match &self.state {
+            Ok(found) => write!(f, "ok       {item}: {found}"),
+            Err(Lack { wrong, mend }) => write!(f, "missing  {item}: {wrong}; mend it: {mend}"),
+        }
+    }
+}
+
+fn line(item: &str, state: State) -> Line {
+    let item = item.to_owned();
+    Line { item, state }
+}
+
+fn lack(wrong: impl Into<String>, mend: impl Into<String>) -> State {
+    let (wrong, mend) = (wrong.into(), mend.into());
+    Err(Lack { wrong, mend })
+}
+
+/// What this machine tells.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// As it is configured.
+    pub buildah: String,
+    /// Where it is, and what it says its version is.
+    pub found: Option<(PathBuf, String)>,
+    /// Where the programs are, in the order of [`PROGRAMS`].
+    pub programs: Vec<Option<PathBuf>>,
+    /// Programs among [`PROGRAMS`] that may not map ids.
+    pub powerless: Vec<PathBuf>,
+    /// Whether it is where Buildah looks for it.
+    pub netavark: bool,
+    /// How a build user opens [`TUN`], and who tried; none when there is nobody to try.
+    pub tun: Option<(String, Result<(), String>)>,
+    /// Settings of the kernel; none that it does not have.
+    pub max_user_namespaces: Option<u64>,
+    /// See above.
+    pub unprivileged_userns_clone: Option<u64>,
+    /// See above.
+    pub apparmor_restricts: Option<u64>,
+    /// Whether processes like this one can gain no privileges, as setuid programs do.
+    pub no_new_privs: bool,
+    /// Whether AppArmor has rules for Buildah, which allow it namespaces.
+    pub apparmor_knows_buildah: bool,
+    /// Whom builds run as.
+    pub users: Who,
+}
+
+/// Whom builds run as.
+#[derive(Debug, Clone)]
+pub enum Who {
+    /// An ordinary user as itself, and its faults.
+    Own(String, Vec<String>),
+    /// Accounts, each with what it has or with its faults.
+    Pool {
+        /// Name of the first, which may be missing.
+        first: String,
+        /// The command that makes them.
+        remedy: String,
+        /// In their order.
+        accounts: Vec<(String, Result<String, Vec<String>>)>,
+    },
+}
+
+/// A line an item.
+pub fn lines(facts: &Facts) -> Vec<Line> {
+    let mut lines = vec![buildah(facts)];
+    if version(facts) >= Some(NETAVARK) {
+        let state = match facts.netavark {
+            true => Ok("there".into()),
+            false => lack("not there", "apt-get install netavark"),
+        };
+        lines.push(line("netavark", state));
+    }
+    for ((name, package), path) in PROGRAMS.iter().zip(&facts.programs) {
+        lines.push(line(name, program(facts, package, path.as_deref())));
+    }
+    lines.push(line(TUN, tun(facts)));
+    lines.push(line("user namespaces", namespaces(facts)));
+    lines.extend(users(&facts.users));
+    lines
+}
+
+/// "buildah version 1.28.2 (image-spec …)"
+fn version(facts: &Facts) -> Option<(u32, u32)> {
+    let (_, said) = facts.found.as_ref()?;
+    let mut numbers = said.split_whitespace().nth(2)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn buildah(facts: &Facts) -> Line {
+    let (major, minor) = OLDEST;
+    let install = "apt-get install buildah, or set NOMAD_BUILD_BUILDAH to the path of another";
+    let state = match &facts.found {
+        None => lack(format!("{} is not there", facts.buildah), install),
+        Some((path, said)) => {
+            let path = path.display();
+            let number = said.split_whitespace().nth(2).unwrap_or_default();
+            match version(facts) {
+                None => lack(format!("{path} does not tell its version: {said}"), install),
+                Some(version) if version < OLDEST => lack(
+                    format!("{path} is {number}, older than {major}.{minor}"),
+                    install,
+                ),
+                Some(_) => Ok(format!("{number} ({path})")),
+            }
+        }
+    };
+    line("buildah", state)
+}
+
+fn program(facts: &Facts, package: &str, path: Option<&Path>) -> State {
+    let Some(path) = path else {
+        return lack("not there", format!("apt-get install {package}"));
+    };
+    let shown = path.display();
+    if facts.powerless.iter().any(|one| one == path) {
+        return lack(
+            format!("{shown} has neither setuid nor capabilities"),
+            format!("chmod u+s {shown}"),
+        );
+    }
+    Ok(shown.to_string())
+}
+
+fn tun(facts: &Facts) -> State {
+    match &facts.tun {
+        None => lack("nobody is there to try it as", "see the accounts below"),
+        Some((who, Ok(()))) => Ok(format!("{who} can open it")),
+        Some((who, Err(error))) => lack(
+            format!("{who} cannot open it: {error}"),
+            format!("modprobe tun && chmod 0666 {TUN}; for a container, --device {TUN}"),
+        ),
+    }
+}
+
+fn namespaces(facts: &Facts) -> State {
+    let off = |wrong: &str, setting: &str| lack(wrong, format!("sysctl -w {setting}"));
+    if facts.no_new_privs {
+        return lack(
+            "newuidmap cannot gain its privilege (no_new_privs)",
+            "start the server without NoNewPrivileges=, or --security-opt no-new-privileges",
+        );
+    }
+    match facts.max_user_namespaces {
+        None => lack("this kernel has none", "use a kernel with CONFIG_USER_NS"),
+        Some(0) => off("none are allowed", "user.max_user_namespaces=15000"),
+        Some(_) if facts.unprivileged_userns_clone == Some(0) => off(
+            "only root may make them",
+            "kernel.unprivileged_userns_clone=1",
+        ),
+        Some(_) if facts.apparmor_restricts == Some(1) && !facts.apparmor_knows_buildah => off(
+            "AppArmor keeps Buildah from making them",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        Some(most) => Ok(format!("allowed, {most} at most")),
+    }
+}
+
+fn users(who: &Who) -> Vec<Line> {
+    match who {
+        Who::Own(name, faults) if faults.is_empty() => {
+            let state = Ok("builds run as this user, which has subordinate ids".into());
+            vec![line(name, state)]
+        }
+        Who::Own(name, faults) => {
+            vec![line(
+                name,
+                lack(faults.join("; "), "nomad-build setup tells how"),
+            )]
+        }
+        Who::Pool {
+            first,
+            remedy,
+            accounts,
+        } if accounts.is_empty() => {
+            vec![line(first, lack("not there", remedy))]
+        }
+        Who::Pool {
+            remedy, accounts, ..
+        } => {
+            let state = |found: &Result<String, Vec<String>>| match found {
+                Ok(found) => Ok(found.clone()),
+                Err(faults) => lack(faults.join("; "), remedy),
+            };
+            let accounts = accounts.iter();
+            accounts
+                .map(|(name, found)| line(name, state(found)))
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Facts {
+        Facts {
+            buildah: "buildah".into(),
+            found: Some((
+                "/usr/bin/buildah".into(),
+                "buildah version 1.28.2 (image-spec x)".into(),
+            )),
+            programs: (PROGRAMS.iter())
+                .map(|(name, _)| Some(Path::new("/usr/bin").join(name)))
+                .collect(),
+            powerless: Vec::new(),
+            netavark: false,
+            tun: Some(("b-0".into(), Ok(()))),
+            max_user_namespaces: Some(96_365),
+            unprivileged_userns_clone: None,
+            apparmor_restricts: None,
+            no_new_privs: false,
+            apparmor_knows_buildah: false,
+            users: Who::Pool {
+                first: "b-0".into(),
+                remedy: "nomad-build setup".into(),
+                accounts: vec![
+                    ("b-0".into(), Ok("subordinate ids 100000-165535".into())),
+                    ("b-1".into(), Ok("subordinate ids 165536-231071".into())),
+                ],
+            },
+        }
+    }
+
+    /// The lines about what is missing.
+    fn missing(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+        let mut facts = well();
+        change(&mut facts);
+        let lines = lines(&facts);
+        let missing = lines.iter().filter(|line| line.state.is_err());
+        missing.map(Line::to_string).collect()
+    }
+
+    fn found(said: &str) -> Option<(PathBuf, String)> {
+        Some(("/opt/buildah".into(), said.into()))
+    }
+
+    #[test]
+    fn where_all_is_there_every_item_says_so() {
+        let shown: Vec<String> = lines(&well()).iter().map(Line::to_string).collect();
+        assert_eq!(
+            shown.first().unwrap(),
+            "ok       buildah: 1.28.2 (/usr/bin/buildah)"
+        );
+        assert!(
+            shown.iter().all(|line| line.starts_with("ok ")),
+            "{shown:#?}"
+        );
+        assert_eq!(shown.len(), 1 + PROGRAMS.len() + 2 + 2);
+        assert!(shown.contains(&"ok       b-1: subordinate ids 165536-231071".into()));
+    }
+
+    #[test]
+    fn each_missing_program_names_its_package() {
+        for (index, (name, package)) in PROGRAMS.iter().enumerate() {
+            let lines = missing(|facts| facts.programs[index] = None);
+            let line = format!("missing  {name}: not there; mend it: apt-get install {package}");
+            assert_eq!(lines, [line]);
+        }
+        let lines = missing(|facts| facts.powerless.push("/usr/bin/newgidmap".into()));
+        assert_eq!(
+            lines,
+            [
+                "missing  newgidmap: /usr/bin/newgidmap has neither setuid nor capabilities; \
+              mend it: chmod u+s /usr/bin/newgidmap"
+            ]
+        );
+    }
+
+    #[test]
+    fn buildah_is_there_tells_its_version_and_is_not_too_old() {
+        let install =
+            "mend it: apt-get install buildah, or set NOMAD_BUILD_BUILDAH to the path of another";
+        for (found, wrong) in [
+            (None, "buildah is not there"),
+            (
+                found("cannot run"),
+                "/opt/buildah does not tell its version: cannot run",
+            ),
+            (
+                found("buildah version 1.27.9 (x)"),
+                "/opt/buildah is 1.27.9, older than 1.28",
+            ),
+        ] {
+            let lines = missing(|facts| facts.found = found);
+            assert_eq!(lines, [format!("missing  buildah: {wrong}; {install}")]);
+        }
+        for version in ["1.28.0", "1.29.0-dev", "2.0.0"] {
+            let said = format!("buildah version {version} (x)");
+            let lines = missing(|facts| {
+                facts.found = found(&said);
+                facts.netavark = true;
+            });
+            assert_eq!(lines, [""; 0], "{version}");
+        }
+    }
+
+    #[test]
+    fn netavark_is_needed_from_1_39_on() {
+        let lines = missing(|facts| facts.found = found("buildah version 1.39.0 (x)"));
+        assert_eq!(
+            lines,
+            ["missing  netavark: not there; mend it: apt-get install netavark"]
+        );
+        let lines = missing(|facts| facts.found = found("buildah version 1.38.9 (x)"));
+        assert_eq!(lines, [""; 0]);
+    }
+
+    #[test]
+    fn what_keeps_namespaces_and_the_network_away_is_named() {
+        type Change = fn(&mut Facts);
+        let changes: [(Change, &str); 7] = [
+            (|f| f.no_new_privs = true, "NoNewPrivileges"),
+            (|f| f.max_user_namespaces = None, "CONFIG_USER_NS"),
+            (
+                |f| f.max_user_namespaces = Some(0),
+                "sysctl -w user.max_user_namespaces=15000",
+            ),
+            (
+                |f| f.unprivileged_userns_clone = Some(0),
+                "sysctl -w kernel.unprivileged_userns_clone=1",
+            ),
+            (
+                |f| f.apparmor_restricts = Some(1),
+                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            ),
+            (
+                |f| f.tun = Some(("b-0".into(), Err("Permission denied".into()))),
+                "chmod 0666 /dev/net/tun",
+            ),
+            (|f| f.tun = None, "nobody is there to try it as"),
+        ];
+        for (change, mend) in changes {
+            let lines = missing(change);
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].contains(mend), "{lines:?}");
+        }
+        let allowed = missing(|facts| {
+            facts.unprivileged_userns_clone = Some(1);
+            facts.apparmor_restricts = Some(1);
+            facts.apparmor_knows_buildah = true;
+        });
+        assert_eq!(allowed, [""; 0]);
+    }
+
+    #[test]
+    fn users_without_ids_of_their_own_are_named() {
+        let pool = |accounts| Who::Pool {
+            first: "ci-0".into(),
+            remedy: "nomad-build setup --prefix ci".into(),
+            accounts,
+        };
+        let lines = missing(|facts| facts.users = pool(Vec::new()));
+        assert_eq!(
+            lines,
+            ["missing  ci-0: not there; mend it: nomad-build setup --prefix ci"]
+        );
+        let faults = vec!["one".into(), "two".into()];
+        let accounts = vec![
+            ("ci-0".into(), Ok("x".into())),
+            ("ci-1".into(), Err(faults)),
+        ];
+        let lines = missing(|facts| facts.users = pool(accounts));
+        assert_eq!(
+            lines,
+            ["missing  ci-1: one; two; mend it: nomad-build setup --prefix ci"]
+        );
+        let own = |faults| Who::Own("alice".into(), faults);
+        assert_eq!(missing(|facts| facts.users = own(Vec::new())), [""; 0]);
+        let lines = missing(|facts| facts.users = own(vec!["none".into()]));
+        assert_eq!(
+            lines,
+            ["missing  alice: none; mend it: nomad-build setup tells how"]
+        );
+    }
+}

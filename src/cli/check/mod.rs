@@ -1,0 +1,181 @@
+//! `nomad-build check`: what builds need on this machine, and the command that mends what is missing.
+//!
+//! ```text
+//! gather (I/O) ─▶ Facts ─▶ lines (pure) ─▶ print
+//! ```
+
+mod lines;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use clap::Args;
+
+use crate::backend::local::accounts::{self, Account, Ids};
+use crate::backend::local::subid::{self, Owner};
+use crate::backend::local::user::{BuildUser, is_other};
+use crate::config::Config;
+use crate::runner::{probe, sandbox};
+
+use lines::{Facts, PROGRAMS, TUN, Who, lines};
+
+/// Where Buildah looks for netavark: `helper_binaries_dir` of containers.conf(5).
+const HELPERS: &[&str] = &[
+    "/usr/local/libexec/podman",
+    "/usr/local/lib/podman",
+    "/usr/libexec/podman",
+    "/usr/lib/podman",
+];
+/// Those that map ids, with a privilege of their own.
+const MAPPERS: &[&str] = &["newuidmap", "newgidmap"];
+
+/// Tell what builds need on this machine, and what mends it. Ends with 1 when something is missing.
+#[derive(Debug, Args)]
+pub struct Check {}
+
+impl Check {
+    /// Prints a line an item.
+    ///
+    /// # Errors
+    /// When the configuration or the user database cannot be read.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let config = Config::load()?;
+        let lines = lines(&gather(&config)?);
+        let mut out = io::stdout();
+        for line in &lines {
+            writeln!(out, "{line}")?;
+        }
+        let well = lines.iter().all(|line| line.state.is_ok());
+        Ok(ExitCode::from(u8::from(!well)))
+    }
+}
+
+fn gather(config: &Config) -> io::Result<Facts> {
+    let programs: Vec<Option<PathBuf>> = (PROGRAMS.iter())
+        .map(|(name, _)| probe::find(name))
+        .collect();
+    let powerless = (programs.iter().flatten())
+        .filter(|path| MAPPERS.iter().any(|name| path.ends_with(name)) && !has_power(path))
+        .cloned()
+        .collect();
+    let number = |file: &str| -> Option<u64> {
+        let text = fs::read_to_string(Path::new("/proc/sys").join(file)).ok()?;
+        text.trim().parse().ok()
+    };
+    let (users, first) = who(config)?;
+    Ok(Facts {
+        buildah: config.buildah.clone(),
+        found: probe::find(&config.buildah).map(|path| {
+            let said = say_version(&path);
+            (path, said)
+        }),
+        programs,
+        powerless,
+        netavark: (HELPERS.iter()).any(|dir| Path::new(dir).join("netavark").is_file()),
+        tun: first.map(|(name, user)| (name, open_tun(&user))),
+        max_user_namespaces: number("user/max_user_namespaces"),
+        unprivileged_userns_clone: number("kernel/unprivileged_userns_clone"),
+        apparmor_restricts: number("kernel/apparmor_restrict_unprivileged_userns"),
+        no_new_privs: fs::read_to_string("/proc/self/status")?
+            .lines()
+            .any(|line| line == "NoNewPrivs:\t1"),
+        apparmor_knows_buildah: Path::new("/etc/apparmor.d/buildah").exists(),
+        users,
+    })
+}
+
+/// Whom builds run as, and one of them.
+fn who(config: &Config) -> io::Result<(Who, Option<(String, BuildUser)>)> {
+    let ids = Ids::read()?;
+    if !is_other() {
+        let uid = nix::unistd::Uid::effective();
+        let name = nix::unistd::User::from_uid(uid)?.map(|user| user.name);
+        let faults = match &name {
+            None => vec![format!(
+                "the uid {uid} has no entry in the password database"
+            )],
+            Some(name) => {
+                let owner = Owner {
+                    name,
+                    uid: Some(uid.as_raw()),
+                };
+                [&ids.uids, &ids.gids]
+                    .into_iter()
+                    .filter_map(|table| table.lack(owner))
+                    .collect()
+            }
+        };
+        let name = name.unwrap_or_else(|| uid.to_string());
+        let first = Some((name.clone(), BuildUser::own()));
+        return Ok((Who::Own(name, faults), first));
+    }
+    let prefix = &config.sandbox.user;
+    let pool = accounts::pool(prefix, &ids)?;
+    let first = pool.first();
+    let first = first.map(|account| (account.name.clone(), BuildUser::of(account)));
+    let look = |account: &Account| {
+        let faults = accounts::faults(account, &ids);
+        let state = if faults.is_empty() {
+            let ranges: Vec<String> = (account.subuids.iter())
+                .map(subid::Range::to_string)
+                .collect();
+            Ok(format!("subordinate ids {}", ranges.join(", ")))
+        } else {
+            Err(faults)
+        };
+        (account.name.clone(), state)
+    };
+    let who = Who::Pool {
+        first: accounts::name(prefix, 0),
+        remedy: accounts::remedy(prefix),
+        accounts: pool.iter().map(look).collect(),
+    };
+    Ok((who, first))
+}
+
+fn say_version(buildah: &Path) -> String {
+    let said = Command::new(buildah)
+        .arg("--version")
+        .env_clear()
+        .env("PATH", sandbox::PATH)
+        .stdin(Stdio::null())
+        .output();
+    match said {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Setuid, or file capabilities.
+fn has_power(program: &Path) -> bool {
+    let setuid = fs::metadata(program).is_ok_and(|metadata| metadata.mode() & 0o4000 != 0);
+    setuid || rustix::fs::getxattr(program, "security.capability", &mut [0u8; 64]).is_ok()
+}
+
+/// A real attempt: access lists and missing drivers count, too.
+fn open_tun(user: &BuildUser) -> Result<(), String> {
+    // The shell would make a file that is missing.
+    fs::metadata(TUN).map_err(|error| error.to_string())?;
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("exec 3<>{TUN}")])
+        .env("PATH", sandbox::PATH)
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::null());
+    user.apply(&mut command);
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(said
+        .trim()
+        .rsplit(": ")
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}

@@ -1,0 +1,53 @@
+"""`nomad-build check` and `nomad-build setup` as an ordinary user runs them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+
+from conftest import MakeServer
+from server import ORDINARY_USER, Server, binary
+
+
+def run(server: Server, *arguments: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a subcommand in a server's environment."""
+    command = [str(binary()), *arguments]
+    if user and os.geteuid() == 0:
+        command = ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups", *command]
+    return subprocess.run(command, env=server.env, capture_output=True, text=True)
+
+
+def test_where_tests_run_nothing_is_missing(make_server: MakeServer) -> None:
+    for user in (None, ORDINARY_USER):
+        answer = run(make_server(user=user), "check", user=user)
+        lines = answer.stdout.splitlines()
+        assert all(line.startswith("ok ") for line in lines), answer.stdout
+        assert answer.returncode == 0
+        items = {line.removeprefix("ok").strip().split(":")[0] for line in lines}
+        assert {"buildah", "runc", "newuidmap", "pasta", "/dev/net/tun", "user namespaces"} <= items
+
+
+def test_what_is_missing_is_named_with_what_mends_it(make_server: MakeServer) -> None:
+    server = make_server()
+    server.env["NOMAD_BUILD_BUILDAH"] = "buildah-of-nobody"
+    answer = run(server, "check")
+    assert answer.returncode == 1
+    missing = [line for line in answer.stdout.splitlines() if not line.startswith("ok ")]
+    assert len(missing) == 1, answer.stdout
+    assert missing[0].startswith("missing  buildah: buildah-of-nobody is not there; mend it: apt-get install buildah")
+
+
+def test_an_ordinary_user_is_told_and_changes_nothing(make_server: MakeServer) -> None:
+    server = make_server(user=ORDINARY_USER)
+    answer = run(server, "setup", user=ORDINARY_USER)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.endswith(": all there\n")
+    answer = run(server, "setup", "--users", "3", user=ORDINARY_USER)
+    assert answer.returncode == 2
+    assert "accounts are made by root" in answer.stderr
+    if os.geteuid() == 0:
+        answer = run(server, "setup", user="nobody")
+        assert answer.returncode == 1
+        last = answer.stdout.splitlines()[-1]
+        assert last.startswith("sudo usermod --add-subuids ") and last.endswith(" nobody")
