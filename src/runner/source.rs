@@ -15,7 +15,7 @@ use crate::build::request::FileRequest;
 use crate::build::status::SourceStatus;
 use crate::build::{Phase, Plan};
 use crate::containerfile::{self, Containerfile, FaultKind, SecretUse, Stage, Step};
-use crate::context::{self, ContextFile, Limits};
+use crate::context::{self, ContextFile, Limits, UnpackError};
 use crate::diagnosis::Place;
 use crate::git;
 use crate::log::Event;
@@ -94,7 +94,10 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
                 )
             })
             .await?
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| match error {
+                UnpackError::TooBig(_) => too_big(error),
+                other => refused(&other),
+            })?;
             let source = SourceStatus {
                 digest: Some(digest.clone()),
                 subdir: job.plan.shown_below.clone(),
@@ -138,6 +141,14 @@ fn refused(error: &dyn std::fmt::Display) -> Stop {
         Kind::SourceInvalid,
         error.to_string(),
     ))
+}
+
+/// The operator's limits on sources are passed.
+fn too_big(message: impl std::fmt::Display) -> Stop {
+    Stop::failed(
+        Failure::new(Phase::Source, Kind::SourceInvalid, message.to_string())
+            .with_hint("Make the source smaller, or ask the operator for a higher limit."),
+    )
 }
 
 async fn from_git(job: &Job<'_>, url: &str, git_ref: Option<&str>) -> Result<SourceStatus, Stop> {
@@ -347,7 +358,10 @@ async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
         ));
     };
     let containerfile = context.join(&name);
-    let text = std::fs::read(&containerfile).map_err(Stop::internal)?;
+    let (dir, path) = (context.clone(), name.clone());
+    let text = blocking(move || context::read_file(&dir, &path, containerfile::MAX_BYTES + 1))
+        .await?
+        .map_err(Stop::internal)?;
     let text = String::from_utf8_lossy(&text);
     let shown = match job.plan.subdir.as_ref().or(job.plan.shown_below.as_ref()) {
         None => name,
