@@ -74,10 +74,7 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
                 apply_patch(job, patch).await?;
             }
             if !files.is_empty() {
-                let (dest, files) = (job.work.src(), context_files(files));
-                blocking(move || context::overlay_files(&dest, &files))
-                    .await?
-                    .map_err(|error| refused(&error))?;
+                overlay(job, context_files(files)).await?;
             }
             job.reporter.event(Event::Source { source: status });
         }
@@ -107,6 +104,16 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
         }
     }
     read(job).await
+}
+
+/// Writes the given files over the checkout, which may then be too big.
+async fn overlay(job: &Job<'_>, files: Vec<ContextFile>) -> Result<(), Stop> {
+    let (dest, limits) = (job.work.src(), limits(job));
+    blocking(move || {
+        context::overlay_files(&dest, &files).map_err(|error| refused(&error))?;
+        context::measure(&dest, limits).map_err(too_big)
+    })
+    .await?
 }
 
 /// The given files as the context module takes them.
@@ -176,6 +183,7 @@ async fn from_git(job: &Job<'_>, url: &str, git_ref: Option<&str>) -> Result<Sou
     let mut control = git::Control {
         cancel: job.bounds.cancel.clone(),
         deadline: job.bounds.deadline,
+        limits: limits(job),
         on_line: &mut say,
     };
     let fetched = git::fetch(&program(job), &spec, &mut control)
@@ -246,6 +254,7 @@ fn git_failure(job: &Job<'_>, error: &git::GitError) -> Stop {
     let (kind, hint) = match error.kind {
         G::Cancelled => return Stop::Interrupted,
         G::TimedOut => return job.out_of_time(Phase::Source),
+        G::TooBig => return too_big(&error.message),
         G::AuthFailed => (
             Kind::GitAuthFailed,
             "The operator must give this server credentials for the repository.",
@@ -278,6 +287,7 @@ async fn apply_patch(job: &Job<'_>, patch: &str) -> Result<(), Stop> {
     let mut control = git::Control {
         cancel: job.bounds.cancel.clone(),
         deadline: job.bounds.deadline,
+        limits: limits(job),
         on_line: &mut say,
     };
     let (git_dir, tree) = (job.work.git(), job.work.src());
