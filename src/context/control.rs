@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,39 @@ pub fn control_files(
     let control = Control::find(&mut beneath, &[], containerfile, &mut faults);
     faults.check()?;
     Ok(control.files)
+}
+
+/// Reads the file `path` of a tree from elsewhere, by links that stay in the tree only, up to
+/// `limit` bytes. Blocks.
+///
+/// # Errors
+/// When it is not there, is no regular file or leads out.
+pub fn read_file(root: &Path, path: &str, limit: usize) -> io::Result<Vec<u8>> {
+    let mut tree = Beneath::open(root)?;
+    match real_path(&mut tree, Path::new(path)) {
+        Destination::Inside { path: real, .. } => read(&mut tree, &real, limit),
+        Destination::Outside { .. } | Destination::Endless => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn real_path(tree: &mut Beneath, path: &Path) -> Destination {
+    follow(path, |at| {
+        let (parent, name) = tree.parent_of(at, false).ok()?;
+        let target = readlinkat(parent, name, Vec::new()).ok()?;
+        Some(OsString::from_vec(target.into_bytes()).into())
+    })
+}
+
+/// At most `limit` bytes of a file that no link leads to.
+fn read(tree: &mut Beneath, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let (parent, name) = tree.parent_of(path, false).map_err(io::Error::from)?;
+    let file = File::from(open_file(parent, name)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut text = Vec::new();
+    file.take(limit as u64).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// What is known before the tree is walked.
@@ -120,12 +154,7 @@ impl<'a> Search<'a> {
         if let Some(file) = self.given.iter().find(|file| file.path == path) {
             return Some(Place::Given(&file.text));
         }
-        let destination = follow(Path::new(path), |at| {
-            let (parent, name) = self.tree.parent_of(at, false).ok()?;
-            let target = readlinkat(parent, name, Vec::new()).ok()?;
-            Some(OsString::from_vec(target.into_bytes()).into())
-        });
-        match destination {
+        match real_path(self.tree, Path::new(path)) {
             Destination::Outside { link, target } => {
                 self.faults
                     .add(Path::new(path), FaultKind::ControlLeaves { link, target });
@@ -151,7 +180,8 @@ impl<'a> Search<'a> {
     fn read_ignore(&mut self, path: &str, place: Place<'_>) -> Ignore {
         let text = match place {
             Place::Given(text) => Ok(text.as_bytes().to_vec()),
-            Place::Tree(real) => self.read(&real),
+            // One byte more tells that it is too big.
+            Place::Tree(real) => read(self.tree, &real, MAX_IGNORE_FILE + 1),
         };
         let parsed = match text {
             Ok(text) => Ignore::parse(&text),
@@ -167,16 +197,6 @@ impl<'a> Search<'a> {
             }
             Ignore::default()
         })
-    }
-
-    /// At most one byte more than an ignore file may have.
-    fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        let (parent, name) = self.tree.parent_of(path, false).map_err(io::Error::from)?;
-        let file = std::fs::File::from(open_file(parent, name)?);
-        let mut text = Vec::new();
-        file.take(MAX_IGNORE_FILE as u64 + 1)
-            .read_to_end(&mut text)?;
-        Ok(text)
     }
 }
 

@@ -21,6 +21,7 @@ mod error;
 mod glob;
 mod ignorefile;
 mod links;
+mod measure;
 mod overlay;
 mod path;
 mod snapshot;
@@ -30,13 +31,15 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use control::{ControlFiles, control_files};
+pub use control::{ControlFiles, control_files, read_file};
 pub use error::{Fault, FaultKind, Faults, Heavy, MAX_FAULTS, SnapshotError};
 pub use glob::GlobFault;
 pub use ignorefile::IgnoreFault;
 pub(crate) use links::leaves_by_text;
+pub use measure::{Excess, MeasureError, measure};
 pub use overlay::{OverlayError, OverlayFault, OverlayObstacle, overlay_files};
 pub use path::{FileFault, PathFault, check_files};
+pub(crate) use path::{MAX_DEPTH, MAX_PATH};
 pub use snapshot::{Snapshot, snapshot_dir, snapshot_files};
 pub use unpack::{EntryFault, UnpackError, Unpacked, unpack};
 

@@ -8,11 +8,11 @@ use thiserror::Error;
 use super::ContextFile;
 
 /// Longest path in bytes (Linux `PATH_MAX`).
-pub(super) const MAX_PATH: usize = 4096;
+pub(crate) const MAX_PATH: usize = 4096;
 /// Longest single name in bytes (Linux `NAME_MAX`).
 const MAX_NAME: usize = 255;
 /// Deepest nesting: one descriptor is held for each level.
-pub(super) const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Why a given path is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

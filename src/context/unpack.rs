@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::Limits;
 use super::beneath::{Beneath, Blocked, Obstacle};
+use super::measure::Excess;
 use super::overlay::{OverlayObstacle, clear, create_new};
 use super::path::{MAX_DEPTH, MAX_PATH, show};
 
@@ -30,8 +31,8 @@ pub enum UnpackError {
     NotEmpty,
     #[error("not a whole tar archive: {0}")]
     Archive(#[source] io::Error),
-    #[error("the archive holds more than {bytes} bytes or {entries} entries", bytes = .0.bytes, entries = .0.entries)]
-    TooBig(Limits),
+    #[error("the source has {0}")]
+    TooBig(#[from] Excess),
     #[error("{path}: {fault}")]
     Entry {
         /// As in the archive, fit for a message.
@@ -66,7 +67,7 @@ pub enum EntryFault {
 pub struct Unpacked {
     /// Files, links and directories, those in between included.
     pub entries: u64,
-    /// Contents in bytes.
+    /// Contents in bytes, those of hard links counted for each name.
     pub bytes: u64,
 }
 
@@ -74,7 +75,7 @@ pub struct Unpacked {
 ///
 /// Links are made as they are, wherever they lead, but nothing is written through one. Of the mode
 /// the lower nine bits are kept; directories stay usable for their owner. Reads up to the end mark
-/// of the archive, not to the end of the stream.
+/// of the archive, not to the end of the stream; an archive without one was cut off.
 pub fn unpack(tar: impl Read, dest: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
     let mut listing = std::fs::read_dir(dest).map_err(UnpackError::Destination)?;
     if listing.next().is_some() {
@@ -89,7 +90,11 @@ pub fn unpack(tar: impl Read, dest: &Path, limits: Limits) -> Result<Unpacked, U
             bytes: 0,
         },
     };
-    let mut archive = Archive::new(tar);
+    let mut tar = Watched {
+        inner: tar,
+        at_end: false,
+    };
+    let mut archive = Archive::new(&mut tar);
     let mut names = Names::default();
     // Every entry may bring a long name, a long target and pax records of its own.
     let mut headers_left = limits.entries.saturating_mul(4).saturating_add(4);
@@ -98,13 +103,30 @@ pub fn unpack(tar: impl Read, dest: &Path, limits: Limits) -> Result<Unpacked, U
         let mut entry = entry.map_err(UnpackError::Archive)?;
         headers_left = headers_left
             .checked_sub(1)
-            .ok_or(UnpackError::TooBig(limits))?;
+            .ok_or(Excess::Entries(limits.entries))?;
         if names.take_extension(&mut entry)? {
             continue;
         }
         target.extract(&mut entry, std::mem::take(&mut names))?;
     }
+    if tar.at_end {
+        return Err(UnpackError::Archive(io::ErrorKind::UnexpectedEof.into()));
+    }
     target.finish()
+}
+
+/// Knows whether its end was reached.
+struct Watched<R> {
+    inner: R,
+    at_end: bool,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.at_end |= count == 0 && !buffer.is_empty();
+        Ok(count)
+    }
 }
 
 /// What extension headers say about the next entry.
@@ -169,15 +191,15 @@ impl Target {
         };
         let shown = PathBuf::from(std::ffi::OsStr::from_bytes(&raw));
         self.done.bytes = self.done.bytes.saturating_add(entry.size());
-        if self.done.bytes > self.limits.bytes {
-            return Err(UnpackError::TooBig(self.limits));
-        }
+        self.check()?;
         self.place(entry, &raw, &names)
             .map_err(|kind| fault(&shown, kind))?;
-        if self.done.entries + self.tree.created() > self.limits.entries {
-            return Err(UnpackError::TooBig(self.limits));
-        }
-        Ok(())
+        Ok(self.check()?)
+    }
+
+    fn check(&self) -> Result<(), Excess> {
+        let entries = self.done.entries + self.tree.created();
+        self.limits.check(self.done.bytes, entries)
     }
 
     fn place<R: Read>(
@@ -248,12 +270,14 @@ impl Target {
             return Err(EntryFault::HardLink);
         }
         let (parent, name) = self.tree.parent_of(&target, false)?;
-        let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-        let is_file =
-            stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        if !is_file {
-            return Err(EntryFault::HardLink);
-        }
+        let size = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                u64::try_from(stat.st_size).unwrap_or(0)
+            }
+            _ => return Err(EntryFault::HardLink),
+        };
+        // A build copies each name as a file of its own.
+        self.done.bytes = self.done.bytes.saturating_add(size);
         let from = parent.try_clone_to_owned().map_err(EntryFault::Io)?;
         let (parent, new_name): (BorrowedFd<'_>, _) = self.tree.parent_of(path, true)?;
         clear(parent, Path::new(new_name))?;

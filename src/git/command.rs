@@ -26,8 +26,15 @@ const SETTINGS: &[&str] = &[
     "http.lowSpeedLimit=1000",
     "http.lowSpeedTime=60",
     "transfer.fsckObjects=true",
+    // Always one pack: few files, and what is big is never wholly in memory.
+    "fetch.unpackLimit=1",
+    "core.bigFileThreshold=64m",
+    "safe.bareRepository=explicit",
+    "transfer.bundleURI=false",
     "fetch.recurseSubmodules=false",
     "submodule.recurse=false",
+    // Nothing of it outlives the build.
+    "core.fsync=none",
     "gc.auto=0",
     "maintenance.auto=false",
     "advice.detachedHead=false",
@@ -43,6 +50,8 @@ pub struct Git {
     pub search_path: OsString,
     /// Variables that the operator wants git to have, such as `HTTPS_PROXY` or `GIT_SSL_CAINFO`.
     pub environment: Vec<(OsString, OsString)>,
+    /// What one process of git may have for its data, in bytes.
+    pub memory: u64,
 }
 
 /// Where a repository and its tree are.
@@ -60,6 +69,7 @@ impl Default for Git {
             program: "git".into(),
             search_path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
             environment: Vec::new(),
+            memory: 1 << 30,
         }
     }
 }

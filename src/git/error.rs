@@ -46,6 +46,8 @@ pub enum GitErrorKind {
     Failed,
     #[error("git or ssh is not installed")]
     Missing,
+    #[error("more than is allowed")]
+    TooBig,
     #[error("the time was up")]
     TimedOut,
     #[error("cancelled")]
@@ -65,6 +67,7 @@ impl GitErrorKind {
             Self::ProtocolRefused => "git_protocol_refused",
             Self::Failed => "git_failed",
             Self::Missing => "git_missing",
+            Self::TooBig => "git_too_big",
             Self::TimedOut => "git_timed_out",
             Self::Cancelled => "git_cancelled",
         }

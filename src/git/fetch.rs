@@ -1,15 +1,25 @@
 //! Fetches one commit into a tree without `.git`.
 
+use std::fs;
 use std::path::PathBuf;
 
+use tokio::process::Command;
+
+use super::bounds::{Bounds, too_big};
+use super::census::Census;
 use super::command::{Git, Place};
 use super::credentials::Credentials;
 use super::error::{GitError, GitErrorKind};
-use super::run::{Control, run};
+use super::run::{Control, Sink, run};
 use super::text::Scrubber;
 use crate::build::git_ref::RefName;
 use crate::build::git_url::GitUrl;
 
+/// What of a repository's attributes does not hold: to write a file in another encoding, the C
+/// library would load a converter by a stranger's name and give it a stranger's text.
+const ATTRIBUTES: &str = "* !working-tree-encoding\n";
+/// As deep as the history goes. With a depth, git refuses servers that hand out files one by one.
+const ALL: &str = "--depth=2147483647";
 /// Refuse single commits in so many words; the history may still hold them.
 const REFUSES_COMMITS: [&str; 3] = ["unadvertised object", "not our ref", "not valid"];
 
@@ -49,8 +59,9 @@ pub enum RefKind {
 
 /// Fetches `spec` with the history of one commit, and writes its tree to `spec.dest`.
 ///
-/// Submodules are empty directories, LFS files their pointers. On an error both directories are to
-/// be discarded.
+/// Submodules are empty directories, LFS files their pointers, and texts are in the encoding in
+/// which git keeps them. A tree that is bigger than `control` allows is refused before any of it is
+/// written. On an error both directories are to be discarded.
 pub async fn fetch(
     git: &Git,
     spec: &FetchSpec,
@@ -73,6 +84,7 @@ pub async fn fetch(
         Err(error) => return Err(session.explain(error)),
     };
     let ref_kind = session.ref_kind();
+    session.count(&commit).await?;
     session
         .local(&["checkout", "--quiet", "--force", "--detach", &commit, "--"])
         .await?;
@@ -87,8 +99,8 @@ struct Session<'a, 'c> {
     control: &'a mut Control<'c>,
 }
 
-impl Session<'_, '_> {
-    fn place(&self) -> Place<'_> {
+impl<'a> Session<'a, '_> {
+    fn place(&self) -> Place<'a> {
         Place {
             git_dir: &self.spec.git_dir,
             work_tree: &self.spec.dest,
@@ -102,14 +114,48 @@ impl Session<'_, '_> {
         let format = if sha256 { "sha256" } else { "sha1" };
         let format = format!("--object-format={format}");
         self.local(&["init", "--quiet", "--template=", &format])
-            .await
-            .map(drop)
+            .await?;
+        let info = self.spec.git_dir.join("info");
+        fs::create_dir_all(&info)
+            .and_then(|()| fs::write(info.join("attributes"), ATTRIBUTES))
+            .map_err(|error| GitError::new(GitErrorKind::Failed, error.to_string()))
     }
 
     async fn local(&mut self, arguments: &[&str]) -> Result<String, GitError> {
+        let mut stdout = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            stdout.extend_from_slice(bytes);
+            Ok(())
+        };
+        self.local_into(arguments, &mut keep).await?;
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    async fn local_into(&mut self, arguments: &[&str], sink: Sink<'_>) -> Result<(), GitError> {
         let command = self.git.command(self.place(), arguments);
-        let outcome = run(command, &[], self.control, &self.scrubber).await?;
+        self.run(command, sink).await
+    }
+
+    async fn run(&mut self, command: Command, sink: Sink<'_>) -> Result<(), GitError> {
+        let bounds = Bounds::new(self.git, self.place(), self.control.limits);
+        let outcome = run(command, &[], sink, bounds, self.control, &self.scrubber).await?;
         outcome.success(&self.scrubber)
+    }
+
+    /// Counts the tree of a commit against the limits.
+    async fn count(&mut self, commit: &str) -> Result<(), GitError> {
+        let limits = self.control.limits;
+        let mut census = Census::new(limits);
+        let mut count = |bytes: &[u8]| {
+            let counted = census.take(bytes);
+            counted.map_err(|excess| too_big("source", excess, limits))
+        };
+        let list = ["ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit];
+        self.local_into(&list, &mut count).await?;
+        if let Some(note) = census.submodules() {
+            (self.control.on_line)(&self.scrubber.clean(&note));
+        }
+        Ok(())
     }
 
     async fn fetch(&mut self, options: &[&str], refs: &[&str]) -> Result<(), GitError> {
@@ -125,8 +171,7 @@ impl Session<'_, '_> {
         let command =
             self.git
                 .network_command(self.place(), url.transport(), self.credentials, arguments);
-        let outcome = run(command, &[], self.control, &self.scrubber).await?;
-        outcome.success(&self.scrubber).map(drop)
+        self.run(command, &mut |_| Ok(())).await
     }
 
     fn refuses_commits(&self, error: &GitError) -> bool {
@@ -146,7 +191,7 @@ impl Session<'_, '_> {
             "+refs/heads/*:refs/fetched/heads/*",
             "+refs/tags/*:refs/fetched/tags/*",
         ];
-        self.fetch(&[], &all).await?;
+        self.fetch(&[ALL], &all).await?;
         self.resolve(commit).await.map_err(|_| {
             GitError::new(
                 GitErrorKind::RefNotFound,
@@ -196,7 +241,7 @@ impl Session<'_, '_> {
             Some(reference) if reference.is_commit() => return RefKind::Commit,
             Some(_) => {}
         }
-        let notes = std::fs::read_to_string(self.spec.git_dir.join("FETCH_HEAD"));
+        let notes = fs::read_to_string(self.spec.git_dir.join("FETCH_HEAD"));
         let notes = notes.unwrap_or_default();
         let what = notes.splitn(3, '\t').nth(2).unwrap_or_default();
         if what.starts_with("branch '") {

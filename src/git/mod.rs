@@ -1,7 +1,7 @@
 //! Git for strangers: fetches one commit of an untrusted repository and applies a patch to it.
 //!
 //! ```text
-//! GitUrl, RefName ─▶ fetch: init ─▶ fetch ─▶ checkout ─▶ tree without .git ─▶ apply_patch
+//! GitUrl, RefName ─▶ fetch: init ─▶ fetch ─▶ census ─▶ checkout ─▶ tree without .git ─▶ apply_patch
 //! ```
 //!
 //! Invariants
@@ -9,8 +9,12 @@
 //!   filters, helpers or prompts, and only the one transport that its URL names.
 //! - The repository lies outside of the tree, so that nothing finds a `.git` in what a user wrote.
 //! - Credentials stand neither in an argument nor in a message, and go to one URL prefix only.
-//! - A git that is cancelled or late goes with all its children.
+//! - Neither the repository nor the tree gets bigger than a source may be, and no process of git
+//!   takes memory without end.
+//! - A git that is cancelled, late or too big goes with all its children.
 
+mod bounds;
+mod census;
 mod command;
 mod credentials;
 mod error;

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use thiserror::Error;
 
+use super::bounds::Bounds;
 use super::command::{Git, Place};
 use super::error::GitError;
 use super::patch_files::{self, PatchFiles, UnsafePatch};
@@ -82,15 +83,11 @@ pub async fn apply_patch(
         return Err(PatchError::Empty);
     }
     let command = git.command(place, ["apply", "--whitespace=nowarn", "-p1", "-"]);
-    let outcome = run(command, &patch, control, &Scrubber::default()).await?;
-    if !outcome.status.success() {
-        return Err(explain(&outcome.stderr).unwrap_or_else(|| {
-            match outcome.success(&Scrubber::default()) {
-                Err(error) => PatchError::Git(error),
-                Ok(_) => PatchError::Empty,
-            }
-        }));
-    }
+    let (bounds, scrubber) = (Bounds::new(git, place, control.limits), Scrubber::default());
+    let outcome = run(command, &patch, &mut |_| Ok(()), bounds, control, &scrubber).await?;
+    outcome
+        .success(&scrubber)
+        .map_err(|error| explain(&outcome.stderr).unwrap_or(PatchError::Git(error)))?;
     check_links(place.work_tree, &files)?;
     // A patch that is not git's own has one name a file and no headers to count.
     let plain = files.paths.len() as u64;

@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+use crate::context::{MAX_DEPTH, MAX_PATH};
+
 /// What a patch does by its own account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PatchFiles {
@@ -29,6 +31,10 @@ pub enum UnsafePatch {
         "line {line}: {path:?} has no `a/` or `b/` before it; make the patch with `git diff --binary --src-prefix=a/ --dst-prefix=b/ REF`"
     )]
     NoPrefix { line: usize, path: String },
+    #[error(
+        "line {line}: {path:?} has more than {MAX_PATH} bytes or {MAX_DEPTH} directories, which no source may have"
+    )]
+    TooDeep { line: usize, path: String },
     #[error("line {line}: the quoted path does not end or has an unknown escape")]
     Quoting { line: usize },
 }
@@ -239,6 +245,11 @@ fn take(
     if path.is_empty() || leaves(path) {
         let path = show(path);
         return Err(UnsafePatch::Leaves { line, path });
+    }
+    let depth = path.iter().filter(|byte| **byte == b'/').count();
+    if path.len() > MAX_PATH || depth >= MAX_DEPTH {
+        let path = show(path);
+        return Err(UnsafePatch::TooDeep { line, path });
     }
     let is_git = |part: &[u8]| part.eq_ignore_ascii_case(b".git");
     if path.split(|byte| *byte == b'/').any(is_git) {

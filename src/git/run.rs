@@ -8,11 +8,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::Bounds;
 use super::error::{GitError, GitErrorKind, classify};
 use super::text::Scrubber;
+use crate::context::Limits;
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -27,6 +30,8 @@ pub struct Control<'a> {
     pub cancel: CancellationToken,
     /// Ends it at the latest.
     pub deadline: Instant,
+    /// How big the tree may be; the repository may be little bigger.
+    pub limits: Limits,
     /// Gets each line of git's stderr, cleaned of credentials and control characters.
     pub on_line: &'a mut (dyn FnMut(&str) + Send),
 }
@@ -35,25 +40,29 @@ pub struct Control<'a> {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub status: ExitStatus,
-    pub stdout: String,
     pub stderr: String,
 }
 
 impl Outcome {
-    /// Its stdout, or the error that stderr tells of.
-    pub fn success(self, scrubber: &Scrubber) -> Result<String, GitError> {
+    /// The error that stderr tells of, if there is one.
+    pub fn success(&self, scrubber: &Scrubber) -> Result<(), GitError> {
         if self.status.success() {
-            return Ok(self.stdout);
+            return Ok(());
         }
         let kind = classify(&self.stderr);
         Err(GitError::new(kind, scrubber.message(&self.stderr)))
     }
 }
 
+/// Takes git's stdout as it comes; an error ends the call.
+pub(super) type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<(), GitError> + Send);
+
 /// Runs `command`, with `input` as its stdin, to its end.
 pub(super) async fn run(
     mut command: Command,
     input: &[u8],
+    sink: Sink<'_>,
+    bounds: Bounds<'_>,
     control: &mut Control<'_>,
     scrubber: &Scrubber,
 ) -> Result<Outcome, GitError> {
@@ -71,20 +80,39 @@ pub(super) async fn run(
         _ => failed(&error),
     })?;
     let mut group = Group::of(&child);
+    group.bound(bounds).map_err(|error| failed(&error))?;
     let Control {
         cancel,
         deadline,
         on_line,
+        ..
     } = control;
-    let work = talk(&mut child, input, scrubber, *on_line);
+    let (refuse, mut refused) = oneshot::channel();
+    let work = talk(&mut child, input, sink, refuse, scrubber, *on_line);
     tokio::pin!(work);
-    let (kind, message) = tokio::select! {
+    let error = tokio::select! {
+        // A flood of output is always ready: what ends the call comes first.
+        biased;
+        () = cancel.cancelled() => GitError::new(GitErrorKind::Cancelled, "stopped on request"),
+        () = tokio::time::sleep_until(*deadline) => {
+            GitError::new(GitErrorKind::TimedOut, "stopped at its deadline")
+        }
+        Ok(error) = &mut refused => error,
+        error = bounds.exceeded() => error,
         done = &mut work => {
             group.disarm();
-            return done.map_err(|error| failed(&error));
+            let outcome = done.map_err(|error| failed(&error))?;
+            // The last piece may have been refused.
+            if let Ok(error) = refused.try_recv() {
+                return Err(error);
+            }
+            // A git that met a bound of the kernel may say anything, or nothing.
+            bounds.check().await?;
+            return match bounds.out_of_memory(&outcome.stderr) {
+                Some(error) if !outcome.status.success() => Err(error),
+                _ => Ok(outcome),
+            };
         }
-        () = cancel.cancelled() => (GitErrorKind::Cancelled, "stopped on request"),
-        () = tokio::time::sleep_until(*deadline) => (GitErrorKind::TimedOut, "stopped at its deadline"),
     };
     // The work ends when nobody of the group holds its pipes any more, and only then reaps the
     // leader: as long as it goes on, the group's number belongs to nobody else.
@@ -94,12 +122,14 @@ pub(super) async fn run(
         let _ = timeout(GRACE, &mut work).await;
     }
     group.disarm();
-    Err(GitError::new(kind, message))
+    Err(error)
 }
 
 async fn talk(
     child: &mut Child,
     input: &[u8],
+    sink: Sink<'_>,
+    refuse: oneshot::Sender<GitError>,
     scrubber: &Scrubber,
     on_line: &mut (dyn FnMut(&str) + Send),
 ) -> io::Result<Outcome> {
@@ -110,13 +140,39 @@ async fn talk(
             let _ = stdin.write_all(input).await;
         }
     };
+    let taken = pour(stdout, sink, refuse);
     let told = lines(stderr, |line| on_line(&scrubber.clean(line)));
-    let (stdout, stderr, ()) = tokio::join!(lines(stdout, |_| {}), told, feed);
+    let (taken, stderr, ()) = tokio::join!(taken, told, feed);
+    taken?;
     Ok(Outcome {
         status: child.wait().await?,
-        stdout: stdout?,
         stderr: stderr?,
     })
+}
+
+/// Reads to the end, the sink's refusal notwithstanding: the end tells that the group is gone.
+async fn pour(
+    pipe: Option<impl AsyncRead + Unpin>,
+    sink: Sink<'_>,
+    refuse: oneshot::Sender<GitError>,
+) -> io::Result<()> {
+    let Some(mut pipe) = pipe else {
+        return Ok(());
+    };
+    let mut refuse = Some(refuse);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = pipe.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        if refuse.is_some()
+            && let Err(error) = sink(buffer.get(..count).unwrap_or_default())
+            && let Some(refuse) = refuse.take()
+        {
+            let _ = refuse.send(error);
+        }
+    }
 }
 
 /// Reads to the end; the first [`MAX_KEPT`] bytes are returned.
@@ -159,6 +215,14 @@ impl Group {
     fn of(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.and_then(Pid::from_raw))
+    }
+
+    /// What is not bounded does not run: dropped, it is killed.
+    fn bound(&self, bounds: Bounds<'_>) -> io::Result<()> {
+        match self.0 {
+            Some(leader) => Ok(bounds.impose(leader)?),
+            None => Ok(()),
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -15,7 +15,7 @@ use crate::build::request::FileRequest;
 use crate::build::status::SourceStatus;
 use crate::build::{Phase, Plan};
 use crate::containerfile::{self, Containerfile, FaultKind, SecretUse, Stage, Step};
-use crate::context::{self, ContextFile, Limits};
+use crate::context::{self, ContextFile, Limits, UnpackError};
 use crate::diagnosis::Place;
 use crate::git;
 use crate::log::Event;
@@ -74,10 +74,7 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
                 apply_patch(job, patch).await?;
             }
             if !files.is_empty() {
-                let (dest, files) = (job.work.src(), context_files(files));
-                blocking(move || context::overlay_files(&dest, &files))
-                    .await?
-                    .map_err(|error| refused(&error))?;
+                overlay(job, context_files(files)).await?;
             }
             job.reporter.event(Event::Source { source: status });
         }
@@ -94,7 +91,10 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
                 )
             })
             .await?
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| match error {
+                UnpackError::TooBig(_) => too_big(error),
+                other => refused(&other),
+            })?;
             let source = SourceStatus {
                 digest: Some(digest.clone()),
                 subdir: job.plan.shown_below.clone(),
@@ -104,6 +104,16 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
         }
     }
     read(job).await
+}
+
+/// Writes the given files over the checkout, which may then be too big.
+async fn overlay(job: &Job<'_>, files: Vec<ContextFile>) -> Result<(), Stop> {
+    let (dest, limits) = (job.work.src(), limits(job));
+    blocking(move || {
+        context::overlay_files(&dest, &files).map_err(|error| refused(&error))?;
+        context::measure(&dest, limits).map_err(too_big)
+    })
+    .await?
 }
 
 /// The given files as the context module takes them.
@@ -140,6 +150,14 @@ fn refused(error: &dyn std::fmt::Display) -> Stop {
     ))
 }
 
+/// The operator's limits on sources are passed.
+fn too_big(message: impl std::fmt::Display) -> Stop {
+    Stop::failed(
+        Failure::new(Phase::Source, Kind::SourceInvalid, message.to_string())
+            .with_hint("Make the source smaller, or ask the operator for a higher limit."),
+    )
+}
+
 async fn from_git(job: &Job<'_>, url: &str, git_ref: Option<&str>) -> Result<SourceStatus, Stop> {
     let parsed =
         GitUrl::parse(url, job.settings.git_allow_http).map_err(|error| refused(&error))?;
@@ -165,6 +183,7 @@ async fn from_git(job: &Job<'_>, url: &str, git_ref: Option<&str>) -> Result<Sou
     let mut control = git::Control {
         cancel: job.bounds.cancel.clone(),
         deadline: job.bounds.deadline,
+        limits: limits(job),
         on_line: &mut say,
     };
     let fetched = git::fetch(&program(job), &spec, &mut control)
@@ -235,6 +254,7 @@ fn git_failure(job: &Job<'_>, error: &git::GitError) -> Stop {
     let (kind, hint) = match error.kind {
         G::Cancelled => return Stop::Interrupted,
         G::TimedOut => return job.out_of_time(Phase::Source),
+        G::TooBig => return too_big(&error.message),
         G::AuthFailed => (
             Kind::GitAuthFailed,
             "The operator must give this server credentials for the repository.",
@@ -267,6 +287,7 @@ async fn apply_patch(job: &Job<'_>, patch: &str) -> Result<(), Stop> {
     let mut control = git::Control {
         cancel: job.bounds.cancel.clone(),
         deadline: job.bounds.deadline,
+        limits: limits(job),
         on_line: &mut say,
     };
     let (git_dir, tree) = (job.work.git(), job.work.src());
@@ -347,7 +368,10 @@ async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
         ));
     };
     let containerfile = context.join(&name);
-    let text = std::fs::read(&containerfile).map_err(Stop::internal)?;
+    let (dir, path) = (context.clone(), name.clone());
+    let text = blocking(move || context::read_file(&dir, &path, containerfile::MAX_BYTES + 1))
+        .await?
+        .map_err(Stop::internal)?;
     let text = String::from_utf8_lossy(&text);
     let shown = match job.plan.subdir.as_ref().or(job.plan.shown_below.as_ref()) {
         None => name,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::build::request::FileRequest;
 use crate::build::validate::{Base, Valid};
 use crate::config::Config;
+use crate::containerfile;
 use crate::context::{self, ContextFile, Limits, Snapshot, SnapshotError};
 use crate::runner::source::context_files;
 use crate::schema::ArgFault;
@@ -118,7 +119,7 @@ impl Tree {
         Ok(staged)
     }
 
-    /// Text of a file of the tree, for a look at the Containerfile.
+    /// Text of the Containerfile, one byte more than it may have at the most.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -127,9 +128,8 @@ impl Tree {
             return Ok(file.text.clone());
         }
         match &self.dir {
-            Some(dir) => {
-                fs::read(dir.join(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            }
+            Some(dir) => context::read_file(dir, path, containerfile::MAX_BYTES + 1)
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }

@@ -33,12 +33,29 @@ impl Evil {
         self.add(EntryType::Symlink, name.as_bytes(), target.as_bytes(), b"")
     }
 
+    /// With the mark that ends an archive.
+    fn whole(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+
+    /// A header that claims a size, and nothing behind it.
+    fn claim(mut self, kind: EntryType, size: u64) -> Self {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[..1].copy_from_slice(b"c");
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        self.0.extend(header.as_bytes());
+        self
+    }
+
     /// Extracts into `inner` of a directory and returns the result with that directory.
     fn unpack(self) -> (Result<Unpacked, UnpackError>, tempfile::TempDir) {
         let dir = tree(&[("outside/kept", "safe")]);
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
-        let result = unpack(&self.0[..], &inner, LIMITS);
+        let result = unpack(&self.whole()[..], &inner, LIMITS);
         let kept = fs::read_to_string(dir.path().join("outside/kept"));
         assert_eq!(kept.unwrap(), "safe");
         assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
@@ -194,7 +211,7 @@ fn limits_hold() {
     };
     let unpack_small = |evil: Evil| {
         let dir = tempfile::tempdir().unwrap();
-        unpack(&evil.0[..], dir.path(), small)
+        unpack(&evil.whole()[..], dir.path(), small)
     };
     let evil = Evil::default;
     assert!(unpack_small(evil().file("a").file("b")).is_ok());
@@ -206,17 +223,158 @@ fn limits_hold() {
     let comments = |evil: Evil| evil.add(EntryType::XGlobalHeader, b"g", b"", b"9 c=long\n");
     assert!(too_big((0..99).fold(evil(), |evil, _| comments(evil))));
     // A size that no file has, and no data behind it.
-    let mut lie = evil().file("a");
-    let mut header = Header::new_gnu();
-    header.as_old_mut().name[..1].copy_from_slice(b"b");
-    header.set_entry_type(EntryType::Regular);
-    header.set_size(1 << 60);
-    header.set_cksum();
-    lie.0.extend(header.as_bytes());
-    assert!(too_big(lie));
-    let mut short = evil().file("a");
-    short.0.truncate(514);
-    assert!(unpack_small(short).is_err());
+    assert!(too_big(evil().file("a").claim(EntryType::Regular, 1 << 60)));
+    // Each name of a file counts: a build makes copies of it.
+    let link = |evil: Evil, name: &str| evil.add(EntryType::Link, name.as_bytes(), b"a", b"");
+    assert!(unpack_small(link(evil().file("a"), "b")).is_ok());
+    assert!(too_big(link(link(evil().file("a"), "b"), "c")), "12 bytes");
+    let error = unpack_small(evil().file("a").file("b").file("c")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the source has more than 10 bytes (limits.context_mb)"
+    );
+}
+
+#[test]
+fn no_header_costs_memory_that_is_not_there() {
+    let evil = Evil::default;
+    for kind in [
+        EntryType::XHeader,
+        EntryType::GNULongName,
+        EntryType::GNULongLink,
+    ] {
+        assert!(matches!(
+            evil().claim(kind, 1 << 60).refused(),
+            EntryFault::Extension
+        ));
+    }
+    let records = format!("{} comment={}\n", 70_000, "x".repeat(70_000 - 15));
+    let bomb = evil().add(EntryType::XHeader, b"x", b"", records.as_bytes());
+    assert!(matches!(bomb.file("f").refused(), EntryFault::Extension));
+    for kind in [EntryType::XGlobalHeader, EntryType::GNUSparse] {
+        let result = evil().claim(kind, 1 << 60).unpack().0;
+        assert!(result.is_err(), "{result:?}");
+    }
+    // Names and records before an entry that never comes.
+    let endless = (0..5000).fold(evil(), |evil, _| {
+        evil.add(EntryType::XHeader, b"x", b"", b"9 c=long\n")
+    });
+    assert!(matches!(endless.unpack().0, Err(UnpackError::TooBig(_))));
+}
+
+#[test]
+fn an_archive_that_was_cut_off_is_not_a_small_one() {
+    let dir = tree(&[("a", "first"), ("d/b", "second"), ("l", "-> a")]);
+    let (_, tar) = take(dir.path()).unwrap();
+    let whole = tar.len() - 1024;
+    for length in (0..=whole).step_by(128) {
+        let copy = tempfile::tempdir().unwrap();
+        let result = unpack(&tar[..length], copy.path(), LIMITS);
+        assert!(
+            matches!(
+                result,
+                Err(UnpackError::Archive(_) | UnpackError::Entry { .. })
+            ),
+            "{length}: {result:?}"
+        );
+    }
+    let copy = tempfile::tempdir().unwrap();
+    unpack(&tar[..whole + 512], copy.path(), LIMITS).unwrap();
+}
+
+#[test]
+fn names_are_bytes() {
+    let (result, dir) = Evil::default()
+        .file("A")
+        .file("a")
+        .add(EntryType::Regular, b"new\nline", b"", b"1")
+        .add(EntryType::Regular, b"\xff\x1b[2J", b"", b"2")
+        .add(EntryType::Regular, b"a", b"", b"again")
+        .add(EntryType::Regular, b"-rf", b"", b"3")
+        .unpack();
+    assert_eq!(result.unwrap().entries, 6);
+    let inner = dir.path().join("inner");
+    assert_eq!(fs::read_dir(&inner).unwrap().count(), 5);
+    let read = |name: &str| fs::read_to_string(inner.join(name)).unwrap();
+    assert_eq!((read("A"), read("a")), ("evil".into(), "again".into()));
+    // What is refused is shown without what a terminal would obey.
+    let name = b"/\x1b[2J\nerror: ";
+    let shown = Evil::default().add(EntryType::Regular, name, b"", b"");
+    let shown = shown.unpack().0.unwrap_err().to_string();
+    assert!(!shown.contains(['\x1b', '\n']), "{shown:?}");
+    // Longer than a file system takes.
+    let long = Evil::default().add(EntryType::GNULongName, b"L", b"", &[b'n'; 300]);
+    assert!(matches!(long.file("x").refused(), EntryFault::Io(_)));
+}
+
+#[test]
+fn a_tree_without_end_is_refused() {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let dir = tree(&[("a", "")]);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut deepest = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+    for _ in 0..5000 {
+        mkdirat(&deepest, "d", Mode::RWXU).unwrap();
+        deepest = openat(&deepest, "d", flags, Mode::empty()).unwrap();
+    }
+    let found = faults(take(dir.path()));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("lies deeper than 128 directories"),
+        "{found:?}"
+    );
+    let limits = Limits {
+        bytes: 1,
+        entries: 10_000,
+    };
+    let measured = measure(dir.path(), limits).unwrap_err();
+    assert!(
+        matches!(measured, MeasureError::TooBig(Excess::Path)),
+        "{measured}"
+    );
+    // The library removes by recursion with a descriptor for each level.
+    let removed = std::process::Command::new("rm")
+        .arg("-rf")
+        .arg(dir.path())
+        .status();
+    assert!(removed.unwrap().success());
+}
+
+#[test]
+fn a_control_file_is_read_within_its_tree_and_up_to_its_limit() {
+    let dir = tree(&[
+        ("outside", "secret"),
+        ("root/file", "0123456789"),
+        ("root/inside", "-> sub/link"),
+        ("root/sub/link", "-> ../file"),
+        ("root/leaves", "-> ../outside"),
+        ("root/absolute", "-> /etc/passwd"),
+        ("root/up", "-> .."),
+        ("root/loop", "-> loop"),
+    ]);
+    let root = dir.path().join("root");
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), fifo, 0o600.into(), 0).unwrap();
+    let read = |path: &str| read_file(&root, path, 4).ok();
+    for path in ["file", "inside", "sub/link"] {
+        assert_eq!(read(path).as_deref(), Some(&b"0123"[..]), "{path}");
+    }
+    for path in [
+        "leaves",
+        "absolute",
+        "up/outside",
+        "loop",
+        "fifo",
+        "sub",
+        "none",
+        "../outside",
+        "/etc/passwd",
+    ] {
+        assert_eq!(read(path), None, "{path}");
+    }
+    // A pipe would be waited on by whoever opens it as a file.
+    fs::rename(root.join("fifo"), root.join("Containerfile")).unwrap();
+    assert_eq!(control_files(&root, None).unwrap(), ControlFiles::default());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod fetching;
 mod hostile;
+mod limits;
 mod patching;
 mod server;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::context::Limits;
 use server::{Author, Manner, Server};
 
 /// Directories for one fetch.
@@ -22,6 +24,7 @@ struct Client {
     lines: Vec<String>,
     cancel: CancellationToken,
     deadline: Instant,
+    limits: Limits,
 }
 
 impl Client {
@@ -34,6 +37,10 @@ impl Client {
             lines: Vec::new(),
             cancel: CancellationToken::new(),
             deadline: Instant::now() + Duration::from_secs(60),
+            limits: Limits {
+                bytes: 64 << 20,
+                entries: 1000,
+            },
         }
     }
 
@@ -61,6 +68,7 @@ impl Client {
         let mut control = Control {
             cancel: self.cancel.clone(),
             deadline: self.deadline,
+            limits: self.limits,
             on_line: &mut on_line,
         };
         fetch(&self.git, spec, &mut control).await
@@ -82,6 +90,7 @@ impl Client {
         let mut control = Control {
             cancel: self.cancel.clone(),
             deadline: self.deadline,
+            limits: self.limits,
             on_line: &mut on_line,
         };
         apply_patch(&self.git, place, patch, &mut control).await

@@ -20,6 +20,10 @@ pub struct Manner {
     pub status: Option<u16>,
     /// Takes requests and says nothing.
     pub silent: bool,
+    /// Sends a byte now and then, for ever.
+    pub trickle: bool,
+    /// Knows nothing of git and hands out files.
+    pub dumb: bool,
 }
 
 pub struct Server {
@@ -81,6 +85,19 @@ fn serve(
         let _ = reader.read_to_end(&mut rest);
         return None;
     }
+    if manner.trickle {
+        return trickle(&mut stream);
+    }
+    let path = request.split([' ', '?']).nth(1).unwrap_or_default();
+    if manner.dumb {
+        let content = std::fs::read(root.join(path.trim_start_matches('/')));
+        let (status, content) = match content {
+            Ok(content) => ("200 OK", content),
+            Err(_) => ("404 Not Found", Vec::new()),
+        };
+        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
+        return stream.write_all(&[head.as_bytes(), &content].concat()).ok();
+    }
     let mut answer = |status: &str| {
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).ok()
@@ -105,6 +122,18 @@ fn serve(
     )?;
     let response = cgi(root, manner.old, &request, &header, &body)?;
     stream.write_all(&response).ok()
+}
+
+/// The beginning of a list of refs that goes on as long as anyone listens.
+fn trickle(stream: &mut TcpStream) -> Option<()> {
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\
+                Content-Type: application/x-git-upload-pack-advertisement\r\n\r\n\
+                001e# service=git-upload-pack\n0000fff0";
+    stream.write_all(head.as_bytes()).ok()?;
+    loop {
+        stream.write_all(b"0").ok()?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn read_body(reader: &mut impl BufRead, length: &str, encoding: &str) -> Option<Vec<u8>> {
@@ -199,6 +228,7 @@ impl Author {
     pub fn git_with(&self, arguments: &[&str], input: &[u8]) -> String {
         let mut command = Command::new("git");
         command
+            .args(["-c", "core.fsync=none"])
             .args(arguments)
             .current_dir(self.tree())
             .env("GIT_DIR", self.root.path().join("repo.git"))
@@ -232,8 +262,8 @@ impl Author {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Commits a tree that git itself would not make.
-    pub fn commit_tree(&self, entries: &[(&str, &str, &str)]) {
+    /// A tree that git itself would not make.
+    pub fn tree_of(&self, entries: &[(&str, &str, &str)]) -> String {
         let mut tree = Vec::new();
         for (mode, name, id) in entries {
             tree.extend(format!("{mode} {name}\0").as_bytes());
@@ -243,9 +273,25 @@ impl Author {
             }
         }
         let object = ["hash-object", "-w", "-t", "tree", "--literally", "--stdin"];
-        let tree = self.git_with(&object, &tree);
+        self.git_with(&object, &tree)
+    }
+
+    /// Commits such a tree.
+    pub fn commit_tree(&self, entries: &[(&str, &str, &str)]) {
+        let tree = self.tree_of(entries);
         let commit = self.git(&["commit-tree", "-m", "evil", &tree]);
         self.git(&["update-ref", "refs/heads/main", &commit]);
+    }
+
+    /// A tree of trees: `entries` of each level are the level below, the last ones are `inner`.
+    pub fn tower(&self, inner: &str, levels: usize, entries: usize) -> String {
+        (0..levels).fold(inner.to_owned(), |below, _| {
+            let kind = self.git(&["cat-file", "-t", &below]);
+            let mode = if kind == "tree" { "040000" } else { "100644" };
+            let line = |n: usize| format!("{mode} {kind} {below}\td{n}\n");
+            let lines: String = (0..entries).map(line).collect();
+            self.git_with(&["mktree"], lines.as_bytes())
+        })
     }
 
     pub fn blob(&self, text: &str) -> String {
