@@ -157,7 +157,8 @@ impl Job {
         // Nobody waits for the rest, but no other build may run as this user meanwhile.
         if let Some(place) = &place {
             let cache = self.layout.cache(&place.lease.user.name);
-            tokio::task::block_in_place(|| sweep::sweep(&cache, &self.config, &place.lease.user));
+            let (config, user) = (&self.config, &place.lease.user);
+            tokio::task::block_in_place(|| sweep::sweep(&cache, config, user, &self.program));
         }
         drop(place);
         queue::announce(&self.layout);

@@ -194,7 +194,7 @@ impl LocalBackend {
         };
         queue::leave(&self.layout, record.submitted, &record.id);
         let (config, dir) = (self.config.clone(), dir.clone());
-        let (layout, users) = (self.layout.clone(), self.users.clone());
+        let (layout, users, program) = (self.layout.clone(), self.users.clone(), self.program.clone());
         tokio::spawn(async move {
             reap::reap(&record.id).await;
             if let Err(error) = tokio::task::block_in_place(|| reap::remove_work(&config, &dir)) {
@@ -204,7 +204,7 @@ impl LocalBackend {
                 tracing::error!(%error, build = %record.id, "the end of a lost build cannot be written");
             }
             drop(lock);
-            tokio::task::block_in_place(|| sweep::sweep_idle(&layout, &config, &users));
+            tokio::task::block_in_place(|| sweep::sweep_idle(&layout, &config, &users, &program));
         });
         Ok(())
     }

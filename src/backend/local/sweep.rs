@@ -19,24 +19,24 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Sweeps the cache of a user that nobody else has now, when a build left containers in it or it was
 /// not looked at for a while. Blocks; what fails is logged, and left to the next time.
-pub fn sweep(cache: &Path, config: &Config, user: &BuildUser) {
+pub fn sweep(cache: &Path, config: &Config, user: &BuildUser, program: &Path) {
     if !is_untidy(cache) && !is_due(&cache.join("swept")) {
         return;
     }
-    if let Err(error) = run(cache, config, user) {
+    if let Err(error) = run(cache, config, user, program) {
         tracing::warn!(%error, cache = %cache.display(), "the cache could not be swept");
     }
 }
 
 /// Sweeps every cache in which a build that died left containers and whose user is free.
-pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users) {
+pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users, program: &Path) {
     for entry in fs::read_dir(layout.caches()).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         if !is_untidy(&entry.path()) {
             continue;
         }
         match users.take(std::slice::from_ref(&name), 0) {
-            Ok(Some(lease)) if lease.user.name == name => sweep(&entry.path(), config, &lease.user),
+            Ok(Some(lease)) if lease.user.name == name => sweep(&entry.path(), config, &lease.user, program),
             // Its next build tidies up.
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, user = name, "the cache could not be swept"),
@@ -52,12 +52,12 @@ fn is_due(stamp: &Path) -> bool {
     age.is_none_or(|age| age > INTERVAL)
 }
 
-fn run(cache: &Path, config: &Config, user: &BuildUser) -> io::Result<()> {
+fn run(cache: &Path, config: &Config, user: &BuildUser, program: &Path) -> io::Result<()> {
     let buildah = probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
     let mut command = Command::new(buildah);
     command
         .args(["unshare", "--"])
-        .arg(std::env::current_exe()?)
+        .arg(program)
         .args(["runner", "sweep", "--cache"])
         .arg(cache)
         .args(["--limit", &(config.local.cache_mb << 20).to_string()])
