@@ -100,7 +100,7 @@ async def test_builds_at_the_same_time_share_no_id(
         builds = [await start(session, base) for _ in range(3)]
         names = [await account_of(words) for _, words in builds]
         assert len(set(names)) == 3, names
-        foreign, seen = [], []
+        seen = []
         for (build_id, words), name in zip(builds, names, strict=True):
             account = pwd.getpwnam(name)
             runner = look(process_of(f"--work {server.state}/b/{build_id}/work") or "")
@@ -113,7 +113,6 @@ async def test_builds_at_the_same_time_share_no_id(
                 for ids in process.id_maps[kind]:
                     assert ids == range(own, own + 1) or ids in allowed[kind], (kind, ids)
             seen.append(process)
-            foreign.append(name)
         for one, other in itertools.combinations(seen, 2):
             for kind in ("uid", "gid"):
                 maps = itertools.product(one.id_maps[kind], other.id_maps[kind])
@@ -162,7 +161,7 @@ async def test_two_servers_share_no_account_and_wait_for_a_free_one(make_server:
         names = {await account_of(first_words), await account_of(second_words)}
         assert names == {f"{POOL}-0", f"{POOL}-1"}
 
-        waiting = [(await start(one, base)) for _ in range(2)]
+        waiting = [await start(one, base) for _ in range(2)]
 
         async def says_why() -> bool:
             queues = [(await status_of(one, build_id)).get("queue", {}) for build_id, _ in waiting]

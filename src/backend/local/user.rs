@@ -89,7 +89,9 @@ impl Users {
                 faults.join("\n")
             )));
         }
-        Ok(Self::of(accounts, LOCKS.into()))
+        let users = Self::of(accounts, LOCKS.into());
+        users.pool.iter().try_for_each(Pool::prepare)?;
+        Ok(users)
     }
 
     fn of(accounts: Vec<Account>, locks: PathBuf) -> Self {
@@ -145,6 +147,18 @@ impl Users {
 }
 
 impl Pool {
+    fn prepare(&self) -> io::Result<()> {
+        let mut dir = fs::DirBuilder::new();
+        let made = dir.recursive(true).mode(0o700).create(&self.locks);
+        made.map_err(|error| {
+            let dir = self.locks.display();
+            io::Error::new(
+                error.kind(),
+                format!("{dir}, where accounts are locked, cannot be made: {error}"),
+            )
+        })
+    }
+
     /// Locks an account, unless all that are free are for the `ahead`.
     fn lock_one(
         &self,
@@ -152,10 +166,7 @@ impl Pool {
         ahead: usize,
         without: &[&str],
     ) -> io::Result<Option<(&Account, File)>> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.locks)?;
+        self.prepare()?;
         // While one counts what is free, nobody else may take its counting for being taken.
         let _guard = lock(&self.locks.join(".lock"))?;
         let mut free = Vec::new();
