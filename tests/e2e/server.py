@@ -43,6 +43,8 @@ class Settings:
     """Secrets of RUN --mount=type=secret by their names."""
     isolation: str = "auto"
     """How RUN is isolated: auto, rootless or chroot."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """Limits of a build, as in the configuration."""
     user: str | None = None
     """Whom the server runs as; None: whoever runs the tests."""
 
@@ -117,6 +119,8 @@ class Server:
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}"]
         if settings.slots:
             lines += ["[local]", f"slots = {settings.slots}"]
+        if settings.limits:
+            lines += ["[limits]", *(f"{key} = {json.dumps(value)}" for key, value in settings.limits.items())]
         if settings.secrets:
             lines.append("[secrets]")
         for name, value in settings.secrets.items():
