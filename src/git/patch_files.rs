@@ -337,6 +337,15 @@ mod tests {
         ] {
             assert_eq!(read(patch.as_bytes()), Err(expected), "{patch}");
         }
+        for path in ["d/".repeat(MAX_DEPTH) + "x", "n".repeat(MAX_PATH + 1)] {
+            let found = read(format!("+++ b/{path}").as_bytes());
+            assert!(
+                matches!(found, Err(UnsafePatch::TooDeep { line: 1, .. })),
+                "{found:?}"
+            );
+        }
+        let deepest = format!("+++ b/{}x", "d/".repeat(MAX_DEPTH - 1));
+        assert!(read(deepest.as_bytes()).is_ok());
     }
 
     proptest! {

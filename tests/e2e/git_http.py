@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,10 +22,10 @@ _GIT_ENV = {
 }
 
 
-def git(directory: Path, *args: str) -> str:
+def git(directory: Path, *args: str, stdin: str = "") -> str:
     """Runs git without this machine's configuration; returns what it prints."""
     command = ["git", "-C", str(directory), *args]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=_GIT_ENV).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=_GIT_ENV, input=stdin).stdout
 
 
 def commit(directory: Path, message: str, texts: dict[str, str]) -> str:
@@ -105,9 +107,10 @@ class GitHttp:
 
 
 class SilentServer:
-    """Accepts connections and never answers; `asked` is set by the first."""
+    """Accepts connections and never answers, or sends a byte now and then; `asked` is set by the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, trickle: bool = False) -> None:
+        self._trickle = trickle
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
         self.asked = threading.Event()
@@ -132,3 +135,17 @@ class SilentServer:
                 return
             self._connections.append(connection)
             self.asked.set()
+            if self._trickle:
+                threading.Thread(target=self._drip, args=(connection,), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        """The beginning of a list of refs that goes on as long as anyone listens."""
+        with contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\r\n"
+                b"001e# service=git-upload-pack\n0000fff0"
+            )
+            while True:
+                connection.sendall(b"0")
+                time.sleep(0.05)

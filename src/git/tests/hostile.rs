@@ -220,18 +220,27 @@ async fn a_dumb_server_leads_nowhere() {
     let (directory, file) = commit.split_at(2);
     let objects = author.root.path().join("repo.git/objects");
     fs::remove_file(objects.join(directory).join(file)).unwrap();
-    let dumb = Manner {
-        dumb: true,
-        ..Manner::default()
-    };
-    let server = Server::start(author.root.path(), dumb);
-    let url = format!("{}/repo.git", server.url);
-    for reference in [None, Some(commit.as_str())] {
+    let missing = "0123456789".repeat(4);
+    // One that is dumb from the start, and one that was not when it was asked for a commit.
+    for (dumb_after, reference) in [(0, None), (1, Some(missing.as_str()))] {
+        let manner = Manner {
+            old: true,
+            dumb_after: Some(dumb_after),
+            ..Manner::default()
+        };
+        let server = Server::start(author.root.path(), manner);
+        let url = format!("{}/repo.git", server.url);
         let error = Client::new().fetch(&url, reference).await.unwrap_err();
         assert!(error.message.contains("dumb http transport"), "{error}");
     }
     assert!(elsewhere.requests().is_empty());
     // A git that follows goes there.
+    let manner = Manner {
+        dumb_after: Some(0),
+        ..Manner::default()
+    };
+    let server = Server::start(author.root.path(), manner);
+    let url = format!("{}/repo.git", server.url);
     let other = tempfile::tempdir().unwrap();
     careless(other.path(), &["init", "-q"]);
     let follow = [

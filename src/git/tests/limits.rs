@@ -200,3 +200,23 @@ async fn neither_a_trickle_nor_a_flood_outlasts_the_deadline() {
     assert_eq!(error.kind, GitErrorKind::TimedOut, "{error}");
     assert!(started.elapsed() < Duration::from_secs(10));
 }
+
+#[tokio::test]
+async fn what_grows_is_stopped_while_it_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (filler, fills) = (
+        dir.path().join("git"),
+        "for n in $(seq 2000); do : >$GIT_DIR/$n; done",
+    );
+    let script = format!("#!/bin/sh\nmkdir -p $GIT_DIR\n{fills}\necho full >&2\nexec sleep 1000\n");
+    fs::write(&filler, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&filler, mode).unwrap();
+    let mut client = Client::new();
+    client.git.program = filler;
+    let error = client
+        .fetch("http://127.0.0.1:1/x", None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, GitErrorKind::TooBig, "{error}");
+}

@@ -22,8 +22,8 @@ pub struct Manner {
     pub silent: bool,
     /// Sends a byte now and then, for ever.
     pub trickle: bool,
-    /// Knows nothing of git and hands out files.
-    pub dumb: bool,
+    /// After so many requests it knows nothing of git and hands out files.
+    pub dumb_after: Option<usize>,
 }
 
 pub struct Server {
@@ -79,7 +79,11 @@ fn serve(
     };
     let authorization = header("authorization");
     let line = format!("{} [{authorization}]", request.trim_end());
-    log.lock().unwrap().push(line);
+    let before = {
+        let mut log = log.lock().unwrap();
+        log.push(line);
+        log.len() - 1
+    };
     if manner.silent {
         let mut rest = Vec::new();
         let _ = reader.read_to_end(&mut rest);
@@ -89,7 +93,7 @@ fn serve(
         return trickle(&mut stream);
     }
     let path = request.split([' ', '?']).nth(1).unwrap_or_default();
-    if manner.dumb {
+    if manner.dumb_after.is_some_and(|after| before >= after) {
         let content = std::fs::read(root.join(path.trim_start_matches('/')));
         let (status, content) = match content {
             Ok(content) => ("200 OK", content),
