@@ -73,10 +73,20 @@ fn processes_with(wanted: &str) -> Vec<Pid> {
 /// # Errors
 /// When something remains.
 pub fn remove_work(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
-    if let Ok(dirs) = read_json(&dir.cgroup()) {
-        Cgroup::at(dirs).remove()?;
-        fs::remove_file(dir.cgroup())?;
-    }
+    let cgroup = remove_cgroup(dir);
+    remove_files(config, dir, user)?;
+    cgroup
+}
+
+fn remove_cgroup(dir: &BuildDir) -> io::Result<()> {
+    let Ok(dirs) = read_json(&dir.cgroup()) else {
+        return Ok(());
+    };
+    Cgroup::at(dirs).remove()?;
+    fs::remove_file(dir.cgroup())
+}
+
+fn remove_files(config: &Config, dir: &BuildDir, user: &BuildUser) -> io::Result<()> {
     let _ = fs::remove_file(dir.context());
     let work = dir.work();
     if !work.exists() {
