@@ -21,8 +21,8 @@ use crate::registry::Auth;
 use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
 use crate::runner::{
-    Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe, publish,
-    sweep,
+    Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe,
+    publish, sweep,
 };
 
 /// See [`Part`].

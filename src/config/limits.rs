@@ -79,7 +79,7 @@ limits! {
         context_mb = 2048, 1..=1_048_576;
         /// Files and directories of the sources.
         context_entries = 200_000, 1..=100_000_000;
-        /// Processes and threads at the same time, those of Buildah (some 50) among them.
+        /// Processes and threads at the same time, Buildah's own (dozens) among them.
         processes = 4096, 128..=4_194_304;
         /// What one build may write to the disk, in MiB.
         disk_mb = 20_480, 64..=1_073_741_824;

@@ -68,7 +68,10 @@ impl Default for Sandbox {
 impl Sandbox {
     /// The networks of `deny`.
     pub fn denied(&self) -> Vec<IpNet> {
-        self.deny.iter().filter_map(|text| text.parse().ok()).collect()
+        self.deny
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect()
     }
 
     /// What is wrong, each with the key and what would be right.

@@ -59,7 +59,12 @@ impl Watch {
     fn baseline(&self) -> HashSet<OsString> {
         self.roots
             .iter()
-            .flat_map(|root| fs::read_dir(root.join("overlay")).into_iter().flatten().flatten())
+            .flat_map(|root| {
+                fs::read_dir(root.join("overlay"))
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+            })
             .map(|entry| entry.file_name())
             .collect()
     }

@@ -78,6 +78,7 @@ fn reached(failure: &Failure, evidence: &Evidence<'_>, limits: &Limits) -> Optio
             | Kind::OutOfMemory
             | Kind::DiskFull
             | Kind::BuildError
+            | Kind::GitFailed
             | Kind::TestFailed
             | Kind::TestNotStarted
     );

@@ -379,13 +379,17 @@ pub async fn in_phase<T>(
     work: impl Future<Output = Result<T, Stop>>,
 ) -> Result<T, Stop> {
     job.reporter.event(Event::PhaseStarted { phase });
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), job.cgroup.counters());
     let result = work.await;
     let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     job.reporter.event(Event::PhaseEnded { phase, seconds });
     result.map_err(|stop| match stop {
         Stop::Failed(mut failure) => {
             failure.phase.get_or_insert(phase);
+            // The other phases know better when it began.
+            if phase == Phase::Source {
+                *failure = job.explained(*failure, before, None);
+            }
             Stop::Failed(failure)
         }
         Stop::Damaged(mut failure) => {

@@ -179,7 +179,9 @@ impl Sandbox<'_> {
     fn watch(&self, reach: Reach) -> Watch {
         let written = self.layers.filter(|_| reach.layers).map(Layers::store);
         Watch {
-            roots: std::iter::once(self.work.root().join("box")).chain(written).collect(),
+            roots: std::iter::once(self.work.root().join("box"))
+                .chain(written)
+                .collect(),
             ceiling: Ceiling::from(&self.settings.limits),
             report: self.work.over_file(),
         }

@@ -131,7 +131,8 @@ class Server:
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}", f"user = {json.dumps(settings.accounts)}"]
         if settings.slots:
             lines += ["[local]", f"slots = {settings.slots}"]
-        for section, values in (("limits", settings.limits), *((f"profiles.{k}", v) for k, v in settings.profiles.items())):
+        sections = {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}
+        for section, values in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         if settings.secrets:
             lines.append("[secrets]")

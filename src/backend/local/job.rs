@@ -182,7 +182,14 @@ impl Job {
                 self.record.submitted,
                 &self.record.id,
             );
-            match queue::take(&self.layout, slots, &users, submitted, id, &self.plan.scopes)? {
+            match queue::take(
+                &self.layout,
+                slots,
+                &users,
+                submitted,
+                id,
+                &self.plan.scopes,
+            )? {
                 Ok(place) => return Ok(Turn::Place(place)),
                 Err(missing) if told == Some(missing) => {}
                 Err(missing) => {
@@ -291,7 +298,8 @@ impl Job {
             memory_full: self.cgroup.cgroup().was_full(),
             ..Evidence::default()
         };
-        let failure = Failure::new(None, Kind::OutOfMemory, "the runner was killed");
+        let phase = conclude::progress(&self.dir)?.standing.phase;
+        let failure = Failure::new(phase, Kind::OutOfMemory, "the runner was killed");
         let limits = self.settings(user)?.limits;
         Ok(killed.then(|| explain(failure, &evidence, &limits, &self.plan.profile)))
     }
@@ -394,7 +402,8 @@ impl Job {
         let mut command = self.build_command(work, end, last)?;
         user.apply(&mut command);
         let cgroup = Some(&self.cgroup);
-        self.part(command, None, cgroup, end, watch, terminate).await
+        self.part(command, None, cgroup, end, watch, terminate)
+            .await
     }
 
     fn build_command(&self, work: &WorkDir, end: i64, last: u64) -> io::Result<Command> {

@@ -194,7 +194,11 @@ impl LocalBackend {
         };
         queue::leave(&self.layout, record.submitted, &record.id);
         let (config, dir) = (self.config.clone(), dir.clone());
-        let (layout, users, program) = (self.layout.clone(), self.users.clone(), self.program.clone());
+        let (layout, users, program) = (
+            self.layout.clone(),
+            self.users.clone(),
+            self.program.clone(),
+        );
         tokio::spawn(async move {
             reap::reap(&record.id).await;
             if let Err(error) = tokio::task::block_in_place(|| reap::remove_work(&config, &dir)) {

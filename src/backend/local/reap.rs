@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::build::BuildId;
 use crate::config::Config;
-use crate::runner::{Cgroup, WorkDir};
 use crate::runner::sandbox::remove_tree;
 use crate::runner::workdir::read_json;
+use crate::runner::{Cgroup, WorkDir};
 
 use super::layout::{BuildDir, Layout};
 use super::user::{self, BuildUser};
@@ -92,12 +92,18 @@ pub fn seal(layout: &Layout, user: &BuildUser) -> io::Result<()> {
 /// # Errors
 /// When something remains.
 pub fn remove_work(config: &Config, dir: &BuildDir) -> io::Result<()> {
-    if let Ok(dirs) = read_json(&dir.cgroup()) {
-        Cgroup::at(dirs).remove()?;
-        fs::remove_file(dir.cgroup())?;
-    }
+    let cgroup = remove_cgroup(dir);
     let _ = fs::remove_file(dir.context());
-    remove_files(config, &WorkDir::new(dir.work()))
+    remove_files(config, &WorkDir::new(dir.work()))?;
+    cgroup
+}
+
+fn remove_cgroup(dir: &BuildDir) -> io::Result<()> {
+    let Ok(dirs) = read_json(&dir.cgroup()) else {
+        return Ok(());
+    };
+    Cgroup::at(dirs).remove()?;
+    fs::remove_file(dir.cgroup())
 }
 
 /// Removes a work directory. Blocks.

@@ -19,6 +19,7 @@ pub fn enter(id: &BuildId) {
     let pid = std::process::id().to_string();
     let scope = format!("nomad-build-{id}.scope");
     // org.freedesktop.systemd1(5): StartTransientUnit(name, mode, properties, aux) adopts PIDs.
+    // What is below a delegated cgroup is this job's own: the cgroup of its build.
     let moved = Command::new("busctl")
         .args([
             manager,
@@ -33,11 +34,14 @@ pub fn enter(id: &BuildId) {
         .args([
             scope.as_str(),
             "fail",
-            "1",
+            "2",
             "PIDs",
             "au",
             "1",
             pid.as_str(),
+            "Delegate",
+            "b",
+            "true",
             "0",
         ])
         .stdin(Stdio::null())

@@ -30,13 +30,21 @@ pub fn sweep(cache: &Path, config: &Config, user: &BuildUser, program: &Path) {
 
 /// Sweeps every cache in which a build that died left containers and whose user is free.
 pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users, program: &Path) {
-    for entry in fs::read_dir(layout.caches()).into_iter().flatten().flatten() {
-        let Ok(name) = entry.file_name().into_string() else { continue };
+    for entry in fs::read_dir(layout.caches())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         if !is_untidy(&entry.path()) {
             continue;
         }
         match users.take(std::slice::from_ref(&name), 0) {
-            Ok(Some(lease)) if lease.user.name == name => sweep(&entry.path(), config, &lease.user, program),
+            Ok(Some(lease)) if lease.user.name == name => {
+                sweep(&entry.path(), config, &lease.user, program)
+            }
             // Its next build tidies up.
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, user = name, "the cache could not be swept"),
@@ -71,6 +79,8 @@ fn run(cache: &Path, config: &Config, user: &BuildUser, program: &Path) -> io::R
     if status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("runner sweep ended with {status}")))
+        Err(io::Error::other(format!(
+            "runner sweep ended with {status}"
+        )))
     }
 }

@@ -151,13 +151,17 @@ fn lock(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a directory and locks it; a sweep may take it away in between.
 fn make_locked(dir: &Path) -> io::Result<File> {
     for _ in 0..100 {
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        make_dir(dir)?;
         match lock(dir) {
             Ok(file) if fs::metadata(dir).is_ok_and(|now| is_same(&now, &file)) => return Ok(file),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
@@ -204,7 +208,7 @@ fn step_aside(dir: &Path) -> io::Result<()> {
         return Err(io::Error::other("other processes are in this cgroup"));
     }
     let aside = dir.join(ASIDE);
-    fs::create_dir(&aside)?;
+    make_dir(&aside)?;
     put(&aside, own)
 }
 
@@ -390,6 +394,19 @@ mod tests {
         assert_eq!(held.cgroup(), &Cgroup::default());
         held.join(1).unwrap();
         held.cgroup().remove().unwrap();
+    }
+
+    #[test]
+    fn only_who_is_alone_makes_room() {
+        let fake = Fake::new();
+        let own = std::process::id();
+        fake.file("nomad-build-job/cgroup.procs", "")
+            .file("cgroup.procs", &format!("1\n{own}\n"));
+        step_aside(fake.root.path()).unwrap_err();
+        assert_eq!(fake.text("nomad-build-job/cgroup.procs"), "");
+        fake.file("cgroup.procs", &format!("{own}\n"));
+        step_aside(fake.root.path()).unwrap();
+        assert_eq!(fake.text("nomad-build-job/cgroup.procs"), own.to_string());
     }
 
     #[test]
