@@ -36,5 +36,7 @@ lint: ## Check format and lints
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 
-bench: ## Run the benchmarks
+bench: release ## Run the benchmarks
 	cargo bench --locked
+	scripts/setup.sh test
+	python3 benches/builds.py
