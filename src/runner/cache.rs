@@ -212,8 +212,13 @@ impl Layers {
 
 /// Whether a build left a container in the store of a scope.
 pub(super) fn untidy(scope: &Path) -> bool {
-    let list = scope.join("store/overlay-containers/containers.json");
-    fs::read(list).is_ok_and(|text| !matches!(text.trim_ascii(), b"" | b"[]" | b"null"))
+    // Later versions keep containers that need not survive a boot in a file of their own.
+    ["containers.json", "volatile-containers.json"]
+        .iter()
+        .any(|name| {
+            let list = scope.join("store/overlay-containers").join(name);
+            fs::read(list).is_ok_and(|text| !matches!(text.trim_ascii(), b"" | b"[]" | b"null"))
+        })
 }
 
 /// Whether a build left a container anywhere in the cache of a user.

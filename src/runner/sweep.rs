@@ -105,7 +105,7 @@ impl Sweep {
         };
         if self.is_current(version) {
             let images = version.join("images");
-            let mut command = self.buildah(&scope.join("store"), scope);
+            let mut command = self.buildah(&scope.join("store"));
             command
                 .arg("--storage-opt")
                 .arg(format!("additionalimagestore={}", images.display()))
@@ -139,7 +139,7 @@ impl Sweep {
                 fs::remove_dir_all(&images)?;
             }
         } else if let Some(image) = image_named(&images, &name) {
-            let mut command = self.buildah(&images, &self.user);
+            let mut command = self.buildah(&images);
             command.args(["rmi", "--force", &image.id]);
             if !quiet(&mut command) {
                 return Ok(0);
@@ -153,11 +153,9 @@ impl Sweep {
         size(&version.join("images"))
     }
 
-    fn buildah(&self, store: &Path, scratch: &Path) -> Command {
+    fn buildah(&self, store: &Path) -> Command {
         let mut command = Command::new(&self.host.buildah);
-        command
-            .args(storage(store, &scratch.join("run")))
-            .env("TMPDIR", scratch);
+        command.args(storage(store, &self.user.join("sweep/run")));
         command
     }
 }

@@ -61,6 +61,10 @@ fn is_due(stamp: &Path) -> bool {
 }
 
 fn run(cache: &Path, config: &Config, user: &BuildUser, program: &Path) -> io::Result<()> {
+    let scratch = cache.join("sweep");
+    for dir in ["", "home", "run", "tmp"] {
+        user.make_dir(&scratch.join(dir))?;
+    }
     let buildah = probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
     let mut command = Command::new(buildah);
     command
@@ -70,7 +74,7 @@ fn run(cache: &Path, config: &Config, user: &BuildUser, program: &Path) -> io::R
         .arg(cache)
         .args(["--limit", &(config.local.cache_mb << 20).to_string()])
         .env_clear()
-        .envs(environment(cache))
+        .envs(environment(&scratch))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
