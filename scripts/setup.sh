@@ -89,6 +89,23 @@ build_buildah() {
   fi
 }
 
+# Whoever builds run as gets a network through this device.
+open_tun() {
+  local device=/dev/net/tun
+  if [[ ! -c $device ]]; then
+    say "$device: making it"
+    as_root mkdir -p /dev/net
+    as_root modprobe tun 2>/dev/null || as_root mknod "$device" c 10 200 ||
+      { say "$device: cannot be made here; builds need sandbox.network = \"none\" or \"host\""; return; }
+  fi
+  if [[ $(stat -c %a "$device") == *66 ]]; then
+    say "$device: open to everybody"
+  else
+    say "$device: opening it to everybody (mode 0666)"
+    as_root chmod 0666 "$device"
+  fi
+}
+
 # create_venv NAME REQUIREMENT...
 create_venv() {
   local venv=$tools/../$1
@@ -105,6 +122,7 @@ create_venv() {
 }
 
 install_packages
+open_tun
 case ${1:-} in
   '') ;;
   test)

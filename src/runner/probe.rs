@@ -89,7 +89,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         }
     }
     if settings.network == Network::Egress {
-        check_network()?;
+        check_network().map_err(|failure| *failure)?;
     }
     let key = key(settings, &buildah, &own_binary);
     let file = settings.cache.join(KEPT);
@@ -145,15 +145,15 @@ fn keep(file: &Path, kept: Kept) {
 }
 
 /// What a network of its own needs; found out before anything waits for it.
-fn check_network() -> Result<(), Failure> {
+fn check_network() -> Result<(), Box<Failure>> {
     for tool in ["pasta", "ip", "nsenter"] {
         if find(tool).is_none() {
-            return Err(missing(
+            return Err(Box::new(missing(
                 format!(
                     "{tool} is not there, without which foreign code has no network of its own"
                 ),
                 "Install the packages passt and iproute2, or set sandbox.network to none or host.",
-            ));
+            )));
         }
     }
     fs::OpenOptions::new()
@@ -162,10 +162,10 @@ fn check_network() -> Result<(), Failure> {
         .open(TUN)
         .map(drop)
         .map_err(|error| {
-            missing(
+            Box::new(missing(
                 format!("{TUN} cannot be used by the user that builds run as: {error}"),
                 "Load the kernel module tun and give everybody the device (modprobe tun; chmod 0666 /dev/net/tun), or set sandbox.network to none or host.",
-            )
+            ))
         })
 }
 

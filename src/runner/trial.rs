@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_sandbox_that_lets_something_through_is_not_taken() {
         let good = (Ended::Exited(0), format!("STEP 1\n{DONE}\n"));
-        assert_eq!(judge(&[good.clone()], false), Ok(()));
+        assert_eq!(judge(std::slice::from_ref(&good), false), Ok(()));
         let leaks = |what: &str| (Ended::Exited(1), format!("{SAYS} reached {what}\n"));
         assert!(judge(&[good.clone(), leaks("a host file by chroot")], true).is_err());
         assert!(judge(&[good.clone(), leaks("network by TCP")], false).is_err());

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nomad_build::backend::{Claim, Submission};
 use nomad_build::build::plan::{PLAN_VERSION, PlanTest};
 use nomad_build::build::record::RECORD_VERSION;
+use nomad_build::build::scope::Scopes;
 use nomad_build::build::status::SourceStatus;
 use nomad_build::build::{BuildId, Plan, PlanSource, Record};
 use nomad_build::context::{ContextFile, Limits, snapshot_dir};
@@ -180,6 +181,7 @@ impl Order {
                 fail_fast: false,
                 secrets: Vec::new(),
                 no_cache: false,
+                scopes: Scopes::of_files("tester", None),
                 profile: "default".into(),
                 timeout: self.timeout,
                 queue_timeout: self.queue_timeout,
