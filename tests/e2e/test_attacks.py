@@ -1,0 +1,134 @@
+"""Every attack of tests/attacks, in every sandbox that this host can have, and without one.
+
+What each run has seen goes to `target/attacks/`, of which `scripts/security_table.py` makes the table in
+`docs/security.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attack_runs import Arena, Unprotected, breaches
+from attacks import Attack, load_all
+from bait import USER, Host
+from conftest import _distribution_buildah, _newest_buildah
+from local_registry import LocalRegistry
+from server import REPOSITORY, Settings
+
+ATTACKS = load_all()
+BUILDAHS = ("distribution", "1.43.2")
+SANDBOXES = [(buildah, isolation) for buildah in BUILDAHS for isolation in ("rootless", "chroot")]
+# Features that the product does not have yet: their attacks run, and what they reach is only told.
+PENDING = frozenset(filter(None, os.environ.get("NOMAD_BUILD_ATTACKS_PENDING", "network,limits,cache").split(",")))
+RESULTS = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "attacks"
+
+
+def _buildah(name: str) -> Path:
+    return _newest_buildah() if name == "1.43.2" else _distribution_buildah()
+
+
+def _version(buildah: Path) -> tuple[int, ...]:
+    text = subprocess.run([str(buildah), "--version"], check=True, capture_output=True, text=True).stdout
+    return tuple(int(part) for part in text.split()[2].split(".")[:2])
+
+
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of the attacks that a shell cannot make."""
+    directory = tmp_path_factory.mktemp("tool")
+    for parent in (directory, *directory.parents[:2]):
+        parent.chmod(0o755)
+    path = directory / "attack"
+    source = REPOSITORY / "tests/tools/attack/attack.c"
+    subprocess.run(["cc", "-O1", "-static", "-o", str(path), str(source)], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def attack_base(registry: LocalRegistry, tool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image test/attack:1: busybox, and the program in it."""
+    reference = f"{registry.host}/test/attack:1"
+    command = [str(REPOSITORY / "scripts/base-image.sh"), reference, "--insecure", "--add", str(tool)]
+    subprocess.run(command, check=True)
+    return reference
+
+
+@pytest.fixture(scope="module", params=SANDBOXES, ids="-".join)
+def arena(request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: str, tool: Path) -> Iterator[Arena]:
+    """All attacks in one sandbox."""
+    name, isolation = request.param
+    settings = Settings(_buildah(name), [registry], user=USER, isolation=isolation)
+    with Host(ATTACKS, tool, attack_base, registry.host) as host:
+        arena = Arena(ATTACKS, host, registry, settings)
+        arena.run()
+        arena.found = {
+            attack.name: breaches(attack, host, registry, arena.evidence[attack.name]) for attack in ATTACKS
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        results = {name: found for name, found in arena.found.items()}
+        (RESULTS / f"{name}-{isolation}.json").write_text(json.dumps(results, indent=1))
+        yield arena
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_attack(arena: Arena, attack: Attack) -> None:
+    found = arena.found[attack.name]
+    if found and attack.needs in PENDING:
+        pytest.xfail(f"needs {attack.needs}: {found}")
+    assert not found, "\n".join([*found, *arena.evidence[attack.name].lines[-30:]])
+
+
+def test_nothing_of_the_attacks_is_left(arena: Arena) -> None:
+    assert not arena.remains
+
+
+def test_another_build_does_not_notice(arena: Arena) -> None:
+    assert not arena.other_ended
+
+
+@pytest.fixture(scope="module")
+def unprotected(
+    request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: str, tool: Path
+) -> Iterator[Unprotected]:
+    """All controls, with one Buildah."""
+    attacks = [attack for name, attack in CONTROLS if name == request.param]
+    with Host(attacks, tool, attack_base, registry.host) as host:
+        run = Unprotected(attacks, host, _buildah(request.param))
+        try:
+            run.run()
+            run.found = {attack.name: breaches(attack, host, registry, run.evidence[attack.name]) for attack in attacks}
+            yield run
+        finally:
+            run.clean()
+
+
+def _controls() -> Iterator[tuple[str, Attack]]:
+    """What is shown with which Buildah; what needs none is shown once."""
+    for name in BUILDAHS:
+        version = _version(_buildah(name))
+        for attack in ATTACKS:
+            control = attack.control
+            fixed = control.fixed_in and version >= tuple(int(part) for part in control.fixed_in.split("."))
+            once = control.way in ("host", "script") and name != BUILDAHS[0]
+            if control.way and not fixed and not once and not (control.root and os.geteuid() != 0):
+                yield name, attack
+
+
+CONTROLS = list(_controls())
+
+
+@pytest.mark.parametrize(
+    ("unprotected", "attack"),
+    CONTROLS,
+    indirect=["unprotected"],
+    scope="module",
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_without_a_sandbox_it_succeeds(unprotected: Unprotected, attack: Attack) -> None:
+    lines = unprotected.evidence[attack.name].lines
+    assert unprotected.found[attack.name], "\n".join(["the attack does not work:", *lines[-40:]])
