@@ -6,10 +6,12 @@ in the control, or the attack could not fail.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from attacks import Attack
-from bait import KEY, USER, Host, as_user, give
+from bait import KEY, Host, as_user, give
 from helpers import UNFINISHED
 from local_registry import LocalRegistry
 from machine import leftovers, mounts_below, processes_with
 from server import Server, Settings
 
-# Lines in which Buildah repeats the Containerfile: what they say has not happened.
-_ECHO = re.compile(r'^(\[\d+/\d+\] )?STEP \d+/\d+: |^Error: building at STEP "|^error: build error: building at STEP')
+# Where Buildah repeats the Containerfile: what it says there has not happened.
+_ECHO = re.compile(r'^(\[\d+/\d+\] )?STEP \d+/\d+: .*|\bbuilding at STEP ".*?": ')
 # All of them at once: most wait for something that never comes.
 _RUN_ALL = """\
 for directory in /attacks/*/; do
   name=$(basename "$directory")
-  (cd "$directory" && timeout 20 sh ./attack.sh 2>&1 </dev/null | sed "s#^#$name: #") &
+  (cd "$directory" && { timeout 20 sh ./attack.sh 2>&1 </dev/null; echo; } | sed "s#^#$name: #") &
 done
 wait
 """
@@ -54,10 +56,10 @@ def breaches(attack: Attack, host: Host, registry: LocalRegistry, seen: Evidence
     """What happened that must not happen."""
     wrong = attack.breach
     found = []
-    told = [line for line in seen.lines if not _ECHO.match(line)]
+    told = [_ECHO.sub("", line) for line in seen.lines]
     for text in ("BREACH", host.canary, *host.fill(attack, wrong.log)):
-        found += [f"printed {line[:200]}" for line in told if text in line][:3]
-    found += [f"answered {host.canary}" for answer in seen.answers if host.canary in answer][:1]
+        found += [f"printed {line[:200]}" for line in told if text.lower() in line.lower()][:3]
+    found += [f"answered {host.canary}" for answer in seen.answers if host.canary in answer.lower()][:1]
     calls = host.service.calls.get(attack.name, [])
     if wrong.reached and calls:
         found.append("reached the host's service")
@@ -70,6 +72,12 @@ def breaches(attack: Attack, host: Host, registry: LocalRegistry, seen: Evidence
         found += [f"still runs: {process}" for process in processes_with(host.markers[attack.name])]
     if seen.state in wrong.state:
         found.append(f"the build {seen.state}")
+    if wrong.unless and seen.status.get("failure", {}).get("kind") not in wrong.unless:
+        found.append(f"the build {seen.state}: {seen.status.get('failure', {}).get('kind')}")
+    if wrong.log_bytes and sum(map(len, seen.lines)) > wrong.log_bytes:
+        found.append(f"stored a log of {sum(map(len, seen.lines))} bytes")
+    if wrong.line_bytes and max(map(len, seen.lines), default=0) > wrong.line_bytes:
+        found.append(f"stored a line of {max(map(len, seen.lines))} bytes")
     own_words = json.dumps({k: v for k, v in seen.status.items() if k not in ("failure", "tests")})
     for text in host.fill(attack, wrong.claims):
         shown = [line for answer in seen.answers for line in answer.splitlines() if line.startswith(text)]
@@ -78,8 +86,9 @@ def breaches(attack: Attack, host: Host, registry: LocalRegistry, seen: Evidence
     for text in wrong.raw:
         if any(text in answer for answer in seen.answers or told):
             found.append(f"passed on {text!r}")
-    if wrong.published and registry.digest(f"attacks/{attack.name}", host.canary):
-        found.append("published the tag")
+    if wrong.published:
+        repository, _, tag = host.fill(attack, wrong.published).rpartition(":")
+        found += ["published the tag"] if registry.digest(repository, tag) else []
     if wrong.accepted and seen.state != "refused":
         found.append("accepted the request")
     if wrong.seconds and seen.seconds > wrong.seconds:
@@ -88,8 +97,6 @@ def breaches(attack: Attack, host: Host, registry: LocalRegistry, seen: Evidence
 
 
 def _credential(headers: str, host: Host) -> bool:
-    import base64
-
     for match in re.finditer(r"Basic (\S+)", headers):
         if host.canary in base64.b64decode(match[1]).decode(errors="replace"):
             return True
@@ -116,7 +123,7 @@ class _Fortress(Server):
             file.write(f'username = "me"\npassword_file = "{password}"\n')
         give(self.directory)
         self.env = self.env | environment(host)
-        self._leaks = [str(host.tool), "with-leaks", str(host.host), KEY, host.canary]
+        self._leaks = leaks(host)
 
     @property
     def command(self) -> list[str]:
@@ -124,12 +131,17 @@ class _Fortress(Server):
         return [*self._leaks, *super().command]
 
 
+def leaks(host: Host) -> list[str]:
+    """What starts a command that has a directory open and a key at hand."""
+    return [str(host.tool), "with-leaks", str(host.host), KEY, host.canary]
+
+
 def environment(host: Host) -> dict[str, str]:
     """What lies about in the environment of a server."""
     return {
         "HOME": str(host.host / "home"),
         "HTTP_PROXY": f"http://me:{host.canary}@proxy.invalid:3128",
-        "NO_PROXY": "127.0.0.1,localhost",
+        "NO_PROXY": "*",
         "AWS_SECRET_ACCESS_KEY": host.canary,
     }
 
@@ -137,31 +149,33 @@ def environment(host: Host) -> dict[str, str]:
 class Arena:
     """All attacks against one server; `evidence` and `remains` are there once it has been run."""
 
-    def __init__(self, attacks: list[Attack], host: Host, registry: LocalRegistry, settings: Settings) -> None:
+    def __init__(self, attacks: list[Attack], host: Host, settings: Settings, more: str) -> None:
         self.host = host
         self.evidence: dict[str, Evidence] = {}
         self.remains: list[str] = []
         self.other_ended: str | None = None
         self._attacks = attacks
-        self._registry = registry
-        self._server = _Fortress(settings, host, "")
+        self._builds: dict[str, str] = {}
+        self._server = _Fortress(settings, host, more)
 
     def run(self) -> None:
         """Runs them all; afterwards nothing of them may be left."""
         host = self.host
-        host.state = self._server.state
-        host.words["STATE"] = str(host.state)
+        state = self._server.state
+        host.words |= {"STATE": str(state), "SERVER": str(self._server.directory)}
         try:
             with self._server.raw() as self._mcp:
                 self._mcp.initialize()
                 other = self._start_other()
-                host.words["OTHER"] = str(host.state / f"b/{other}/work/src")
+                host.words["OTHER"] = str(state / f"b/{other}/work/src")
                 self._run_all()
                 self.other_ended = self._end_other(other)
-            builds = [path.name for path in (host.state / "b").iterdir()]
-            for build in builds:
-                self.remains += leftovers(host.state, build) + processes_with(build)
-                self.remains += [str(path) for path in (host.state / f"b/{build}").glob("work/*")]
+            for build in [path.name for path in (state / "b").iterdir()]:
+                left = leftovers(state, build) + processes_with(build)
+                left += [str(path) for path in (state / f"b/{build}").glob("work/*")]
+                self.remains += left
+                if build in self._builds:
+                    self.evidence[self._builds[build]].lines += [f"BREACH left {one}" for one in left]
             self.remains += mounts_below(self._server.directory)
         finally:
             self._server.remove()
@@ -193,12 +207,15 @@ class Arena:
         begun: dict[str, tuple[str, float]] = {}
         for attack in attacks:
             started = time.monotonic()
-            result = self._call("build", request_of(self.host, attack, step))
+            request = request_of(self.host, attack, step)
+            result = self._call(request.pop("tool", "build"), request)
             text = text_of(result)
             if result.get("isError"):
                 self.evidence[attack.name] = Evidence(text.splitlines(), "refused", {}, [text], time.monotonic() - started)
             else:
-                begun[attack.name] = (result["structuredContent"]["build_id"], started)
+                build = result["structuredContent"]["build_id"]
+                self._builds[build] = attack.name
+                begun[attack.name] = (build, started)
         for attack in attacks:
             if attack.name in begun:
                 build, started = begun[attack.name]
@@ -227,20 +244,25 @@ class Arena:
 
     def _log(self, build: str) -> list[str]:
         """The whole log as it is stored: a record a line."""
-        path = self.host.state / f"b/{build}/log.ndjson"
+        path = self._server.state / f"b/{build}/log.ndjson"
         records = [json.loads(line) for line in path.read_text(errors="replace").splitlines()]
         return [record["text"] for record in records if "text" in record]
 
     def _start_other(self) -> str:
         """Another build of the same user, with something to read and a process to end."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.host.words["OTHER_PORT"] = str(port)
+        serve = f"httpd -f -p 127.0.0.1:{port}"
         source = {
-            "Containerfile": f"FROM {self.host.words['BASE']}\nCOPY canary /canary\nRUN sleep 600\n",
+            "Containerfile": f"FROM {self.host.words['BASE']}\nCOPY canary /canary\nRUN {serve}\n",
             "canary": f"{self.host.canary}\n",
         }
         files = [{"path": path, "text": text} for path, text in source.items()]
         build = self._build({"source": {"files": files}, "secrets": ["secret"], "name": "other"})["build_id"]
         deadline = time.monotonic() + 60
-        while "RUN sleep" not in str(self._call("status", {"build_id": build, "wait": 0})["structuredContent"]):
+        while "RUN httpd" not in str(self._call("status", {"build_id": build, "wait": 0})["structuredContent"]):
             assert time.monotonic() < deadline, "the other build does not begin"
             time.sleep(0.1)
         return build
@@ -259,6 +281,8 @@ def text_of(result: dict[str, Any]) -> str:
 def request_of(host: Host, attack: Attack, step: int) -> dict[str, Any]:
     """The arguments of `build`: those of the kind, with the attack's own over them."""
     own = host.fill(attack, dict(attack.steps[step]))
+    if "tool" in own:
+        return own
     if attack.kind in ("containerfile", "test"):
         source: dict[str, Any] = {"path": str(host.stage_of(attack))}
     elif attack.kind in ("repository", "patch"):
@@ -300,7 +324,7 @@ class Unprotected:
         host = self._host
         store = host.directory / "store"
         for name in ("root", "run", "tmp"):
-            (store / name).mkdir(parents=True)
+            (store / name).mkdir()
         give(store)
         crowds: dict[tuple[str, ...], list[Attack]] = {}
         single = []
@@ -336,12 +360,19 @@ class Unprotected:
 
     def _environment(self) -> dict[str, str]:
         store = self._host.directory / "store"
-        path = {"PATH": os.environ["PATH"], "TMPDIR": str(store / "tmp"), "XDG_RUNTIME_DIR": str(store / "run")}
+        # For scripts: Buildah with its options.
+        buildah = " ".join(self._command())
+        path = {
+            "PATH": f"{os.environ['PATH']}:{self._host.tool.parent}",
+            "BUILDAH": buildah,
+            "TMPDIR": str(store / "tmp"),
+            "XDG_RUNTIME_DIR": str(store / "run"),
+        }
         return path | environment(self._host) | {"HOME": str(store)}
 
     def _run(self, command: list[str], cwd: Path, root: bool = False) -> tuple[int, list[str]]:
         done = subprocess.run(
-            command if root else as_user(command),
+            [*leaks(self._host), *(command if root else as_user(command))],
             cwd=cwd,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -404,5 +435,3 @@ class Unprotected:
 def _state(code: int) -> str:
     return "succeeded" if code == 0 else "failed"
 
-
-__all__ = ["USER", "Arena", "Evidence", "Unprotected", "breaches"]

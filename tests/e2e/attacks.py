@@ -8,7 +8,8 @@ word of the host that is attacked (see `bait.py`). `attack.toml`:
     kind = "…"                how it comes to the server, one of KINDS
     needs = "…"               the feature of the product that stops it, while that is not everywhere
     [breach]                  what must not happen, besides BREACH or the canary in the output; see Breach
-    [request]                 arguments of `build`, over those of the kind; or `[[steps]]`, several in order
+    [request]                 arguments of `build`, over those of the kind, or of another `tool`;
+                              or `[[steps]]`, several in order
     [control]                 how it succeeds where nothing stops it; see Control
 
 Kinds:
@@ -63,12 +64,18 @@ class Breach:
     """Whether a process with @MARKER@ in its command line may not be there afterwards."""
     state: tuple[str, ...] = ()
     """States that the build may not end in."""
+    unless: tuple[str, ...] = ()
+    """Kinds of failure of which it must end with one."""
+    log_bytes: int | None = None
+    """Size that the stored log may not reach."""
+    line_bytes: int | None = None
+    """Size that no stored line may reach."""
     claims: tuple[str, ...] = ()
     """Texts that no status may have outside of quoted output, and no line of the answers may begin with."""
     raw: tuple[str, ...] = ()
     """Characters that no answer may have."""
-    published: bool = False
-    """Whether the tag @TAG@ may not be there afterwards."""
+    published: str | None = None
+    """Repository and tag that may not be there afterwards."""
     accepted: bool = False
     """Whether the request must be refused at once."""
     seconds: int | None = None
@@ -88,6 +95,8 @@ class Control:
     """Whether it is shown as root: in a privileged builder."""
     fixed_in: str | None = None
     """The version of Buildah from which on it does not succeed any more."""
+    since: str | None = None
+    """The first version of Buildah that knows what it needs."""
     unsafe: str | None = None
     """Why it is not shown: it would harm the machine that runs the tests."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -50,6 +51,17 @@ def own_address(target: str) -> str | None:
         return str(probe.getsockname()[0])
 
 
+def own_addresses() -> set[str]:
+    """All addresses of this host, without their networks."""
+    shown = subprocess.run(["ip", "--json", "address"], check=True, capture_output=True, text=True).stdout
+    return {address["local"] for link in json.loads(shown) for address in link["addr_info"]}
+
+
+def _disk() -> list[str]:
+    """Major and minor number of the first disk."""
+    return Path("/proc/partitions").read_text().splitlines()[2].split()[:2]
+
+
 def _gateway() -> str:
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         _, destination, gateway, *_ = line.split()
@@ -62,12 +74,16 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Service
 
     def do_GET(self) -> None:
-        first, _, rest = self.path.strip("/").partition("/")
-        if first == "redirect":
+        before, redirect, after = self.path.partition("/redirect/")
+        for part in before.partition("?")[0].split("/"):
+            self.server.calls[part].append(str(self.headers))
+        if redirect:
             self.send_response(302)
-            self.send_header("Location", f"http://localhost:{self.server.server_port}/{rest}")
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/{after}")
+        elif "/private/" in before and "Authorization" not in self.headers:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="bait"')
         else:
-            self.server.calls[first.partition("?")[0]].append(str(self.headers))
             self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -77,7 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Service(ThreadingHTTPServer):
-    """On every address of the host; `calls` has the headers of every call by the first part of its path."""
+    """On every address of the host; `calls` has the headers of every call by each part of its path.
+
+    Below /redirect/ it leads to another name of the host, below /private/ it asks for credentials.
+    """
 
     daemon_threads = True
     address_family = socket.AF_INET6
@@ -95,20 +114,20 @@ class Host:
     """The bait of one run, and what became of it."""
 
     def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="nomad-build-bait-"))
-        self.directory.chmod(0o755)
         self.tool = tool
         self.canary = f"canary-{secrets.token_hex(8)}"
+        # Buildah takes a path for the name of an image only without capitals and underscores.
+        self.directory = Path(tempfile.gettempdir(), f"nomad-build-bait-{secrets.token_hex(4)}")
+        self.directory.mkdir()
+        self.directory.chmod(0o755)
         self._attacks = {attack.name: attack for attack in attacks}
         self._stack = contextlib.ExitStack()
         self._victims: dict[str, subprocess.Popen[bytes]] = {}
         self._base = base
         self._registry = registry
         self.markers = {name: sleep_marker() for name in self._attacks}
-        self.state = self.directory / "state"
-        """Where the server keeps its builds."""
+        self.host = self.directory / "host"
         self.other = self.directory / "other"
-        """Where another build keeps its sources."""
 
     def __enter__(self) -> Host:
         try:
@@ -123,13 +142,18 @@ class Host:
 
     def _set_up(self) -> None:
         self._stack.callback(remove_tree, self.directory)
-        for name in ("host/out", "host/home", "git", "stage", "allowed", "other"):
+        for name in ("host/out", "host/home", "git", "stage", "allowed", "other", "server", "store"):
             (self.directory / name).mkdir(parents=True)
-        self.host = self.directory / "host"
         canary = self.host / "canary"
-        for file in (canary, self.host / "secret", self.other / "canary"):
+        for file in (canary, self.host / "secret", self.other / "canary", self.directory / "server/password"):
             file.write_text(f"{self.canary}\n")
             file.chmod(0o600)
+        # Such lines Buildah repeats when it takes the file for an ignore file or a Containerfile.
+        (self.host / "pattern").write_text(f"[{self.canary}\n")
+        (self.host / "letter").write_text(f"from {self.canary}\n")
+        image = f"oci:{self.host}/image:1"
+        command = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{self._base}", image]
+        subprocess.run(command, check=True)
         (self.host / "home/.netrc").write_text(f"machine 127.0.0.1 login me password {self.canary}\n")
         (self.host / "home/.gitconfig").write_text(
             f'[filter "evil"]\n\tsmudge = touch {self.host}/out/filter; cat\n[core]\n\thooksPath = {self.host}/home/hooks\n'
@@ -146,6 +170,7 @@ class Host:
         self._listen_abstract()
         self.git = self._stack.enter_context(GitHttp(self.directory / "git"))
         self._kernel_objects()
+        self._add_metadata_address()
         self._chatter()
         for attack in self._attacks.values():
             if attack.breach.victim:
@@ -190,8 +215,19 @@ class Host:
         identifier = self._tool("make-shm", self._shm_key, self.canary).strip()
         self._stack.callback(subprocess.run, as_user(["ipcrm", "--shmem-id", identifier]), check=True)
         self._queue = f"/{self.canary}"
+        shared = Path("/dev/shm") / self.canary
+        shared.write_text(self.canary)
+        self._stack.callback(shared.unlink)
+        give(shared)
         self._tool("make-queue", self._queue, self.canary)
         self._stack.callback(self._tool, "drop-queue", self._queue)
+
+    def _add_metadata_address(self) -> None:
+        """What clouds serve their credentials at; only root can have it here."""
+        command = ["ip", "address", "{}", f"{METADATA}/32", "dev", "lo"]
+        if os.geteuid() == 0 and not own_addresses() & {METADATA}:
+            subprocess.run([word.format("add") for word in command], check=True)
+            self._stack.callback(subprocess.run, [word.format("delete") for word in command], check=True)
 
     def _chatter(self) -> None:
         """Says the canary on the loopback interface all the time, and calls a port that nobody listens on."""
@@ -220,17 +256,22 @@ class Host:
 
     def _words(self) -> dict[str, str]:
         port = self.service.server_port
+        major, minor = _disk()
         return {
             "CANARY": self.canary,
             "HOST": str(self.host),
             "OUT": str(self.host / "out"),
-            "STATE": str(self.state),
+            "SERVER": str(self.directory / "server"),
+            "STATE": str(self.directory / "server/state"),
             "OTHER": str(self.other),
+            "OTHER_PORT": str(port),
+            "STORE": str(self.directory / "store"),
             "ALLOWED": str(self.directory / "allowed"),
             "BASE": self._base,
             "REGISTRY": self._registry,
             "TOOL": str(self.tool),
             "HANDLE": self._handle,
+            "DISK": f"{major} {minor}",
             "PORT": str(port),
             "FREE_PORT": str(self._free_port),
             "ADDRESS": own_address("192.0.2.1") or "127.0.0.1",
@@ -253,7 +294,7 @@ class Host:
             "MARKER": self.markers[attack.name],
             "VICTIM": f"{self.markers[attack.name]}.5",
             "VICTIM_PID": str(victim.pid if victim else 0),
-            "TAG": f"{self._registry}/attacks/{attack.name}:{self.canary}",
+            "TAG": f"{self._registry}/attacks/{attack.name}:1",
         }
 
     def fill(self, attack: Attack, value: Any) -> Any:
