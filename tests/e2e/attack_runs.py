@@ -30,11 +30,17 @@ from server import Server, Settings
 _ECHO = re.compile(r'^(\[\d+/\d+\] )?STEP \d+/\d+: .*|\bbuilding at STEP ".*?": ')
 # All of them at once: most wait for something that never comes.
 _RUN_ALL = """\
+mkdir /tmp/said
 for directory in /attacks/*/; do
-  name=$(basename "$directory")
-  (cd "$directory" && { timeout 20 sh ./attack.sh 2>&1 </dev/null; echo; } | sed "s#^#$name: #") &
+  (cd "$directory" && timeout 20 sh ./attack.sh >/tmp/said/$(basename "$directory") 2>&1 </dev/null) &
 done
 wait
+cd /tmp/said
+for name in *; do
+  sed "s#^#$name: #" "$name"
+  echo
+done
+echo crowd-ended
 """
 
 
@@ -98,9 +104,9 @@ def breaches(attack: Attack, host: Host, registry: LocalRegistry, seen: Evidence
 
 def _credential(headers: str, host: Host) -> bool:
     for match in re.finditer(r"Basic (\S+)", headers):
-        if host.canary in base64.b64decode(match[1]).decode(errors="replace"):
+        if any(word in base64.b64decode(match[1]).decode(errors="replace") for word in (host.canary, host.password)):
             return True
-    return host.canary in headers
+    return False
 
 
 class _Fortress(Server):
@@ -111,10 +117,10 @@ class _Fortress(Server):
         config = self.directory / "config.toml"
         secret = self.directory / "attack-secret"
         secret.touch(mode=0o600)
-        secret.write_text(host.canary)
+        secret.write_text(host.password)
         password = self.directory / "password"
         password.touch(mode=0o600)
-        password.write_text(host.canary)
+        password.write_text(host.password)
         with config.open("a") as file:
             file.write(more)
             file.write(f'[local]\nslots = 4\npaths = ["{host.words["ALLOWED"]}"]\n')
@@ -303,7 +309,7 @@ def crowd_source(host: Host, attacks: list[Attack], directory: Path) -> Path:
         own = directory / "attacks" / attack.name
         own.mkdir(parents=True)
         (own / "attack.sh").write_text((host.stage_of(attack) / "attack.sh").read_text())
-    (directory / "attacks/run-all.sh").write_text(_RUN_ALL + "echo crowd-ended\n")
+    (directory / "attacks/run-all.sh").write_text(_RUN_ALL)
     text = f"FROM {host.words['BASE']}\nCOPY attacks /attacks\nRUN sh /attacks/run-all.sh\n"
     (directory / "Containerfile").write_text(text)
     give(directory)

@@ -116,6 +116,8 @@ class Host:
     def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str) -> None:
         self.tool = tool
         self.canary = f"canary-{secrets.token_hex(8)}"
+        # Of its own: what a server masks in the log would hide that it was read.
+        self.password = f"password-{secrets.token_hex(8)}"
         # Buildah takes a path for the name of an image only without capitals and underscores.
         self.directory = Path(tempfile.gettempdir(), f"nomad-build-bait-{secrets.token_hex(4)}")
         self.directory.mkdir()
@@ -145,8 +147,9 @@ class Host:
         for name in ("host/out", "host/home", "git", "stage", "allowed", "other", "server", "store"):
             (self.directory / name).mkdir(parents=True)
         canary = self.host / "canary"
-        for file in (canary, self.host / "secret", self.other / "canary", self.directory / "server/password"):
-            file.write_text(f"{self.canary}\n")
+        password = self.directory / "server/password"
+        for file in (canary, self.host / "secret", self.other / "canary", password):
+            file.write_text(f"{self.password if file == password else self.canary}\n")
             file.chmod(0o600)
         # Such lines Buildah repeats when it takes the file for an ignore file or a Containerfile.
         (self.host / "pattern").write_text(f"[{self.canary}\n")
@@ -259,6 +262,7 @@ class Host:
         major, minor = _disk()
         return {
             "CANARY": self.canary,
+            "PASSWORD": self.password,
             "HOST": str(self.host),
             "OUT": str(self.host / "out"),
             "SERVER": str(self.directory / "server"),

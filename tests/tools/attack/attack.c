@@ -225,20 +225,26 @@ static int with_leaks(char **words) {
   return failed(words[3]);
 }
 
-/* Takes over every process whose command line has the word in it. */
+/* Takes over a process that has the word in its command line, and another root: it sees more than we do. */
 static int trace(char **words) {
+  struct stat own, other;
+  stat("/", &own);
   DIR *processes = opendir("/proc");
   for (struct dirent *entry; (entry = readdir(processes));) {
     char path[300], line[4096];
     int pid = atoi(entry->d_name);
     snprintf(path, sizeof path, "/proc/%s/cmdline", entry->d_name);
     int fd = pid > 0 && pid != getpid() ? open(path, O_RDONLY) : -1;
-    if (fd < 0) continue;
-    ssize_t size = read(fd, line, sizeof line);
+    ssize_t size = fd < 0 ? 0 : read(fd, line, sizeof line);
     close(fd);
-    if (size <= 0 || !memmem(line, size, words[0], strlen(words[0])) || memmem(line, size, "trace", 5)) continue;
-    if (!ptrace(PTRACE_SEIZE, pid, 0, 0)) return breach("traces %s", words[0]);
-    failed("ptrace");
+    if (size <= 0 || !memmem(line, size, words[0], strlen(words[0]))) continue;
+    if (ptrace(PTRACE_SEIZE, pid, 0, 0)) {
+      failed("ptrace");
+      continue;
+    }
+    snprintf(path, sizeof path, "/proc/%s/root", entry->d_name);
+    if (!stat(path, &other) && (own.st_dev != other.st_dev || own.st_ino != other.st_ino))
+      return breach("traces %s", words[0]);
   }
   return 1;
 }
