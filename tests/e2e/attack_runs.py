@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks import Attack
-from bait import KEY, Host, as_user, give
+from bait import KEY, METADATA, Host, as_user, give
 from helpers import UNFINISHED
 from local_registry import LocalRegistry
 from machine import leftovers, mounts_below, processes_with
@@ -147,7 +147,7 @@ def environment(host: Host) -> dict[str, str]:
     return {
         "HOME": str(host.host / "home"),
         "HTTP_PROXY": f"http://me:{host.canary}@proxy.invalid:3128",
-        "NO_PROXY": "*",
+        "NO_PROXY": ",".join(["127.0.0.1", "localhost", "::1", METADATA, host.words["ADDRESS"]]),
         "AWS_SECRET_ACCESS_KEY": host.canary,
     }
 
@@ -226,6 +226,7 @@ class Arena:
             if attack.name in begun:
                 build, started = begun[attack.name]
                 status, answers = self._wait(build)
+                assert step == len(attack.steps) - 1 or status["state"] == "succeeded", (attack.name, status)
                 took = float(status.get("elapsed_seconds", 0))
                 self.evidence[attack.name] = Evidence(self._log(build), status["state"], status, answers, took)
 
