@@ -15,7 +15,7 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +158,11 @@ class Arena:
     def __init__(self, attacks: list[Attack], host: Host, settings: Settings, more: str) -> None:
         self.host = host
         self.evidence: dict[str, Evidence] = {}
-        self.remains: list[str] = []
+        self.remains: set[str] = set()
         self.other_ended: str | None = None
         self._attacks = attacks
         self._builds: dict[str, str] = {}
-        self._server = _Fortress(settings, host, more)
+        self._server = _Fortress(replace(settings, insecure=[*settings.insecure, host.private]), host, more)
 
     def run(self) -> None:
         """Runs them all; afterwards nothing of them may be left."""
@@ -174,15 +174,19 @@ class Arena:
                 self._mcp.initialize()
                 other = self._start_other()
                 host.words["OTHER"] = str(state / f"b/{other}/work/src")
+                # From here on no build can prove that it may have the image that the other one uses.
+                host.private.__exit__(None, None, None)
                 self._run_all()
                 self.other_ended = self._end_other(other)
             for build in [path.name for path in (state / "b").iterdir()]:
                 left = leftovers(state, build) + processes_with(build)
                 left += [str(path) for path in (state / f"b/{build}").glob("work/*")]
-                self.remains += left
+                self.remains |= set(left)
                 if build in self._builds:
-                    self.evidence[self._builds[build]].lines += [f"BREACH left {one}" for one in left]
-            self.remains += mounts_below(self._server.directory)
+                    # Containers of all builds may lie in one store.
+                    own = [f"BREACH left {one}" for one in left if build in one]
+                    self.evidence[self._builds[build]].lines += own
+            self.remains |= set(mounts_below(self._server.directory))
         finally:
             self._server.remove()
 
@@ -263,7 +267,7 @@ class Arena:
         self.host.words["OTHER_PORT"] = str(port)
         serve = f"httpd -f -p 127.0.0.1:{port}"
         source = {
-            "Containerfile": f"FROM {self.host.words['BASE']}\nCOPY canary /canary\nRUN {serve}\n",
+            "Containerfile": f"FROM {self.host.words['PRIVATE']}\nCOPY canary /canary\nRUN {serve}\n",
             "canary": f"{self.host.canary}\n",
         }
         files = [{"path": path, "text": text} for path, text in source.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any
 from attacks import Attack
 from git_http import GIT_ENV, GitHttp, git
 from helpers import sleep_marker
+from local_registry import LocalRegistry
 from machine import remove_tree
 
 USER = "nomad-build" if os.geteuid() == 0 else None
@@ -39,6 +41,28 @@ def give(path: Path) -> None:
     """Gives a tree to the user that builds run as; links are not followed."""
     if USER:
         subprocess.run(["chown", "-hR", f"{USER}:{USER}", str(path)], check=True)
+
+
+def push_variant(source: str, target: str, changes: dict[str, Any]) -> None:
+    """Pushes an image in Docker's format that differs in its configuration; OCI's knows no ONBUILD."""
+    with tempfile.TemporaryDirectory(prefix="nomad-build-image-") as name:
+        directory = Path(name)
+        _copy_image(f"docker://{source}", f"dir:{directory}", "--format=v2s2")
+        manifest = json.loads((directory / "manifest.json").read_text())
+        old = directory / manifest["config"]["digest"].removeprefix("sha256:")
+        config = json.loads(old.read_text())
+        config["config"] |= changes
+        new = json.dumps(config).encode()
+        digest = hashlib.sha256(new).hexdigest()
+        (directory / digest).write_bytes(new)
+        manifest["config"] |= {"digest": f"sha256:{digest}", "size": len(new)}
+        (directory / "manifest.json").write_text(json.dumps(manifest))
+        _copy_image(f"dir:{directory}", f"docker://{target}")
+
+
+def _copy_image(source: str, target: str, *options: str) -> None:
+    fixed = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    subprocess.run([*fixed, *options, source, target], check=True)
 
 
 def own_address(target: str) -> str | None:
@@ -154,9 +178,8 @@ class Host:
         # Such lines Buildah repeats when it takes the file for an ignore file or a Containerfile.
         (self.host / "pattern").write_text(f"[{self.canary}\n")
         (self.host / "letter").write_text(f"from {self.canary}\n")
-        image = f"oci:{self.host}/image:1"
-        command = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{self._base}", image]
-        subprocess.run(command, check=True)
+        _copy_image(f"docker://{self._base}", f"oci:{self.host}/image:1")
+        self._push_images()
         (self.host / "home/.netrc").write_text(f"machine 127.0.0.1 login me password {self.canary}\n")
         (self.host / "home/.gitconfig").write_text(
             f'[filter "evil"]\n\tsmudge = touch {self.host}/out/filter; cat\n[core]\n\thooksPath = {self.host}/home/hooks\n'
@@ -180,6 +203,16 @@ class Host:
                 self._victims[attack.name] = subprocess.Popen(as_user(["sleep", f"{self.markers[attack.name]}.5"]))
         self._stack.callback(self._end_victims)
         self.words = self._words()
+
+    def _push_images(self) -> None:
+        """One in a registry that goes away, and one whose triggers want it nevertheless."""
+        self.private = self._stack.enter_context(LocalRegistry())
+        self._private = f"{self.private.host}/private/seed:1"
+        push_variant(self._base, self._private, {"Labels": {"seed": self.canary}})
+        self._trap = f"{self._registry}/attacks/trap:{secrets.token_hex(4)}"
+        pinned = f"{self.private.host}/private/seed@{self.private.digest('private/seed', '1')}"
+        triggers = [f"COPY --from={pinned} /bin/busybox /leak", "RUN [ ! -s /leak ] || echo BREACH"]
+        push_variant(self._base, self._trap, {"OnBuild": triggers})
 
     def _tool(self, *words: str) -> str:
         command = as_user([str(self.tool), *words])
@@ -272,6 +305,8 @@ class Host:
             "STORE": str(self.directory / "store"),
             "ALLOWED": str(self.directory / "allowed"),
             "BASE": self._base,
+            "PRIVATE": self._private,
+            "TRAP": self._trap,
             "REGISTRY": self._registry,
             "TOOL": str(self.tool),
             "HANDLE": self._handle,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from attack_runs import Arena, Unprotected, breaches
-from attacks import Attack, load_all
+from attacks import CATEGORIES, Attack, load_all
 from bait import USER, Host
 from conftest import _distribution_buildah, _newest_buildah
 from local_registry import LocalRegistry
@@ -45,19 +47,18 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program of the attacks that a shell cannot make."""
-    directory = tmp_path_factory.mktemp("tool")
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o755)
-    path = directory / "attack"
-    source = REPOSITORY / "tests/tools/attack/attack.c"
-    subprocess.run(["cc", "-O1", "-static", "-o", str(path), str(source)], check=True)
-    return path
+def tool() -> Iterator[Path]:
+    """The program of the attacks that a shell cannot make; whoever builds run as can start it."""
+    with tempfile.TemporaryDirectory(prefix="nomad-build-tool-") as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "attack"
+        source = REPOSITORY / "tests/tools/attack/attack.c"
+        subprocess.run(["cc", "-O1", "-static", "-o", str(path), str(source)], check=True)
+        yield path
 
 
 @pytest.fixture(scope="module")
-def attack_base(registry: LocalRegistry, tool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def attack_base(registry: LocalRegistry, tool: Path) -> str:
     """The image test/attack:1: busybox, and the program in it."""
     reference = f"{registry.host}/test/attack:1"
     command = [str(REPOSITORY / "scripts/base-image.sh"), reference, "--insecure", "--add", str(tool)]
@@ -77,7 +78,9 @@ def arena(request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: 
         arena.run()
         arena.found = {attack.name: breaches(attack, host, registry, arena.evidence[attack.name]) for attack in attacks}
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{name}-{isolation}.json").write_text(json.dumps(arena.found, indent=1))
+        version = ".".join(map(str, _version(_buildah(name))))
+        result = {"sandbox": f"{version} {isolation}", "found": arena.found}
+        (RESULTS / f"{name}-{isolation}.json").write_text(json.dumps(result, indent=1))
         yield arena
 
 
@@ -145,3 +148,18 @@ CONTROLS = list(_controls())
 def test_without_a_sandbox_it_succeeds(unprotected: Unprotected, attack: Attack) -> None:
     lines = unprotected.evidence[attack.name].lines
     assert unprotected.found[attack.name], "\n".join(["the attack does not work:", *lines[-40:]])
+
+
+def test_the_document_lists_these_attacks() -> None:
+    """As scripts/security_table.py has written them, and every one of them held."""
+    text = (REPOSITORY / "docs/security.md").read_text()
+    rows = re.findall(r"^\| \[([^]]+)\]\(([^)]+)\): (.*?) \| .*? \|(.*)\|$", text, re.MULTILINE)
+    assert [(name, title) for name, _, title, _ in rows] == [(attack.name, attack.title) for attack in ATTACKS]
+    for name, path, _, cells in rows:
+        assert (REPOSITORY / "docs" / path / "attack.toml").exists(), path
+        assert {cell.strip() for cell in cells.split("|")} == {"held"}, f"{name}: {cells}"
+
+
+def test_there_are_many_attacks_of_every_category() -> None:
+    assert len(ATTACKS) >= 60
+    assert {attack.category for attack in ATTACKS} == set(CATEGORIES)

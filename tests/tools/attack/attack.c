@@ -279,7 +279,10 @@ static int attempt(char **words) {
     got = syscall(SYS_clone3, arguments, sizeof arguments);
     if (!got) _exit(0);
   }
-  if (!strcmp(what, "mount")) got = mount("none", "/tmp", "tmpfs", 0, NULL);
+  if (!strcmp(what, "mount")) {
+    mkdir("/tmp/mount", 0700);
+    got = mount("none", "/tmp/mount", "tmpfs", 0, NULL);
+  }
   if (!strcmp(what, "fsopen")) got = syscall(SYS_fsopen, "tmpfs", 0);
   if (!strcmp(what, "bpf")) {
     union bpf_attr attributes = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1};
