@@ -309,10 +309,10 @@ def request_of(host: Host, attack: Attack, step: int) -> dict[str, Any]:
 
 def crowd_source(host: Host, attacks: list[Attack], directory: Path) -> Path:
     """A directory whose Containerfile runs all these attacks at once."""
-    directory.mkdir(parents=True)
+    (directory / "attacks").mkdir(parents=True)
     for attack in attacks:
         own = directory / "attacks" / attack.name
-        own.mkdir(parents=True)
+        own.mkdir()
         (own / "attack.sh").write_text((host.stage_of(attack) / "attack.sh").read_text())
     (directory / "attacks/run-all.sh").write_text(_RUN_ALL)
     text = f"FROM {host.words['BASE']}\nCOPY attacks /attacks\nRUN sh /attacks/run-all.sh\n"
