@@ -1,23 +1,26 @@
 #!/usr/bin/env bash
 # Makes a small base image from this machine's static busybox, and pushes it.
 #
-#   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]
+#   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE]
 #
-# --insecure talks plain HTTP to the registry. Rootless: when started as root, as an account for builds.
+# --insecure talks plain HTTP to the registry; --add puts a program into /usr/local/bin. Rootless: when started as
+# root, as an account for builds.
 set -euo pipefail
 
 # Where servers hold the accounts of their builds.
 readonly LOCKS=/run/nomad-build/users
 
-usage() { echo "usage: scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]" >&2; exit 2; }
+usage() { echo "usage: scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE]" >&2; exit 2; }
 
 image=
 authfile=
+program=
 tls_verify=true
 while (($# > 0)); do
   case $1 in
     --insecure) tls_verify=false ;;
     --authfile) (($# >= 2)) || usage; authfile=$2; shift ;;
+    --add) (($# >= 2)) || usage; program=$2; shift ;;
     -*) usage ;;
     *) [[ -z $image ]] || usage; image=$1 ;;
   esac
@@ -37,6 +40,7 @@ install -m 0755 "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list); do
   [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
 done
+[[ -z $program ]] || install -m 0755 "$program" "$root/usr/local/bin"
 cat >"$root/etc/passwd" <<'PASSWD'
 root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/:/bin/false

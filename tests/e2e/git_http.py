@@ -11,7 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-_GIT_ENV = {
+GIT_ENV = {
     "PATH": os.environ["PATH"],
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -25,7 +25,7 @@ _GIT_ENV = {
 def git(directory: Path, *args: str, stdin: str = "") -> str:
     """Runs git without this machine's configuration; returns what it prints."""
     command = ["git", "-C", str(directory), *args]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=_GIT_ENV, input=stdin).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=GIT_ENV, input=stdin).stdout
 
 
 def commit(directory: Path, message: str, texts: dict[str, str]) -> str:
@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        environment = _GIT_ENV | {
+        environment = GIT_ENV | {
             "GIT_PROJECT_ROOT": str(self.server.root),
             "GIT_HTTP_EXPORT_ALL": "1",
             "PATH_INFO": path,

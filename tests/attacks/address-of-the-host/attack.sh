@@ -1,0 +1,2 @@
+attack reach @ADDRESS@ @PORT@ @NAME@
+attack reach @ADDRESS6@ @PORT@ @NAME@

@@ -1,0 +1,2 @@
+attack leave-chroot @OTHER@/canary
+attack leave-chroot @OTHER@/../secrets/secret

@@ -1,0 +1,1 @@
+mkdir unpacked && tar -C unpacked -xf hostile.tar && [ -b unpacked/disk ] && echo BREACH

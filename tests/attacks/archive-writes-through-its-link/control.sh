@@ -1,0 +1,1 @@
+mkdir unpacked && tar -C unpacked -P -xf hostile.tar

@@ -1,0 +1,1 @@
+cc -shared -fPIC -o preload.so preload.c

@@ -1,0 +1,1 @@
+cat @STORE@/../../../../../../..@HOST@/canary

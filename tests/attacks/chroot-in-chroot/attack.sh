@@ -1,0 +1,1 @@
+attack leave-chroot @HOST@/canary

@@ -1,0 +1,1 @@
+$BUILDAH build --isolation chroot -f ../../host/letter .

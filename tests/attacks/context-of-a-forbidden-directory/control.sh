@@ -1,0 +1,1 @@
+cp -r @HOST@/canary copied && cat copied

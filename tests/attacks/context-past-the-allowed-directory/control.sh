@@ -1,0 +1,1 @@
+cp -r @ALLOWED@/../host/canary copied && cat copied

@@ -1,0 +1,1 @@
+cp -r link/canary copied && cat copied

@@ -1,0 +1,1 @@
+[ -c zero ] && echo BREACH

@@ -1,0 +1,1 @@
+mknod zero c 1 5

@@ -1,0 +1,2 @@
+name=$(printf 'file\nFORGED LINE')
+touch "$name"

@@ -1,0 +1,1 @@
+timeout 3 cat Containerfile || echo BREACH it waits

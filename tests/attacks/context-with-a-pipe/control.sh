@@ -1,0 +1,1 @@
+timeout 3 cp pipe copied || echo BREACH it waits

@@ -1,0 +1,1 @@
+cp -L leak copied && cat copied

@@ -1,0 +1,1 @@
+cp directory/canary copied && cat copied

@@ -1,0 +1,1 @@
+mkdir root && ln -s @OUT@ root/link && cp data root/link/copied

@@ -1,0 +1,1 @@
+attack reach @GATEWAY@ @PORT@ @NAME@

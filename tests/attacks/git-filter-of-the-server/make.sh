@@ -1,0 +1,1 @@
+echo "* filter=evil" >.gitattributes

@@ -1,0 +1,1 @@
+HOME=@HOST@/home git clone --quiet @GIT@/@NAME@.git clone

@@ -1,0 +1,1 @@
+git clone --quiet @GIT@/@NAME@.git clone && cat clone/link/canary

@@ -1,0 +1,1 @@
+git clone --quiet --recurse-submodules @GIT@/@NAME@.git clone

@@ -1,0 +1,1 @@
+git -c protocol.ext.allow=always clone --quiet --recurse-submodules @GIT@/@NAME@.git clone

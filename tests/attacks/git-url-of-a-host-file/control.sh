@@ -1,0 +1,1 @@
+git -c protocol.file.allow=always clone --quiet file://@STAGE@/private clone && cat clone/canary

@@ -1,0 +1,1 @@
+$BUILDAH pull --tls-verify=false @PRIVATE@ && $BUILDAH build --isolation chroot --pull=never .

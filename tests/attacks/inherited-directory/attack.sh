@@ -1,0 +1,1 @@
+attack inherited canary @HOST@/canary

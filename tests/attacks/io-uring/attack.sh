@@ -1,0 +1,1 @@
+attack try io_uring_setup

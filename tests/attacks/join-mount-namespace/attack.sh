@@ -1,0 +1,1 @@
+attack join @HOST@/canary

@@ -1,0 +1,1 @@
+attack read-key nomad-build-canary

@@ -1,0 +1,1 @@
+mkdir -p k && touch k/../../../../../../../..@OUT@/key

@@ -1,0 +1,1 @@
+attack read-queue @QUEUE@

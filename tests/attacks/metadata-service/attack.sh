@@ -1,0 +1,1 @@
+attack reach @METADATA@ @PORT@ @NAME@

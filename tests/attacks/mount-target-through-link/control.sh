@@ -1,0 +1,1 @@
+mkdir -p root && ln -s @OUT@ root/link && mkdir -p root/link/made

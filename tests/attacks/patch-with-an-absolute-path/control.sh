@@ -1,0 +1,1 @@
+mkdir plain && cd plain && git apply --unsafe-paths -p0 ../patch

@@ -1,0 +1,1 @@
+git clone --quiet work plain && cd plain && rm .git/config && patch -p1 <../patch; git status

@@ -1,0 +1,1 @@
+attack try perf_event_open

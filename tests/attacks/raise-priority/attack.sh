@@ -1,0 +1,1 @@
+renice -n -5 -p $$ && echo BREACH

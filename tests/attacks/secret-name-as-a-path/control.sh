@@ -1,0 +1,1 @@
+mkdir secrets; cat secrets/../../../../../../../..@HOST@/canary

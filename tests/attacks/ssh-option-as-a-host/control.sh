@@ -1,0 +1,1 @@
+ssh "-oProxyCommand=touch @OUT@/ssh" x

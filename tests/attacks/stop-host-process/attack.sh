@@ -1,0 +1,1 @@
+kill -STOP @VICTIM_PID@ && echo stopped

@@ -1,0 +1,1 @@
+attack listen @FREE_PORT@ 2
