@@ -14,6 +14,9 @@ use super::rules;
 /// Buildah's exit status for its own errors.
 pub(super) const OWN_ERROR: i32 = 125;
 
+/// 128 and SIGKILL, as a shell tells it.
+const KILLED: i32 = 137;
+
 /// `Error: building at STEP "…": while running runtime: exit status 2`, perhaps behind an error of
 /// the clean-up
 static STEP_ERROR: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -54,7 +57,7 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
     let mut failure = match (ran, error) {
         (Some(status), _) => command_failure(status, end),
         (None, Some((_, text))) => own_failure(text),
-        (None, None) if end.status == 137 => Failure::new(
+        (None, None) if end.status == KILLED => Failure::new(
             Phase::Build,
             Kind::OutOfMemory,
             "Buildah was killed, most likely for want of memory",
@@ -68,7 +71,8 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
             ),
         ),
     };
-    if ran.is_some() || (end.status == OWN_ERROR && concerns_a_step(failure.kind)) {
+    let killed = ran.is_none() && end.status == KILLED;
+    if ran.is_some() || killed || (end.status == OWN_ERROR && concerns_a_step(failure.kind)) {
         point(&mut failure, end.place);
     }
     let own = lines_of_step(end);
