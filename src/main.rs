@@ -6,6 +6,8 @@ use clap::Parser;
 use nomad_build::cli::Cli;
 
 fn main() -> ExitCode {
+    // What whoever started this left open reaches nothing that this starts.
+    close_fds::set_fds_cloexec(3, &[]);
     match nomad_build::app::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -188,7 +188,7 @@ impl Fetch<'_> {
             .arg("--")
             .arg(name)
             .env_clear()
-            .envs(environment(&job.work.boxed("")))
+            .envs(environment(&job.work.outside()))
             .envs(job.settings.environment.iter().map(|(k, v)| (k, v)));
         self.say(format!("fetching the image {name}"));
         let output = Output {

@@ -307,7 +307,11 @@ async fn heal(
         _ => return Healed::Stop(Stop::Failed(failure)),
     };
     drop(images);
-    let mut remove = Command::from(remove_tree(Path::new(&host.buildah), &store));
+    let mut remove = Command::from(remove_tree(
+        Path::new(&host.buildah),
+        &store,
+        &job.work.outside(),
+    ));
     if let Err(error) = capture(&mut remove, &job.bounds, 4096).await {
         tracing::warn!(%error, store = %store.display(), "a damaged store cannot be removed");
         return Healed::Stop(Stop::Failed(failure));
@@ -330,7 +334,11 @@ struct Warm {
 /// Begins a scope anew.
 async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), Stop> {
     layers.read_nothing();
-    let mut remove = Command::from(remove_tree(Path::new(&host.buildah), &layers.store()));
+    let mut remove = Command::from(remove_tree(
+        Path::new(&host.buildah),
+        &layers.store(),
+        &job.work.outside(),
+    ));
     capture(&mut remove, &job.bounds, 4096)
         .await
         .map_err(Stop::internal)?;

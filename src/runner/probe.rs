@@ -290,7 +290,7 @@ async fn make_image_store(
         .args(storage(&store, &work.boxed("r")))
         .args(["images", "--quiet"])
         .env_clear()
-        .envs(environment(&work.boxed("")));
+        .envs(environment(&work.outside()));
     match capture(&mut command, &bounds.within(PROBE_TIME), 64 * 1024).await {
         Ok((Ended::Exited(0), _)) => Ok(()),
         Ok((_, text)) => Err(missing(

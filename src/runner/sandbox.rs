@@ -172,7 +172,7 @@ impl Sandbox<'_> {
         };
         let file = self.work.root().join(format!("enclose-{name}.json"));
         write_json(&file, &enclosure)?;
-        Ok(wrap(self.host, self.environment(), &file))
+        Ok(wrap(self.host, environment(&self.work.outside()), &file))
     }
 
     /// What may be written to, and how much of it.
@@ -278,7 +278,14 @@ impl Sandbox<'_> {
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        environment(&self.work.boxed(""))
+        let mut inside = environment(&self.work.boxed(""));
+        for (name, value) in &mut inside {
+            // Made anew for each command: what one writes there, no later one takes for its configuration.
+            if name == "HOME" {
+                *value = self.host.home.display().to_string();
+            }
+        }
+        inside
     }
 }
 
@@ -336,16 +343,16 @@ fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
 }
 
 /// Removes a directory with files of subordinate users: that goes only within the user namespace.
-pub fn remove_tree(buildah: &Path, dir: &Path) -> std::process::Command {
+/// Foreign code must not have written to `scratch`, where Buildah looks for its configuration.
+pub fn remove_tree(buildah: &Path, dir: &Path, scratch: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(buildah);
     command
         .args(["unshare", "rm", "-rf", "--"])
         .arg(dir)
         .env_clear()
         .env("PATH", PATH);
-    // What Buildah itself writes goes with the rest.
-    for scratch in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
-        command.env(scratch, dir);
+    for name in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
+        command.env(name, scratch);
     }
     command
 }

@@ -31,6 +31,8 @@ const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") {
 };
 
 const CLONE_NEWUSER: u32 = 0x1000_0000;
+/// Sockets to the hypervisor, which no network namespace bounds (vsock(7)).
+const AF_VSOCK: u32 = 40;
 
 /// What is denied under one calling convention, by number.
 struct Convention {
@@ -44,6 +46,8 @@ struct Convention {
     forbidden: &'static [u32],
     /// Take `CLONE_*` flags in their first argument.
     cloning: &'static [u32],
+    /// Takes an address family as its first argument.
+    socket: u32,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -62,17 +66,20 @@ const CONVENTIONS: &[Convention] = &[
                      169, 164, 168, 167, 103, 153],
         // clone, unshare
         cloning: &[56, 272],
+        socket: 41,
     },
     // 32-bit programs.
     Convention {
         architecture: 0x4000_0003,
         beyond: None,
-        // the same in the order of above; without lookup_dcookie's 64-bit form
-        unknown: &[435, 425, 426, 427, 286, 287, 288, 374, 253, 169],
+        // the same in the order of above, and socketcall, whose arguments cannot be looked at: 32-bit
+        // programs call socket since Linux 4.3
+        unknown: &[435, 425, 426, 427, 286, 287, 288, 374, 253, 169, 102],
         // … and stime, vm86, vm86old, clock_settime64, clock_adjtime64
         forbidden: &[51, 124, 357, 343, 264, 129, 338, 350, 128, 101, 110, 283, 342, 336, 131, 443,
                      88, 79, 115, 87, 103, 111, 25, 166, 113, 404, 405],
         cloning: &[120, 310],
+        socket: 359,
     },
 ];
 
@@ -85,6 +92,7 @@ const CONVENTIONS: &[Convention] = &[Convention {
     forbidden: &[89, 171, 280, 266, 112, 106, 262, 273, 105, 294, 104, 265, 241, 60, 443,
                  142, 170, 225, 224, 116, 58],
     cloning: &[220, 97],
+    socket: 198,
 }];
 
 /// The filter for this machine; `None` where none is known.
@@ -139,7 +147,14 @@ fn block(convention: &Convention) -> Vec<sock_filter> {
             answer(ALLOW),
         ]);
     }
-    block.push(answer(ALLOW));
+    block.extend([
+        jump(JUMP_EQUAL, convention.socket, 0, 4),
+        load(FIRST_ARGUMENT),
+        jump(JUMP_EQUAL, AF_VSOCK, 0, 1),
+        answer(ERRNO | EPERM),
+        answer(ALLOW),
+        answer(ALLOW),
+    ]);
     block
 }
 
@@ -200,6 +215,8 @@ mod tests {
                 assert_eq!(decide(number, CLONE_NEWUSER | 17), ERRNO | EPERM);
                 assert_eq!(decide(number, 0x0002_0000), ALLOW);
             }
+            assert_eq!(decide(convention.socket, AF_VSOCK), ERRNO | EPERM);
+            assert_eq!(decide(convention.socket, 2), ALLOW);
             // read or exit, write, an unknown one
             for number in [1, 4, 64, 460] {
                 assert_eq!(decide(number, u32::MAX), ALLOW, "{number}");

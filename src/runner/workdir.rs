@@ -5,7 +5,8 @@
 //!      git/ credentials/                      phase source only, removed before foreign code runs
 //!      secrets/                               secrets of RUN --mount=type=secret
 //!      src/                                   the sources
-//!      box/{s,r,tmp,home,out,run}             Buildah's storage and scratch space
+//!      outside/{home,tmp,run}                 scratch space outside of the sandbox
+//!      box/{s,r,tmp,out,run}                  Buildah's storage and scratch space
 //! ```
 
 use std::fs;
@@ -44,9 +45,11 @@ impl WorkDir {
             "box/s",
             "box/r",
             "box/tmp",
-            "box/home",
             "box/out",
             "box/run",
+            "outside/home",
+            "outside/tmp",
+            "outside/run",
         ] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -89,6 +92,12 @@ impl WorkDir {
     /// What Buildah writes to.
     pub fn boxed(&self, name: &str) -> PathBuf {
         self.root.join("box").join(name)
+    }
+
+    /// Scratch space of what runs outside of the sandbox: foreign code must not write what Buildah
+    /// takes for its configuration there.
+    pub fn outside(&self) -> PathBuf {
+        self.root.join("outside")
     }
 
     /// The packed image, an OCI image layout.

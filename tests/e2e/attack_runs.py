@@ -112,7 +112,7 @@ def _credential(headers: str, host: Host) -> bool:
 class _Fortress(Server):
     """A server of a careless operator: full of credentials, started by a shell that leaves things open."""
 
-    def __init__(self, settings: Settings, host: Host, more: str) -> None:
+    def __init__(self, settings: Settings, host: Host) -> None:
         super().__init__(settings)
         config = self.directory / "config.toml"
         secret = self.directory / "attack-secret"
@@ -122,7 +122,6 @@ class _Fortress(Server):
         password.touch(mode=0o600)
         password.write_text(host.password)
         with config.open("a") as file:
-            file.write(more)
             file.write(f'[local]\nslots = 4\npaths = ["{host.words["ALLOWED"]}"]\n')
             file.write(f'[secrets]\nsecret = "{secret}"\n')
             file.write(f'[[git.credentials]]\nurl = "http://127.0.0.1:{host.words["PORT"]}/team"\n')
@@ -155,14 +154,14 @@ def environment(host: Host) -> dict[str, str]:
 class Arena:
     """All attacks against one server; `evidence` and `remains` are there once it has been run."""
 
-    def __init__(self, attacks: list[Attack], host: Host, settings: Settings, more: str) -> None:
+    def __init__(self, attacks: list[Attack], host: Host, settings: Settings) -> None:
         self.host = host
         self.evidence: dict[str, Evidence] = {}
         self.remains: set[str] = set()
         self.other_ended: str | None = None
         self._attacks = attacks
         self._builds: dict[str, str] = {}
-        self._server = _Fortress(replace(settings, insecure=[*settings.insecure, host.private]), host, more)
+        self._server = _Fortress(replace(settings, insecure=[*settings.insecure, host.private]), host)
 
     def run(self) -> None:
         """Runs them all; afterwards nothing of them may be left."""

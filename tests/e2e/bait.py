@@ -24,8 +24,9 @@ from git_http import GIT_ENV, GitHttp, git
 from helpers import sleep_marker
 from local_registry import LocalRegistry
 from machine import remove_tree
+from server import ORDINARY_USER
 
-USER = "nomad-build" if os.geteuid() == 0 else None
+USER = ORDINARY_USER if os.geteuid() == 0 else None
 """Whom servers and builds run as; None: whoever runs the tests."""
 METADATA = "169.254.169.254"
 KEY = "nomad-build-canary"

@@ -120,7 +120,7 @@ pub fn remove_files(config: &Config, work: &WorkDir) -> io::Result<()> {
         return fs::remove_dir_all(work);
     }
     let buildah = crate::runner::probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
-    let status = remove_tree(&buildah, work)
+    let status = remove_tree(&buildah, work, work)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
