@@ -9,7 +9,7 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 2 '*' $$(nproc) + 4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo test lint bench
+.PHONY: help setup release demo test attacks lint bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ test: ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e
+
+attacks: ## Run the attacks of tests/attacks in every sandbox, and write their table into docs/security.md
+	scripts/setup.sh test
+	cargo build --release --locked
+	$(program) setup $(test_accounts)
+	NOMAD_BUILD_ATTACKS=1 $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py
+	python3 scripts/security_table.py
 
 lint: ## Check format and lints
 	cargo fmt --check

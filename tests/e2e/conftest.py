@@ -31,6 +31,9 @@ if version("mcp").startswith("1."):
         collect_ignore.append("test_accounts.py")
 else:
     collect_ignore_glob = ["test_[!n]*.py"]
+# `make attacks`.
+if not os.environ.get("NOMAD_BUILD_ATTACKS"):
+    collect_ignore_glob = [*globals().get("collect_ignore_glob", []), "test_attacks.py"]
 
 
 @pytest.fixture(scope="session")
