@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -27,21 +28,20 @@ from machine import remove_tree
 from server import ORDINARY_USER
 
 USER = ORDINARY_USER if os.geteuid() == 0 else None
-"""Whom servers and builds run as; None: whoever runs the tests."""
+"""Whom controls run as, and servers that are not root; None: whoever runs the tests."""
 METADATA = "169.254.169.254"
 KEY = "nomad-build-canary"
 _NOT_SOURCE = ("attack.toml", "make.sh", "control.sh", "patch")
 
 
-def as_user(command: list[str]) -> list[str]:
-    """The command, run as the user that builds run as."""
-    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *command] if USER else command
+def as_user(command: list[str], user: str | None = USER) -> list[str]:
+    """The command, run as this user."""
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command] if user else command
 
 
-def give(path: Path) -> None:
-    """Gives a tree to the user that builds run as; links are not followed."""
-    if USER:
-        subprocess.run(["chown", "-hR", f"{USER}:{USER}", str(path)], check=True)
+def accounts() -> list[str]:
+    """Whom builds run as when the server is root."""
+    return [user.pw_name for user in pwd.getpwall() if re.fullmatch(r"nomad-build-\d+", user.pw_name)]
 
 
 def push_variant(source: str, target: str, changes: dict[str, Any]) -> None:
@@ -136,9 +136,13 @@ class _Service(ThreadingHTTPServer):
 
 
 class Host:
-    """The bait of one run, and what became of it."""
+    """The bait of one run, and what became of it.
 
-    def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str) -> None:
+    It belongs to `owner`, the user that builds run as; without one everybody may read and write it, so that no
+    difference of users is what protects it.
+    """
+
+    def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str, owner: str | None) -> None:
         self.tool = tool
         self.canary = f"canary-{secrets.token_hex(8)}"
         # Of its own: what a server masks in the log would hide that it was read.
@@ -147,9 +151,10 @@ class Host:
         self.directory = Path(tempfile.gettempdir(), f"nomad-build-bait-{secrets.token_hex(4)}")
         self.directory.mkdir()
         self.directory.chmod(0o755)
+        self._owner = owner
         self._attacks = {attack.name: attack for attack in attacks}
         self._stack = contextlib.ExitStack()
-        self._victims: dict[str, subprocess.Popen[bytes]] = {}
+        self._victims: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._base = base
         self._registry = registry
         self.markers = {name: sleep_marker() for name in self._attacks}
@@ -175,7 +180,7 @@ class Host:
         password = self.directory / "server/password"
         for file in (canary, self.host / "secret", self.other / "canary", password):
             file.write_text(f"{self.password if file == password else self.canary}\n")
-            file.chmod(0o600)
+            file.chmod(0o600 if self._owner else 0o644)
         # Such lines Buildah repeats when it takes the file for an ignore file or a Containerfile.
         (self.host / "pattern").write_text(f"[{self.canary}\n")
         (self.host / "letter").write_text(f"from {self.canary}\n")
@@ -190,7 +195,9 @@ class Host:
         hook.write_text(f"#!/bin/sh\ntouch {self.host}/out/hook\n")
         hook.chmod(0o755)
         self._handle = self._tool("make-handle", str(canary)).strip()
-        give(self.directory)
+        if not self._owner:
+            (self.host / "out").chmod(0o777)
+        self.give(self.directory)
         self.service = _Service()
         self._serve(self.service)
         self._abstract = f"nomad-build-{self.canary}"
@@ -201,7 +208,9 @@ class Host:
         self._chatter()
         for attack in self._attacks.values():
             if attack.breach.victim:
-                self._victims[attack.name] = subprocess.Popen(as_user(["sleep", f"{self.markers[attack.name]}.5"]))
+                sleep = ["sleep", f"{self.markers[attack.name]}.5"]
+                users = [self._owner] if self._owner else accounts() or [None]
+                self._victims[attack.name] = [subprocess.Popen(as_user(sleep, user)) for user in users]
         self._stack.callback(self._end_victims)
         self.words = self._words()
 
@@ -216,7 +225,7 @@ class Host:
         push_variant(self._base, self._trap, {"OnBuild": triggers})
 
     def _tool(self, *words: str) -> str:
-        command = as_user([str(self.tool), *words])
+        command = as_user([str(self.tool), *words], self._owner)
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def _serve(self, service: ThreadingHTTPServer) -> None:
@@ -250,12 +259,12 @@ class Host:
         """Shared memory and a message queue of the same user, outside of any file system."""
         self._shm_key = str(secrets.randbelow(2**30) + 1)
         identifier = self._tool("make-shm", self._shm_key, self.canary).strip()
-        self._stack.callback(subprocess.run, as_user(["ipcrm", "--shmem-id", identifier]), check=True)
+        self._stack.callback(subprocess.run, ["ipcrm", "--shmem-id", identifier], check=True)
         self._queue = f"/{self.canary}"
         shared = Path("/dev/shm") / self.canary
         shared.write_text(self.canary)
         self._stack.callback(shared.unlink)
-        give(shared)
+        self.give(shared)
         self._tool("make-queue", self._queue, self.canary)
         self._stack.callback(self._tool, "drop-queue", self._queue)
 
@@ -287,7 +296,7 @@ class Host:
         self._stack.callback(ended.set)
 
     def _end_victims(self) -> None:
-        for victim in self._victims.values():
+        for victim in (victim for victims in self._victims.values() for victim in victims):
             victim.kill()
             victim.wait()
 
@@ -327,13 +336,13 @@ class Host:
 
     def words_of(self, attack: Attack) -> dict[str, str]:
         """The words of the host and of this attack."""
-        victim = self._victims.get(attack.name)
+        victims = self._victims.get(attack.name, [])
         return self.words | {
             "NAME": attack.name,
             "STAGE": str(self.stage_of(attack)),
             "MARKER": self.markers[attack.name],
             "VICTIM": f"{self.markers[attack.name]}.5",
-            "VICTIM_PID": str(victim.pid if victim else 0),
+            "VICTIM_PIDS": " ".join(str(victim.pid) for victim in victims),
             "TAG": f"{self._registry}/attacks/{attack.name}:1",
         }
 
@@ -378,15 +387,35 @@ class Host:
                 git(work, "commit", "--quiet", "--message=x")
             served = self.directory / f"git/{attack.name}.git"
             git(stage, "clone", "--quiet", "--bare", str(work), str(served))
-        give(stage)
+        self.give(stage)
 
-    def lost(self, attack: Attack) -> str | None:
-        """What happened to the attack's victim, if something did."""
-        victim = self._victims[attack.name]
-        if victim.poll() is not None:
-            return f"the host's process ended with {victim.returncode}"
-        state = Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        if state in "Tt":
-            os.kill(victim.pid, signal.SIGCONT)
-            return "the host's process was stopped"
-        return None
+    def lost(self, attack: Attack) -> list[str]:
+        """What happened to processes of the host that nobody may touch."""
+        found = []
+        for victim in self._victims[attack.name]:
+            if victim.poll() is not None:
+                found.append(f"the host's process ended with {victim.returncode}")
+            elif Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt":
+                os.kill(victim.pid, signal.SIGCONT)
+                found.append("the host's process was stopped")
+        return found
+
+    def give(self, path: Path) -> None:
+        """Gives a tree to the owner; links are not followed."""
+        if self._owner:
+            subprocess.run(["chown", "-hR", f"{self._owner}:{self._owner}", str(path)], check=True)
+
+    @property
+    def leaks(self) -> list[str]:
+        """What starts a command that has a directory open and a key at hand."""
+        return [str(self.tool), "with-leaks", str(self.host), KEY, self.canary]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What lies about in the environment of a server."""
+        return {
+            "HOME": str(self.host / "home"),
+            "HTTP_PROXY": f"http://me:{self.canary}@proxy.invalid:3128",
+            "NO_PROXY": ",".join(["127.0.0.1", "localhost", "::1", METADATA, self.words["ADDRESS"]]),
+            "AWS_SECRET_ACCESS_KEY": self.canary,
+        }
