@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pwd
 import re
 import secrets
 import shutil
@@ -37,11 +36,6 @@ _NOT_SOURCE = ("attack.toml", "make.sh", "control.sh", "patch")
 def as_user(command: list[str], user: str | None = USER) -> list[str]:
     """The command, run as this user."""
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command] if user else command
-
-
-def accounts() -> list[str]:
-    """Whom builds run as when the server is root."""
-    return [user.pw_name for user in pwd.getpwall() if re.fullmatch(r"nomad-build-\d+", user.pw_name)]
 
 
 def push_variant(source: str, target: str, changes: dict[str, Any]) -> None:
@@ -154,7 +148,7 @@ class Host:
         self._owner = owner
         self._attacks = {attack.name: attack for attack in attacks}
         self._stack = contextlib.ExitStack()
-        self._victims: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._victims: dict[str, subprocess.Popen[bytes]] = {}
         self._base = base
         self._registry = registry
         self.markers = {name: sleep_marker() for name in self._attacks}
@@ -208,9 +202,7 @@ class Host:
         self._chatter()
         for attack in self._attacks.values():
             if attack.breach.victim:
-                sleep = ["sleep", f"{self.markers[attack.name]}.5"]
-                users = [self._owner] if self._owner else accounts() or [None]
-                self._victims[attack.name] = [subprocess.Popen(as_user(sleep, user)) for user in users]
+                self._victims[attack.name] = subprocess.Popen(as_user(["sleep", f"{self.markers[attack.name]}.5"]))
         self._stack.callback(self._end_victims)
         self.words = self._words()
 
@@ -296,7 +288,7 @@ class Host:
         self._stack.callback(ended.set)
 
     def _end_victims(self) -> None:
-        for victim in (victim for victims in self._victims.values() for victim in victims):
+        for victim in self._victims.values():
             victim.kill()
             victim.wait()
 
@@ -336,13 +328,13 @@ class Host:
 
     def words_of(self, attack: Attack) -> dict[str, str]:
         """The words of the host and of this attack."""
-        victims = self._victims.get(attack.name, [])
+        victim = self._victims.get(attack.name)
         return self.words | {
             "NAME": attack.name,
             "STAGE": str(self.stage_of(attack)),
             "MARKER": self.markers[attack.name],
             "VICTIM": f"{self.markers[attack.name]}.5",
-            "VICTIM_PIDS": " ".join(str(victim.pid) for victim in victims),
+            "VICTIM_PID": str(victim.pid if victim else 0),
             "TAG": f"{self._registry}/attacks/{attack.name}:1",
         }
 
@@ -390,15 +382,14 @@ class Host:
         self.give(stage)
 
     def lost(self, attack: Attack) -> list[str]:
-        """What happened to processes of the host that nobody may touch."""
-        found = []
-        for victim in self._victims[attack.name]:
-            if victim.poll() is not None:
-                found.append(f"the host's process ended with {victim.returncode}")
-            elif Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt":
-                os.kill(victim.pid, signal.SIGCONT)
-                found.append("the host's process was stopped")
-        return found
+        """What happened to the process of the host that the attack is after."""
+        victim = self._victims[attack.name]
+        if victim.poll() is not None:
+            return [f"the host's process ended with {victim.returncode}"]
+        if Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt":
+            os.kill(victim.pid, signal.SIGCONT)
+            return ["the host's process was stopped"]
+        return []
 
     def give(self, path: Path) -> None:
         """Gives a tree to the owner; links are not followed."""

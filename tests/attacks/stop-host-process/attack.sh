@@ -1,1 +1,1 @@
-kill -STOP @VICTIM_PIDS@
+kill -STOP @VICTIM_PID@
