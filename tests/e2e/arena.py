@@ -12,7 +12,7 @@ from typing import Any
 
 from attack_evidence import Evidence
 from attacks import Attack
-from bait import Host
+from bait import Host, give
 from helpers import UNFINISHED
 from machine import leftovers, mounts_below, processes_with
 from server import Server, Settings
@@ -44,7 +44,7 @@ def crowd_source(host: Host, attacks: list[Attack], name: str) -> Path:
     (directory / "attacks/run-all.sh").write_text(_RUN_ALL)
     text = f"FROM {host.words['BASE']}\nCOPY attacks /attacks\nRUN sh /attacks/run-all.sh\n"
     (directory / "Containerfile").write_text(text)
-    host.give(directory)
+    give(directory)
     return directory
 
 
@@ -94,7 +94,8 @@ class _Careless(Server):
             for section, values in more.items():
                 # JSON's strings, lists and numbers are TOML's.
                 config.writelines([f"[{section}]\n", *(f"{key} = {json.dumps(one)}\n" for key, one in values.items())])
-        host.give(self.directory)
+        if settings.user:
+            give(self.directory)
         self.env = self.env | host.environment
         self._leaks = host.leaks
 
@@ -143,16 +144,19 @@ class Arena:
             host.stage(attack)
         crowd = [attack for attack in self._attacks if attack.kind == "code"]
         single = [attack for attack in self._attacks if attack.kind != "code"]
-        tests = [{"name": "crowd", "command": "sh /attacks/run-all.sh"}]
-        source = {"path": str(crowd_source(host, crowd, "crowd"))}
-        build = self._build({"source": source, "tests": tests, "timeout": 120})
+        crowd_build = self._start_crowd(crowd) if crowd else ""
         for step in range(max(len(attack.steps) for attack in self._attacks)):
             self._run_step(step, [attack for attack in single if len(attack.steps) > step])
-        status, _ = self._wait(build)
-        lines = self._log(build)
-        for attack in crowd:
-            self.evidence[attack.name] = Evidence(lines_of(attack, lines), status["state"])
-        self.unenforced = [line for line in lines if line.startswith("unenforced on this host: ")]
+        if crowd:
+            status, _ = self._wait(crowd_build)
+            lines = self._log(crowd_build)
+            for attack in crowd:
+                self.evidence[attack.name] = Evidence(lines_of(attack, lines), status["state"])
+
+    def _start_crowd(self, crowd: list[Attack]) -> str:
+        tests = [{"name": "crowd", "command": "sh /attacks/run-all.sh"}]
+        source = {"path": str(crowd_source(self._host, crowd, "crowd"))}
+        return self._build({"source": source, "tests": tests, "timeout": 120})
 
     def _run_step(self, step: int, attacks: list[Attack]) -> None:
         begun = {}
@@ -221,6 +225,7 @@ class Arena:
     def _end_other(self, build: str) -> str | None:
         status = self._call("status", {"build_id": build, "wait": 0})["structuredContent"]["builds"][0]
         self._call("kill", {"build_id": build, "reason": "the attacks are over", "wait": 30})
+        self.unenforced = [line for line in self._log(build) if line.startswith("unenforced on this host: ")]
         return None if status["state"] == "running" else f"the other build {status['state']}: {status.get('failure')}"
 
     def _look_for_remains(self, build: str) -> None:

@@ -23,14 +23,20 @@ from machine import remove_tree
 from server import ORDINARY_USER
 
 USER = ORDINARY_USER if os.geteuid() == 0 else None
-"""Whom controls run as, and servers that are not root; None: whoever runs the tests."""
+"""Whom everything runs as: servers, their builds, and what is attacked; None: whoever runs the tests."""
 KEY = "nomad-build-canary"
 _NOT_SOURCE = ("attack.toml", "make.sh", "control.sh", "patch")
 
 
-def as_user(command: list[str], user: str | None = USER) -> list[str]:
-    """The command, run as this user."""
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command] if user else command
+def as_user(command: list[str]) -> list[str]:
+    """The command, run as `USER`."""
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *command] if USER else command
+
+
+def give(path: Path) -> None:
+    """Gives a tree to `USER`; links are not followed."""
+    if USER:
+        subprocess.run(["chown", "-hR", f"{USER}:{USER}", str(path)], check=True)
 
 
 def _disk() -> str:
@@ -39,13 +45,9 @@ def _disk() -> str:
 
 
 class Host:
-    """The bait of one run, and what became of it.
+    """The bait of one run, and what became of it; it all belongs to `USER`."""
 
-    It belongs to `owner`, the user that builds run as; without one everybody may read and write it, so that no
-    difference of users is what protects it.
-    """
-
-    def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str, owner: str | None) -> None:
+    def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str) -> None:
         self.tool = tool
         self.canary = f"canary-{secrets.token_hex(8)}"
         # Of its own: what a server masks in the log would hide that it was read.
@@ -54,7 +56,6 @@ class Host:
         self.directory = Path(tempfile.gettempdir(), f"nomad-build-bait-{secrets.token_hex(4)}")
         self.directory.mkdir()
         self.directory.chmod(0o755)
-        self._owner = owner
         self._attacks = {attack.name: attack for attack in attacks}
         self._stack = contextlib.ExitStack()
         self._victims: dict[str, subprocess.Popen[bytes]] = {}
@@ -83,7 +84,7 @@ class Host:
         password = self.directory / "server/password"
         for file in (canary, self.host / "secret", self.other / "canary", password):
             file.write_text(f"{self.password if file == password else self.canary}\n")
-            file.chmod(0o600 if self._owner else 0o644)
+            file.chmod(0o600)
         # Such lines Buildah repeats when it takes the file for an ignore file or a Containerfile.
         (self.host / "pattern").write_text(f"[{self.canary}\n")
         (self.host / "letter").write_text(f"from {self.canary}\n")
@@ -98,9 +99,7 @@ class Host:
         hook.write_text(f"#!/bin/sh\ntouch {self.host}/out/hook\n")
         hook.chmod(0o755)
         self._handle = self._tool("make-handle", str(canary)).strip()
-        if not self._owner:
-            (self.host / "out").chmod(0o777)
-        self.give(self.directory)
+        give(self.directory)
         self.services = self._stack.enter_context(Services(self.canary))
         self.git = self._stack.enter_context(GitHttp(self.directory / "git"))
         self._kernel_objects()
@@ -121,7 +120,7 @@ class Host:
         push_variant(self._base, self._trap, {"OnBuild": triggers})
 
     def _tool(self, *words: str) -> str:
-        command = as_user([str(self.tool), *words], self._owner)
+        command = as_user([str(self.tool), *words])
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def _kernel_objects(self) -> None:
@@ -133,7 +132,7 @@ class Host:
         shared = Path("/dev/shm") / self.canary
         shared.write_text(self.canary)
         self._stack.callback(shared.unlink)
-        self.give(shared)
+        give(shared)
         self._tool("make-queue", self._queue, self.canary)
         self._stack.callback(self._tool, "drop-queue", self._queue)
 
@@ -228,7 +227,7 @@ class Host:
                 git(work, "commit", "--quiet", "--message=x")
             served = self.directory / f"git/{attack.name}.git"
             git(stage, "clone", "--quiet", "--bare", str(work), str(served))
-        self.give(stage)
+        give(stage)
 
     def lost(self, attack: Attack) -> list[str]:
         """What happened to the process of the host that the attack is after."""
@@ -239,11 +238,6 @@ class Host:
             os.kill(victim.pid, signal.SIGCONT)
             return ["the host's process was stopped"]
         return []
-
-    def give(self, path: Path) -> None:
-        """Gives a tree to the owner; links are not followed."""
-        if self._owner:
-            subprocess.run(["chown", "-hR", f"{self._owner}:{self._owner}", str(path)], check=True)
 
     @property
     def leaks(self) -> list[str]:

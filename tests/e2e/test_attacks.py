@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -29,10 +29,7 @@ from unprotected import Unprotected
 ATTACKS = load_all()
 ROOT = os.geteuid() == 0
 BUILDAHS = ("distribution", "1.43.2")
-# Started by root a server gives each build another user, and can limit memory. Started by an ordinary user it has the
-# same one as its builds, and the sandbox alone is between them: this is shown where the sandbox is weakest.
-SANDBOXES = [(buildah, isolation, ROOT) for buildah in BUILDAHS for isolation in ("rootless", "chroot")]
-SANDBOXES += [("distribution", "chroot", False)] if ROOT else []
+SANDBOXES = [(buildah, isolation) for buildah in BUILDAHS for isolation in ("rootless", "chroot")]
 LIMITS = {
     "log_mb": 1,
     "context_entries": 5000,
@@ -49,16 +46,15 @@ RESULTS = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "att
 class Run:
     """What became of the attacks, by their names."""
 
-    evidence: dict[str, Evidence]
-    found: dict[str, list[str]]
+    found: dict[str, list[str]] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    remains: set[str] = field(default_factory=set)
+    other_ended: list[str] = field(default_factory=list)
+    unenforced: list[str] = field(default_factory=list)
 
-
-@dataclass
-class ArenaRun(Run):
-    """The same, and what else was seen."""
-
-    arena: Arena
-    root: bool
+    def is_unenforced(self, attack: Attack) -> bool:
+        """Whether the log has said that this host cannot do what stops it."""
+        return bool(attack.needs) and any(str(attack.needs) in line for line in self.unenforced)
 
 
 def _buildah(name: str) -> Path:
@@ -94,45 +90,50 @@ def attack_base(registry: LocalRegistry, tool: Path) -> str:
     return reference
 
 
-@pytest.fixture(scope="module", params=SANDBOXES, ids=lambda one: "-".join([*one[:2], "root" if one[2] else "user"]))
-def arena(request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: str, tool: Path) -> Iterator[ArenaRun]:
+@pytest.fixture(scope="module", params=SANDBOXES, ids="-".join)
+def sandbox(request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: str, tool: Path) -> Run:
     """All attacks in one sandbox."""
-    name, isolation, root = request.param
-    user = None if root else USER
+    name, isolation = request.param
     allow = [f"{registry.host}/attacks/"]
-    settings = Settings(_buildah(name), [registry], user=user, isolation=isolation, allow=allow, limits=LIMITS)
-    with Host(ATTACKS, tool, attack_base, registry.host, user) as host:
-        arena = Arena(ATTACKS, host, settings)
-        arena.run()
-        found = {one.name: breaches(one, host, registry, arena.evidence[one.name]) for one in ATTACKS}
-        run = ArenaRun(arena.evidence, found, arena, root)
-        sandbox = f"{_version(name)} {isolation}{'' if root else ', ordinary user'}"
-        shown = {one.name: None if _is_unenforced(run, one) else found[one.name] for one in ATTACKS}
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        file = RESULTS / f"{name}-{isolation}-{'root' if root else 'user'}.json"
-        file.write_text(json.dumps({"sandbox": sandbox, "found": shown}, indent=1))
-        yield run
+    settings = Settings(_buildah(name), [registry], isolation=isolation, allow=allow, limits=LIMITS)
+    run = Run()
 
+    def attack(attacks: list[Attack], user: str | None) -> None:
+        with Host(attacks, tool, attack_base, registry.host) as host:
+            arena = Arena(attacks, host, replace(settings, user=user))
+            arena.run()
+            run.found |= {one.name: breaches(one, host, registry, arena.evidence[one.name]) for one in attacks}
+        run.evidence |= arena.evidence
+        run.remains |= arena.remains
+        run.other_ended += [arena.other_ended] if arena.other_ended else []
+        run.unenforced = arena.unenforced
 
-def _is_unenforced(run: ArenaRun, attack: Attack) -> bool:
-    return any(str(attack.needs) in line for line in run.arena.unenforced)
+    # With the same user as its builds the server has nothing but the sandbox between them and itself.
+    attack([one for one in ATTACKS if one.category != "limits"], USER)
+    # Started by root each build has an account and a cgroup of its own, in which the limits hold.
+    attack([one for one in ATTACKS if one.category == "limits"], None)
+    shown = {one.name: None if run.is_unenforced(one) else run.found[one.name] for one in ATTACKS}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = {"sandbox": f"{_version(name)} {isolation}", "found": shown}
+    (RESULTS / f"{name}-{isolation}.json").write_text(json.dumps(result, indent=1))
+    return run
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_attack(arena: ArenaRun, attack: Attack) -> None:
-    if _is_unenforced(arena, attack):
-        assert not (arena.root and limits_enforced(str(attack.needs))), arena.arena.unenforced
+def test_attack(sandbox: Run, attack: Attack) -> None:
+    if sandbox.is_unenforced(attack):
+        assert not (ROOT and limits_enforced(str(attack.needs))), sandbox.unenforced
         return
-    found = arena.found[attack.name]
-    assert not found, "\n".join([*found, *arena.evidence[attack.name].lines[-30:]])
+    found = sandbox.found[attack.name]
+    assert not found, "\n".join([*found, *sandbox.evidence[attack.name].lines[-30:]])
 
 
-def test_nothing_of_the_attacks_is_left(arena: ArenaRun) -> None:
-    assert not arena.arena.remains
+def test_nothing_of_the_attacks_is_left(sandbox: Run) -> None:
+    assert not sandbox.remains
 
 
-def test_another_build_does_not_notice(arena: ArenaRun) -> None:
-    assert not arena.arena.other_ended
+def test_another_build_does_not_notice(sandbox: Run) -> None:
+    assert not sandbox.other_ended
 
 
 def _controls() -> Iterator[tuple[str, Attack]]:
@@ -154,14 +155,14 @@ CONTROLS = list(_controls())
 def unprotected(request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: str, tool: Path) -> Iterator[Run]:
     """All controls, with one Buildah."""
     attacks = [attack for name, attack in CONTROLS if name == request.param]
-    with Host(attacks, tool, attack_base, registry.host, USER) as host:
+    with Host(attacks, tool, attack_base, registry.host) as host:
         run = Unprotected(attacks, host, _buildah(request.param))
         try:
             run.run()
             found = {one.name: breaches(one, host, registry, run.evidence[one.name]) for one in attacks}
         finally:
             run.clean()
-        yield Run(run.evidence, found)
+        yield Run(found, run.evidence)
 
 
 @pytest.mark.parametrize(

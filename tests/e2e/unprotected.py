@@ -12,7 +12,7 @@ from pathlib import Path
 from arena import crowd_source, lines_of, request_of
 from attack_evidence import Evidence
 from attacks import Attack
-from bait import Host, as_user
+from bait import Host, as_user, give
 from machine import processes_with
 
 
@@ -31,7 +31,7 @@ class Unprotected:
         host = self._host
         for name in ("root", "run", "tmp"):
             (self._store / name).mkdir()
-        host.give(self._store)
+        give(self._store)
         crowds: dict[tuple[str, ...], list[Attack]] = {}
         single = []
         for attack in self._attacks:
