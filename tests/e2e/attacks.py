@@ -6,7 +6,7 @@ word of the host that is attacked (see `bait.py`). `attack.toml`:
     title = "…"               what the attack tries, in one line
     category = "…"            one of CATEGORIES
     kind = "…"                how it comes to the server, one of KINDS
-    needs = "…"               the feature of the product that stops it, while that is not everywhere
+    needs = "…"               what the host must be able to enforce, one of NEEDS
     [breach]                  what must not happen, besides BREACH or the canary in the output; see Breach
     [request]                 arguments of `build`, over those of the kind, or of another `tool`;
                               or `[[steps]]`, several in order
@@ -44,7 +44,7 @@ CATEGORIES = (
     "contexts",
     "requests",
 )
-FEATURES = ("network", "limits", "cache")
+NEEDS = ("memory",)
 WAYS = ("buildah", "test", "host", "script")
 
 
@@ -143,7 +143,7 @@ def load(directory: Path) -> Attack:
     assert not data, f"{name}: unknown keys {sorted(data)}"
     assert attack.category in CATEGORIES, f"{name}: category is one of {CATEGORIES}"
     assert attack.kind in KINDS, f"{name}: kind is one of {KINDS}"
-    assert attack.needs in (None, *FEATURES), f"{name}: needs is one of {FEATURES}"
+    assert attack.needs in (None, *NEEDS), f"{name}: needs is one of {NEEDS}"
     assert (control.way is None) != (control.unsafe is None), f"{name}: control has a way, or a reason why it is unsafe"
     assert control.way in (None, *WAYS), f"{name}: control.way is one of {WAYS}"
     for file, needed in {"attack.sh": attack.kind == "code", "control.sh": control.way == "script"}.items():

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
-from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from attacks import Attack
+from bait_images import copy_image, push_variant
+from bait_services import Services, gateway, outer_addresses
 from git_http import GIT_ENV, GitHttp, git
 from helpers import sleep_marker
 from local_registry import LocalRegistry
@@ -27,116 +23,29 @@ from machine import remove_tree
 from server import ORDINARY_USER
 
 USER = ORDINARY_USER if os.geteuid() == 0 else None
-"""Whom servers and builds run as; None: whoever runs the tests."""
-METADATA = "169.254.169.254"
+"""Whom everything runs as: servers, their builds, and what is attacked; None: whoever runs the tests."""
 KEY = "nomad-build-canary"
 _NOT_SOURCE = ("attack.toml", "make.sh", "control.sh", "patch")
 
 
 def as_user(command: list[str]) -> list[str]:
-    """The command, run as the user that builds run as."""
+    """The command, run as `USER`."""
     return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *command] if USER else command
 
 
 def give(path: Path) -> None:
-    """Gives a tree to the user that builds run as; links are not followed."""
+    """Gives a tree to `USER`; links are not followed."""
     if USER:
         subprocess.run(["chown", "-hR", f"{USER}:{USER}", str(path)], check=True)
 
 
-def push_variant(source: str, target: str, changes: dict[str, Any]) -> None:
-    """Pushes an image in Docker's format that differs in its configuration; OCI's knows no ONBUILD."""
-    with tempfile.TemporaryDirectory(prefix="nomad-build-image-") as name:
-        directory = Path(name)
-        _copy_image(f"docker://{source}", f"dir:{directory}", "--format=v2s2")
-        manifest = json.loads((directory / "manifest.json").read_text())
-        old = directory / manifest["config"]["digest"].removeprefix("sha256:")
-        config = json.loads(old.read_text())
-        config["config"] |= changes
-        new = json.dumps(config).encode()
-        digest = hashlib.sha256(new).hexdigest()
-        (directory / digest).write_bytes(new)
-        manifest["config"] |= {"digest": f"sha256:{digest}", "size": len(new)}
-        (directory / "manifest.json").write_text(json.dumps(manifest))
-        _copy_image(f"dir:{directory}", f"docker://{target}")
-
-
-def _copy_image(source: str, target: str, *options: str) -> None:
-    fixed = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
-    subprocess.run([*fixed, *options, source, target], check=True)
-
-
-def own_address(target: str) -> str | None:
-    """This host's address on the way to the target; None without such a way."""
-    with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((target, 9))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])
-
-
-def own_addresses() -> set[str]:
-    """All addresses of this host, without their networks."""
-    shown = subprocess.run(["ip", "--json", "address"], check=True, capture_output=True, text=True).stdout
-    return {address["local"] for link in json.loads(shown) for address in link["addr_info"]}
-
-
-def _disk() -> list[str]:
+def _disk() -> str:
     """Major and minor number of the first disk."""
-    return Path("/proc/partitions").read_text().splitlines()[2].split()[:2]
-
-
-def _gateway() -> str:
-    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-        _, destination, gateway, *_ = line.split()
-        if destination == "00000000":
-            return socket.inet_ntoa(bytes.fromhex(gateway)[::-1])
-    return "192.0.2.1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Service
-
-    def do_GET(self) -> None:
-        before, redirect, after = self.path.partition("/redirect/")
-        for part in before.partition("?")[0].split("/"):
-            self.server.calls[part].append(str(self.headers))
-        if redirect:
-            self.send_response(302)
-            self.send_header("Location", f"http://localhost:{self.server.server_port}/{after}")
-        elif "/private/" in before and "Authorization" not in self.headers:
-            self.send_response(401)
-            self.send_header("WWW-Authenticate", 'Basic realm="bait"')
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing: the tests' output is for failures."""
-
-
-class _Service(ThreadingHTTPServer):
-    """On every address of the host; `calls` has the headers of every call by each part of its path.
-
-    Below /redirect/ it leads to another name of the host, below /private/ it asks for credentials.
-    """
-
-    daemon_threads = True
-    address_family = socket.AF_INET6
-
-    def __init__(self) -> None:
-        self.calls: dict[str, list[str]] = defaultdict(list)
-        super().__init__(("::", 0), _Handler)
-
-    def server_bind(self) -> None:
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
+    return " ".join(Path("/proc/partitions").read_text().splitlines()[2].split()[:2])
 
 
 class Host:
-    """The bait of one run, and what became of it."""
+    """The bait of one run, and what became of it; it all belongs to `USER`."""
 
     def __init__(self, attacks: list[Attack], tool: Path, base: str, registry: str) -> None:
         self.tool = tool
@@ -179,7 +88,7 @@ class Host:
         # Such lines Buildah repeats when it takes the file for an ignore file or a Containerfile.
         (self.host / "pattern").write_text(f"[{self.canary}\n")
         (self.host / "letter").write_text(f"from {self.canary}\n")
-        _copy_image(f"docker://{self._base}", f"oci:{self.host}/image:1")
+        copy_image(f"docker://{self._base}", f"oci:{self.host}/image:1")
         self._push_images()
         (self.host / "home/.netrc").write_text(f"machine 127.0.0.1 login me password {self.canary}\n")
         (self.host / "home/.gitconfig").write_text(
@@ -191,14 +100,9 @@ class Host:
         hook.chmod(0o755)
         self._handle = self._tool("make-handle", str(canary)).strip()
         give(self.directory)
-        self.service = _Service()
-        self._serve(self.service)
-        self._abstract = f"nomad-build-{self.canary}"
-        self._listen_abstract()
+        self.services = self._stack.enter_context(Services(self.canary))
         self.git = self._stack.enter_context(GitHttp(self.directory / "git"))
         self._kernel_objects()
-        self._add_metadata_address()
-        self._chatter()
         for attack in self._attacks.values():
             if attack.breach.victim:
                 self._victims[attack.name] = subprocess.Popen(as_user(["sleep", f"{self.markers[attack.name]}.5"]))
@@ -219,38 +123,11 @@ class Host:
         command = as_user([str(self.tool), *words])
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def _serve(self, service: ThreadingHTTPServer) -> None:
-        threading.Thread(target=service.serve_forever, args=(0.05,), daemon=True).start()
-        self._stack.callback(service.server_close)
-        self._stack.callback(service.shutdown)
-
-    def _listen_abstract(self) -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"\0{self._abstract}")
-        listener.listen()
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    match = re.match(r"GET /(\S+)", connection.recv(256).decode(errors="replace"))
-                    if match:
-                        self.service.calls[match[1]].append("")
-                        connection.sendall(b"x")
-
-        threading.Thread(target=accept, daemon=True).start()
-        # Closing alone does not wake the thread that waits in accept.
-        self._stack.callback(listener.close)
-        self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
-
     def _kernel_objects(self) -> None:
         """Shared memory and a message queue of the same user, outside of any file system."""
         self._shm_key = str(secrets.randbelow(2**30) + 1)
         identifier = self._tool("make-shm", self._shm_key, self.canary).strip()
-        self._stack.callback(subprocess.run, as_user(["ipcrm", "--shmem-id", identifier]), check=True)
+        self._stack.callback(subprocess.run, ["ipcrm", "--shmem-id", identifier], check=True)
         self._queue = f"/{self.canary}"
         shared = Path("/dev/shm") / self.canary
         shared.write_text(self.canary)
@@ -259,41 +136,13 @@ class Host:
         self._tool("make-queue", self._queue, self.canary)
         self._stack.callback(self._tool, "drop-queue", self._queue)
 
-    def _add_metadata_address(self) -> None:
-        """What clouds serve their credentials at; only root can have it here."""
-        command = ["ip", "address", "{}", f"{METADATA}/32", "dev", "lo"]
-        if os.geteuid() == 0 and not own_addresses() & {METADATA}:
-            subprocess.run([word.format("add") for word in command], check=True)
-            self._stack.callback(subprocess.run, [word.format("delete") for word in command], check=True)
-
-    def _chatter(self) -> None:
-        """Says the canary on the loopback interface all the time, and calls a port that nobody listens on."""
-        ended = threading.Event()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._free_port = int(free.getsockname()[1])
-
-        def talk() -> None:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as speaker:
-                while not ended.wait(0.05):
-                    with contextlib.suppress(OSError):
-                        speaker.sendto(self.canary.encode(), ("127.0.0.1", 9))
-                    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._free_port), 0.05):
-                        pass
-
-        thread = threading.Thread(target=talk, daemon=True)
-        thread.start()
-        self._stack.callback(thread.join)
-        self._stack.callback(ended.set)
-
     def _end_victims(self) -> None:
         for victim in self._victims.values():
             victim.kill()
             victim.wait()
 
     def _words(self) -> dict[str, str]:
-        port = self.service.server_port
-        major, minor = _disk()
+        outer = outer_addresses()
         return {
             "CANARY": self.canary,
             "PASSWORD": self.password,
@@ -302,7 +151,7 @@ class Host:
             "SERVER": str(self.directory / "server"),
             "STATE": str(self.directory / "server/state"),
             "OTHER": str(self.other),
-            "OTHER_PORT": str(port),
+            "OTHER_PORT": str(self.services.port),
             "STORE": str(self.directory / "store"),
             "ALLOWED": str(self.directory / "allowed"),
             "BASE": self._base,
@@ -311,14 +160,14 @@ class Host:
             "REGISTRY": self._registry,
             "TOOL": str(self.tool),
             "HANDLE": self._handle,
-            "DISK": f"{major} {minor}",
-            "PORT": str(port),
-            "FREE_PORT": str(self._free_port),
-            "ADDRESS": own_address("192.0.2.1") or "127.0.0.1",
-            "ADDRESS6": own_address("2001:db8::1") or "::1",
-            "GATEWAY": _gateway(),
-            "METADATA": METADATA,
-            "ABSTRACT": self._abstract,
+            "DISK": _disk(),
+            "PORT": str(self.services.port),
+            "FREE_PORT": str(self.services.free_port),
+            "ADDRESS": next(iter(outer), "127.0.0.1"),
+            "ADDRESSES": " ".join(outer),
+            "GATEWAY": gateway(),
+            "METADATA": self.services.metadata,
+            "ABSTRACT": self.services.abstract,
             "SHM": self._shm_key,
             "QUEUE": self._queue,
             "KEY": KEY,
@@ -380,13 +229,27 @@ class Host:
             git(stage, "clone", "--quiet", "--bare", str(work), str(served))
         give(stage)
 
-    def lost(self, attack: Attack) -> str | None:
-        """What happened to the attack's victim, if something did."""
+    def lost(self, attack: Attack) -> list[str]:
+        """What happened to the process of the host that the attack is after."""
         victim = self._victims[attack.name]
         if victim.poll() is not None:
-            return f"the host's process ended with {victim.returncode}"
-        state = Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        if state in "Tt":
+            return [f"the host's process ended with {victim.returncode}"]
+        if Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt":
             os.kill(victim.pid, signal.SIGCONT)
-            return "the host's process was stopped"
-        return None
+            return ["the host's process was stopped"]
+        return []
+
+    @property
+    def leaks(self) -> list[str]:
+        """What starts a command that has a directory open and a key at hand."""
+        return [str(self.tool), "with-leaks", str(self.host), KEY, self.canary]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What lies about in the environment of a server."""
+        return {
+            "HOME": str(self.host / "home"),
+            "HTTP_PROXY": f"http://me:{self.canary}@proxy.invalid:3128",
+            "NO_PROXY": ",".join(["127.0.0.1", "localhost", "::1", self.words["METADATA"], self.words["ADDRESS"]]),
+            "AWS_SECRET_ACCESS_KEY": self.canary,
+        }

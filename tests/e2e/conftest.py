@@ -31,9 +31,12 @@ if version("mcp").startswith("1."):
         collect_ignore.append("test_accounts.py")
 else:
     collect_ignore_glob = ["test_[!n]*.py"]
-# `make attacks`.
+# What takes too long for every run: `make attacks`, and deaths and kills at borders.
 if not os.environ.get("NOMAD_BUILD_ATTACKS"):
     collect_ignore_glob = [*globals().get("collect_ignore_glob", []), "test_attacks.py"]
+if not os.environ.get("NOMAD_BUILD_ENDURANCE"):
+    rare = ["test_borders.py", "test_death.py", "test_endurance.py", "test_residue.py"]
+    collect_ignore_glob = [*globals().get("collect_ignore_glob", []), *rare]
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +81,13 @@ def base(registry: LocalRegistry) -> str:
     return f"{registry.host}/test/base:1"
 
 
-def _distribution_buildah() -> Path:
+def distribution_buildah() -> Path:
     found = shutil.which("buildah")
     assert found, "buildah is missing: scripts/setup.sh test"
     return Path(found)
 
 
-def _newest_buildah() -> Path:
+def newest_buildah() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     shared = Path("/usr/local/lib/nomad-build/tools") / NEWEST_BUILDAH
     path = shared if os.geteuid() == 0 else cache / "nomad-build/tools" / NEWEST_BUILDAH
@@ -95,7 +98,7 @@ def _newest_buildah() -> Path:
 @pytest.fixture(scope="session", params=["distribution", "1.43.2"])
 def buildah(request: pytest.FixtureRequest) -> Path:
     """Each Buildah in turn: the distribution's, and the newest."""
-    return _newest_buildah() if request.param == "1.43.2" else _distribution_buildah()
+    return newest_buildah() if request.param == "1.43.2" else distribution_buildah()
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +120,7 @@ async def session(server: Server) -> AsyncIterator[ClientSession]:
 @pytest.fixture(scope="session")
 def plain_server(registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[Server]:
     """A shared server for what does not depend on Buildah's version."""
-    server = Server(Settings(_distribution_buildah(), [registry, auth_registry]))
+    server = Server(Settings(distribution_buildah(), [registry, auth_registry]))
     yield server
     server.remove()
 
@@ -139,7 +142,7 @@ def make_server(registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterat
     made: list[Server] = []
 
     def make(**settings: Any) -> Server:
-        wanted: dict[str, Any] = {"buildah": _distribution_buildah(), "insecure": [registry, auth_registry]} | settings
+        wanted: dict[str, Any] = {"buildah": distribution_buildah(), "insecure": [registry, auth_registry]} | settings
         made.append(Server(Settings(**wanted)))
         return made[-1]
 

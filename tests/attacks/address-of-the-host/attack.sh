@@ -1,2 +1,1 @@
-attack reach @ADDRESS@ @PORT@ @NAME@
-attack reach @ADDRESS6@ @PORT@ @NAME@
+for address in @ADDRESSES@; do attack reach $address @PORT@ @NAME@; done

@@ -1,1 +1,1 @@
-kill -STOP @VICTIM_PID@ && echo stopped
+kill -STOP @VICTIM_PID@

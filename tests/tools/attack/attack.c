@@ -147,6 +147,18 @@ static int reach(char **words) {
   return send_word(fd, words[2]);
 }
 
+static int send_udp(char **words) {
+  struct sockaddr_in old = {.sin_family = AF_INET, .sin_port = htons(atoi(words[1]))};
+  struct sockaddr_in6 new = {.sin6_family = AF_INET6, .sin6_port = htons(atoi(words[1]))};
+  int is_new = strchr(words[0], ':') != NULL;
+  inet_pton(is_new ? AF_INET6 : AF_INET, words[0], is_new ? (void *)&new.sin6_addr : &old.sin_addr);
+  int fd = socket(is_new ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
+  ssize_t sent = is_new ? sendto(fd, words[2], strlen(words[2]), 0, (void *)&new, sizeof new)
+                        : sendto(fd, words[2], strlen(words[2]), 0, (void *)&old, sizeof old);
+  // Whether it arrives is seen where it should not.
+  return sent < 0 ? failed("sendto") : 0;
+}
+
 static int listen_on(char **words) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(words[0]))};
   int yes = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -308,7 +320,7 @@ int main(int count, char **words) {
   } commands[] = {
       {"leave-chroot", 1, leave_chroot}, {"inherited", 2, inherited},   {"make-handle", 1, make_handle},
       {"open-handle", 2, open_handle},   {"abstract", 2, abstract},     {"reach", 3, reach},
-      {"listen", 2, listen_on},      {"sniff", 1, sniff},
+      {"udp", 3, send_udp},              {"listen", 2, listen_on},     {"sniff", 1, sniff},
       {"make-shm", 2, make_shm},         {"read-shm", 1, read_shm},     {"make-queue", 2, make_queue},
       {"read-queue", 1, read_queue},     {"drop-queue", 1, drop_queue}, {"read-key", 1, read_key},
       {"with-leaks", 4, with_leaks},     {"trace", 1, trace},           {"join", 1, join},
