@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::ContextFile;
 use super::beneath::{Beneath, Blocked, Obstacle};
+use super::error::MAX_FAULTS;
 use super::path::{FileFault, check_files, show};
 
 /// Why not all given files were written. The tree may hold some of them.
@@ -20,16 +21,29 @@ pub enum OverlayError {
     #[error("{}: {source}", show(path))]
     Root { path: PathBuf, source: io::Error },
     /// All bad paths; nothing was written.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", named(.0))]
     Paths(Vec<FileFault>),
     /// All files that could not be written.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", named(.0))]
     Files(Vec<OverlayFault>),
+}
+
+/// One a line, as many as are named of a tree.
+fn named(faults: &[impl std::fmt::Display]) -> String {
+    let mut lines: Vec<String> = faults
+        .iter()
+        .take(MAX_FAULTS)
+        .map(ToString::to_string)
+        .collect();
+    if let more @ 1.. = faults.len() - lines.len() {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }
 
 /// A file that could not be written.
 #[derive(Debug, Error)]
-#[error("{path}: {obstacle}")]
+#[error("{}: {obstacle}", show(Path::new(path)))]
 pub struct OverlayFault {
     /// As given.
     pub path: String,

@@ -57,6 +57,9 @@ pub struct GitCredentialFile {
 /// Name of the list of git credentials in the credentials directory.
 pub const GIT_CREDENTIALS: &str = "git.json";
 
+/// How many places a failure names.
+const NAMED: usize = 10;
+
 /// Brings the sources in; `snapshot` is the tar of a plan whose source is one.
 ///
 /// # Errors
@@ -303,34 +306,39 @@ async fn apply_patch(job: &Job<'_>, patch: &str) -> Result<(), Stop> {
         }
         Err(git::PatchError::Git(error)) => Err(git_failure(job, &error)),
         Err(error) => {
-            let message = match &error {
-                git::PatchError::DoesNotApply(files) => {
-                    files.iter().map(hunk).collect::<Vec<_>>().join("; ")
-                }
-                other => other.to_string(),
-            };
-            let mut failure = Failure::new(
-                Phase::Source,
-                Kind::PatchRejected,
-                job.reporter.mask(&message),
-            )
-            .with_hint("Make the patch anew with git diff --binary against exactly this ref.");
-            if let git::PatchError::DoesNotApply(files) = &error {
-                failure.locations = files
-                    .iter()
-                    .map(|one| Location {
-                        file: one.file.clone(),
-                        line: one.line.and_then(|line| u32::try_from(line).ok()),
-                        column: None,
-                        message: Some(one.reason.clone()),
-                    })
-                    .collect();
-            }
-            if let Some(first) = failure.locations.first().cloned() {
-                failure = failure.at(first.file, first.line);
-            }
+            let mut failure = patch_rejected(&error);
+            failure.message = job.reporter.mask(&failure.message);
             Err(Stop::failed(failure))
         }
+    }
+}
+
+/// Names some of the files; a patch made against something else may fit none of thousands.
+fn patch_rejected(error: &git::PatchError) -> Failure {
+    let reject = |message: String| {
+        Failure::new(Phase::Source, Kind::PatchRejected, message)
+            .with_hint("Make the patch anew with git diff --binary against exactly this ref.")
+    };
+    let git::PatchError::DoesNotApply(files) = error else {
+        return reject(error.to_string());
+    };
+    let named = || files.iter().take(NAMED);
+    let mut message = named().map(hunk).collect::<Vec<_>>().join("; ");
+    if let more @ 1.. = files.len().saturating_sub(NAMED) {
+        message += &format!("; nor to {more} more files");
+    }
+    let mut failure = reject(message);
+    failure.locations = named()
+        .map(|one| Location {
+            file: one.file.clone(),
+            line: one.line.and_then(|line| u32::try_from(line).ok()),
+            column: None,
+            message: Some(one.reason.clone()),
+        })
+        .collect();
+    match failure.locations.first().cloned() {
+        Some(first) => failure.at(first.file, first.line),
+        None => failure,
     }
 }
 
@@ -465,7 +473,7 @@ fn faults_in(file: &str, faults: &[containerfile::Fault]) -> Stop {
     failure.instruction = first.instruction.clone();
     failure.locations = faults
         .iter()
-        .take(10)
+        .take(NAMED)
         .map(|fault| Location {
             file: file.to_owned(),
             line: Some(fault.line),
@@ -496,6 +504,71 @@ impl Sources {
                 .unwrap_or_else(|| stage.index.to_string()),
             step: u32::try_from(step.number).unwrap_or(u32::MAX),
             instruction: step.text.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_that_fits_nothing_makes_a_short_failure() {
+        let file = |n: usize| git::PatchFailure {
+            file: format!("src/{n}.c"),
+            line: Some(7),
+            reason: "does not match the file".into(),
+        };
+        let failure = patch_rejected(&git::PatchError::DoesNotApply(
+            (0..3000).map(file).collect(),
+        ));
+        assert_eq!(failure.locations.len(), NAMED);
+        assert!(failure.message.len() < 2000, "{}", failure.message);
+        assert!(
+            failure.message.ends_with("; nor to 2990 more files"),
+            "{}",
+            failure.message
+        );
+        assert_eq!(
+            (failure.file.as_deref(), failure.line),
+            (Some("src/0.c"), Some(7))
+        );
+        let failure = patch_rejected(&git::PatchError::DoesNotApply(vec![file(1)]));
+        assert_eq!(
+            failure.message,
+            "the patch does not apply to src/1.c, hunk at line 7: does not match the file"
+        );
+    }
+
+    #[test]
+    fn a_subdirectory_lies_in_the_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        for (name, target) in [
+            ("inside", "a/b"),
+            ("up", "../outside"),
+            ("far", "/etc"),
+            ("loop", "loop"),
+        ] {
+            std::os::unix::fs::symlink(target, root.join(name)).unwrap();
+        }
+        for (subdir, found) in [
+            ("a/b", true),
+            ("/a/", true),
+            ("inside", true),
+            ("inside/..", true),
+            ("up", false),
+            ("far", false),
+            ("..", false),
+            ("a/../../outside", false),
+            ("loop", false),
+            ("file", false),
+            ("none", false),
+        ] {
+            assert_eq!(directory_within(&root, subdir).is_ok(), found, "{subdir}");
         }
     }
 }
