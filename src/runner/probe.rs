@@ -99,7 +99,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         return Ok(kept.host);
     }
     let mut host = Host {
-        version: version(&buildah, bounds).await?,
+        version: version(&buildah, work, bounds).await?,
         buildah: buildah.display().to_string(),
         home: home().map_err(|error| missing(error.to_string(), ""))?,
         own_binary,
@@ -239,12 +239,13 @@ fn home() -> io::Result<PathBuf> {
         })
 }
 
-async fn version(buildah: &Path, bounds: &Bounds) -> Result<String, Failure> {
+async fn version(buildah: &Path, work: &WorkDir, bounds: &Bounds) -> Result<String, Failure> {
     let mut command = Command::new(buildah);
+    // Even for this Buildah makes directories, in /tmp if nobody names another place.
     command
         .arg("--version")
         .env_clear()
-        .env("PATH", super::sandbox::PATH);
+        .envs(environment(&work.boxed("")));
     let text = match capture(&mut command, &bounds.within(PROBE_TIME), 4096).await {
         Ok((Ended::Exited(0), text)) => text,
         Ok((_, text)) => {
