@@ -83,8 +83,10 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve_stdio(config: Config) -> anyhow::Result<()> {
-    let backend = LocalBackend::open(config.clone())?;
-    let service = Arc::new(Service::new(Arc::new(backend), config));
+    let backend = Arc::new(LocalBackend::open(config.clone())?);
+    let left = Arc::clone(&backend);
+    tokio::task::spawn_blocking(move || left.recover());
+    let service = Arc::new(Service::new(backend, config));
     let server = Server::new(service, local_principal());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

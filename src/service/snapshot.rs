@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::build::request::FileRequest;
@@ -10,6 +9,7 @@ use crate::build::validate::{Base, Valid};
 use crate::config::Config;
 use crate::containerfile;
 use crate::context::{self, ContextFile, Limits, Snapshot, SnapshotError};
+use crate::runner::lock::{is_at, try_lock};
 use crate::runner::source::context_files;
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
@@ -20,6 +20,8 @@ use super::ToolError;
 #[derive(Debug)]
 pub struct Staged {
     path: Option<PathBuf>,
+    /// As long as somebody holds it, it is not taken for something that a dead server left.
+    _held: Option<File>,
     /// `sha256:` digest of the tar.
     pub digest: String,
 }
@@ -35,6 +37,17 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
             let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A new file, locked; whoever removes what dead servers left may have come in between.
+fn held(path: &Path) -> io::Result<File> {
+    loop {
+        if let Some(file) = try_lock(path)?
+            && is_at(&file, path)
+        {
+            return Ok(file);
         }
     }
 }
@@ -105,17 +118,15 @@ impl Tree {
         let path = staging.join(format!("context-{name}.tar"));
         let mut staged = Staged {
             path: Some(path.clone()),
+            _held: None,
             digest: String::new(),
         };
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(ToolError::internal)?;
-        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let file = held(&path).map_err(ToolError::internal)?;
+        let mut out = BufWriter::with_capacity(1 << 20, &file);
         staged.digest = self.write(&mut out)?.digest;
         out.flush().map_err(ToolError::internal)?;
+        drop(out);
+        staged._held = Some(file);
         Ok(staged)
     }
 

@@ -100,6 +100,16 @@ impl LocalBackend {
         Self { program, ..self }
     }
 
+    /// Looks after everything that dead servers and jobs have left: whoever starts a server need
+    /// not ask for a build for that. Blocks; needs the runtime.
+    pub fn recover(&self) {
+        if let Err(error) = self.list_now() {
+            tracing::error!(%error, "the builds cannot be looked after");
+        }
+        retention::sweep(&self.layout, &self.config, now_ms());
+        sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
+    }
+
     fn dir(&self, id: &BuildId) -> Result<BuildDir, BackendError> {
         let dir = self.layout.build(id);
         if dir.record().exists() {
@@ -370,7 +380,7 @@ impl Backend for LocalBackend {
     async fn health(&self) -> Result<(), BackendError> {
         self.layout.prepare()?;
         let probe = self.staging.join(format!(".health-{}", std::process::id()));
-        fs::write(&probe, b"")?;
+        let _held = store::lock(&probe)?;
         fs::remove_file(&probe)?;
         Ok(())
     }

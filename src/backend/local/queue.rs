@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
 
 use crate::build::BuildId;
 use crate::build::scope::Scopes;
@@ -76,6 +77,25 @@ fn tickets_before(layout: &Layout, submitted: i64, id: &BuildId) -> io::Result<V
     Ok(tickets)
 }
 
+/// Every ticket and its build.
+///
+/// # Errors
+/// When the queue cannot be read.
+pub fn tickets(layout: &Layout) -> io::Result<Vec<(PathBuf, BuildId)>> {
+    let mut tickets = Vec::new();
+    for entry in fs::read_dir(layout.queue())? {
+        let entry = entry?;
+        let id = entry.file_name().to_str().and_then(build_of);
+        tickets.extend(id.map(|id| (entry.path(), id)));
+    }
+    Ok(tickets)
+}
+
+/// The build of a ticket.
+fn build_of(ticket: &str) -> Option<BuildId> {
+    ticket.split_once('-')?.1.parse().ok()
+}
+
 /// How many builds wait before this one.
 ///
 /// # Errors
@@ -89,9 +109,7 @@ fn alive_before(layout: &Layout, submitted: i64, id: &BuildId, enough: usize) ->
     let alive = tickets_before(layout, submitted, id)?
         .iter()
         .filter(|name| {
-            name.split_once('-')
-                .and_then(|(_, id)| id.parse::<BuildId>().ok())
-                .is_some_and(|other| is_alive(layout, &other))
+            build_of(name).is_some_and(|other| is_alive(layout, &other))
         })
         .take(enough)
         .count();

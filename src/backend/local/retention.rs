@@ -7,6 +7,7 @@ use crate::build::BuildId;
 use crate::config::Config;
 
 use super::claims;
+use super::queue;
 use super::layout::{BuildDir, Layout};
 use super::reap;
 use super::store;
@@ -49,20 +50,29 @@ pub fn sweep(layout: &Layout, config: &Config, now: i64) {
         }
     }
     claims::sweep(layout, now);
-    let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(24 * 60 * 60);
-    for entry in fs::read_dir(layout.staging())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let old = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .is_ok_and(|time| time < yesterday);
-        if old {
-            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+    if let Err(error) = sweep_unaccepted(layout) {
+        tracing::warn!(%error, "what dead servers were about to accept remains");
+    }
+}
+
+/// Removes what servers that died had of builds that they did not come to accept: directories and
+/// tickets, which are made only by who holds the guard, and snapshots, which their server holds.
+fn sweep_unaccepted(layout: &Layout) -> io::Result<()> {
+    let _guard = claims::guard(layout)?;
+    for entry in fs::read_dir(layout.staging())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else if store::try_lock(&path)?.is_some() {
+            fs::remove_file(&path)?;
         }
     }
+    for (ticket, id) in queue::tickets(layout)? {
+        if !layout.build(&id).root().exists() {
+            fs::remove_file(ticket)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what could not be removed when the build ended.
