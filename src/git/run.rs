@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -17,6 +17,10 @@ use super::error::{GitError, GitErrorKind, classify};
 use super::text::Scrubber;
 use crate::context::Limits;
 
+/// How long helpers may go on when their git has ended; one that was killed cannot end them.
+const ALONE: Duration = Duration::from_secs(1);
+/// Between two looks whether git has ended.
+const LOOK: Duration = Duration::from_millis(100);
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// Longest line in bytes; the rest of a longer one becomes the next.
@@ -99,6 +103,10 @@ pub(super) async fn run(
         }
         Ok(error) = &mut refused => error,
         error = bounds.exceeded() => error,
+        () = group.outlives_its_leader() => GitError::new(
+            GitErrorKind::Failed,
+            "git was killed, and what it had started was ended",
+        ),
         done = &mut work => {
             group.disarm();
             let outcome = done.map_err(|error| failed(&error))?;
@@ -230,6 +238,18 @@ impl Group {
             // It may be gone already.
             let _ = kill_process_group(group, signal);
         }
+    }
+
+    /// Returns when the leader has ended and others still hold its pipes. Reaps nobody.
+    async fn outlives_its_leader(&self) {
+        let Some(leader) = self.0 else {
+            return std::future::pending().await;
+        };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while let Ok(None) = waitid(WaitId::Pid(leader), options) {
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::time::sleep(ALONE).await;
     }
 
     fn disarm(&mut self) {
