@@ -91,7 +91,7 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
 
 /// Explains a failed `buildah pull` of `image`; `place` is the instruction that wants it.
 pub fn pull_failure(image: &str, lines: &[(u64, Line)], place: Option<&Place>) -> Failure {
-    let text = last_error(lines).map_or("", |(_, text)| text);
+    let text = last_error(lines).map_or("Buildah ended without a word of why", |(_, text)| text);
     let mut failure = own_failure(text);
     failure.phase = Some(Phase::Source);
     failure.message = quote(&format!(
