@@ -111,6 +111,7 @@ async fn one(
     .map_err(Stop::internal)?;
     match ended {
         Ended::Exited(0) => {}
+        Ended::Exited(_) if sandbox.was_killed() => return Err(job.killed(before, None)),
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
             let lines = job.reporter.kept();

@@ -8,17 +8,18 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::enter;
 use super::network;
+use super::runtime;
 use super::settings::Network;
 use super::usage::{Ceiling, measure};
 use super::workdir::write_json;
@@ -34,6 +35,8 @@ pub struct Enclosure {
     pub namespace: PathBuf,
     /// What it may write to.
     pub watch: Watch,
+    /// There while it runs; one that was killed leaves it.
+    pub running: PathBuf,
     /// The sandbox.
     pub inside: enter::Spec,
 }
@@ -93,6 +96,18 @@ impl Watch {
 /// # Errors
 /// When it cannot be started.
 pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
+    fs::write(&enclosure.running, b"")?;
+    let result = run(file, enclosure);
+    if result.as_ref().map_or(true, |status| status.exited()) {
+        fs::remove_file(&enclosure.running)?;
+    }
+    let status = result?;
+    let killed = status.terminating_signal().map(|signal| 128 + signal);
+    let code = status.exit_status().or(killed);
+    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+}
+
+fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     let own_binary = std::env::current_exe()?;
     let mut command = match enclosure.network {
         Network::Host => Command::new("unshare"),
@@ -114,29 +129,51 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
         }
     };
     command
-        .args([
-            "--mount",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--fork",
-            "--kill-child=SIGKILL",
-            "--",
-        ])
+        .args(["--mount", "--ipc", "--uts", "--"])
         .arg(own_binary)
         .args(["runner", "enter", "--spec"])
         .arg(file)
         .stdin(Stdio::null());
-    let mut child = command.spawn()?;
-    if let Some(process) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let watch = enclosure.watch.clone();
-        std::thread::spawn(move || watch.end_at_the_limit(process));
+    let sandbox = spawn_as_first(&mut command)?;
+    let watch = enclosure.watch.clone();
+    std::thread::spawn(move || watch.end_at_the_limit(sandbox));
+    std::thread::spawn(move || {
+        runtime::wait_for_an_orphan();
+        eprintln!("the runtime was killed while it made a container");
+        let _ = kill_process(sandbox, Signal::KILL);
+    });
+    wait(sandbox)
+}
+
+/// Starts a command as the first process of a PID namespace: nobody in there can kill it, so a
+/// signal that ends it came from outside. (unshare(1) cannot tell that its child was killed by SIGKILL.)
+fn spawn_as_first(command: &mut Command) -> io::Result<Pid> {
+    // The namespace is that of the children of one thread; this process needs more threads.
+    let child = std::thread::scope(|scope| {
+        let spawning = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWPID)?;
+            command.spawn()
+        });
+        spawning.join().unwrap_or_else(|_| Err(io::Error::other("the sandbox cannot be started")))
+    })?;
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::other("the sandbox has no process"))
+}
+
+/// Waits for the sandbox. The only other child is pasta: a sandbox whose network is gone is ended.
+fn wait(sandbox: Pid) -> io::Result<WaitStatus> {
+    loop {
+        match rustix::process::wait(WaitOptions::empty())? {
+            Some((pid, status)) if pid == sandbox => return Ok(status),
+            Some(_) => {
+                eprintln!("the sandbox has lost its network: pasta was killed");
+                let _ = kill_process(sandbox, Signal::KILL);
+            }
+            None => {}
+        }
     }
-    let status = child.wait()?;
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 /// Whether a command line (as in `/proc/PID/cmdline`) is that of a process outside of the sandbox.

@@ -25,6 +25,7 @@ pub mod probe;
 pub mod process;
 pub mod publish;
 pub mod reporter;
+pub mod runtime;
 pub mod sandbox;
 pub mod seccomp;
 pub mod settings;

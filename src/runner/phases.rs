@@ -107,6 +107,17 @@ impl Job<'_> {
         Stop::internal(format!("the sandbox could not be entered: {words}"))
     }
 
+    /// The end of a sandbox that was killed: where no limit was the reason, it was a stranger.
+    pub fn killed(&self, before: Counters, test: Option<&str>) -> Stop {
+        let unexplained = Failure::new(None, Kind::BuildError, "a process of the sandbox was killed");
+        let failure = self.explained(unexplained.clone(), before, test);
+        if failure != unexplained {
+            return Stop::failed(failure);
+        }
+        tracing::warn!("a process of the sandbox was killed by somebody unknown");
+        Stop::Interrupted
+    }
+
     /// A failure of foreign code that began when the counters stood at `before`: where it was a
     /// limit, it is named. Lines of other tests do not count.
     pub fn explained(&self, failure: Failure, before: Counters, test: Option<&str>) -> Failure {
@@ -460,6 +471,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .map_err(Stop::internal)?
     {
         Ended::Exited(0) => Ok(()),
+        Ended::Exited(_) if sandbox.was_killed() => Err(job.killed(before, None)),
         Ended::Exited(status) => {
             let end = BuildahEnd {
                 status,

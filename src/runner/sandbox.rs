@@ -159,15 +159,18 @@ impl Sandbox<'_> {
             reached: self.reached(),
             commands,
         };
-        match fs::remove_file(self.reached()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for sign in [self.reached(), self.running()] {
+            match fs::remove_file(sign) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         let enclosure = Enclosure {
             network: self.settings.network,
             closed: self.settings.closed.clone(),
             namespace: self.work.root().join("network"),
             watch: self.watch(reach),
+            running: self.running(),
             inside,
         };
         let file = self.work.root().join(format!("enclose-{name}.json"));
@@ -211,6 +214,16 @@ impl Sandbox<'_> {
     /// Whether the last command of the sandbox that ran last was started.
     pub fn was_reached(&self) -> bool {
         self.reached().exists()
+    }
+
+    /// Out of reach of what runs inside.
+    fn running(&self) -> PathBuf {
+        self.work.root().join("running")
+    }
+
+    /// Whether the sandbox that ran last did not end by itself: it, or something around it, was killed.
+    pub fn was_killed(&self) -> bool {
+        self.running().exists()
     }
 
     fn binds(&self, reach: Reach) -> io::Result<Vec<Bind>> {

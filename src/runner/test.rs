@@ -21,6 +21,9 @@ const INIT: &str = "/.nomad-build-init";
 /// How the init says that it could not start the program (catatonit.c); its status is 1 then. A test
 /// that prints this itself has failed as well.
 const INIT_ERROR: &str = "failed to exec pid1";
+/// How Buildah says that the container's init, which nobody in it can kill, or the runtime was killed
+/// (run_linux.go). A test that prints this itself has failed as well, for a reason that is not known.
+const KILLED: [&str; 2] = ["container exited on killed", "while running runtime: signal: killed"];
 
 /// Runs the tests in order; all of them, unless the plan says otherwise.
 ///
@@ -99,6 +102,7 @@ async fn one(
     let last = job.reporter.last();
     let (status, exit_code) = match ended {
         Ended::Exited(0) => (TestResult::Passed, Some(0)),
+        Ended::Exited(_) if sandbox.was_killed() => return Err(job.killed(counted, Some(&test.name))),
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(code) => (TestResult::Failed, Some(code)),
         Ended::Cancelled => return Err(Stop::Interrupted),
@@ -140,10 +144,9 @@ async fn one(
             ),
         },
     );
-    let unstarted = shown
-        .as_ref()
-        .is_some_and(|(text, _)| text.contains(INIT_ERROR));
-    let failure = failure(test, status, exit_code, unstarted).map(|mut failure| {
+    let says = |sign: &&str| shown.as_ref().is_some_and(|(text, _)| text.contains(*sign));
+    let (unstarted, killed) = (says(&INIT_ERROR), KILLED.iter().any(says));
+    let failure = failure(test, status, exit_code, unstarted, killed).map(|mut failure| {
         if let Some((text, cursor)) = shown {
             failure.excerpt = Some(text);
             failure.log_cursor = Some(cursor);
@@ -158,6 +161,7 @@ fn failure(
     status: TestResult,
     exit_code: Option<i32>,
     unstarted: bool,
+    killed: bool,
 ) -> Option<Failure> {
     let mut failure = match status {
         TestResult::Passed | TestResult::NotRun => return None,
@@ -174,10 +178,10 @@ fn failure(
                 format!("test {} could not be started, or one of its commands was not found (status {})", test.name, exit_code.unwrap_or_default()),
             )
             .with_hint("Look at its output: the image may lack a shell (use argv) or the program."),
-            Some(137) => Failure::new(
+            code if killed || code == Some(137) => Failure::new(
                 Phase::Test,
                 Kind::TestFailed,
-                format!("test {} was killed (status 137)", test.name),
+                format!("test {} was killed (status {})", test.name, code.unwrap_or(-1)),
             )
             .with_fault(Fault::Unknown),
             code => Failure::new(
