@@ -111,7 +111,9 @@ async fn one(
     .map_err(Stop::internal)?;
     match ended {
         Ended::Exited(0) => {}
-        Ended::Exited(_) if sandbox.was_killed() => return Err(job.killed(before, None)),
+        Ended::Exited(_) if job.killed_by_a_stranger(sandbox, before, None) => {
+            return Err(Stop::Interrupted);
+        }
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
             let lines = job.reporter.kept();

@@ -107,15 +107,20 @@ impl Job<'_> {
         Stop::internal(format!("the sandbox could not be entered: {words}"))
     }
 
-    /// The end of a sandbox that was killed: where no limit was the reason, it was a stranger.
-    pub fn killed(&self, before: Counters, test: Option<&str>) -> Stop {
+    /// Whether the sandbox was killed and no limit was the reason: then it was a stranger.
+    pub fn killed_by_a_stranger(
+        &self,
+        sandbox: &Sandbox<'_>,
+        before: Counters,
+        test: Option<&str>,
+    ) -> bool {
         let unexplained = Failure::new(None, Kind::BuildError, "a process of the sandbox was killed");
-        let failure = self.explained(unexplained.clone(), before, test);
-        if failure != unexplained {
-            return Stop::failed(failure);
+        let strange = sandbox.was_killed()
+            && self.explained(unexplained.clone(), before, test) == unexplained;
+        if strange {
+            tracing::warn!("a process of the sandbox was killed by somebody unknown");
         }
-        tracing::warn!("a process of the sandbox was killed by somebody unknown");
-        Stop::Interrupted
+        strange
     }
 
     /// A failure of foreign code that began when the counters stood at `before`: where it was a
@@ -471,7 +476,9 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         .map_err(Stop::internal)?
     {
         Ended::Exited(0) => Ok(()),
-        Ended::Exited(_) if sandbox.was_killed() => Err(job.killed(before, None)),
+        Ended::Exited(_) if job.killed_by_a_stranger(sandbox, before, None) => {
+            Err(Stop::Interrupted)
+        }
         Ended::Exited(status) => {
             let end = BuildahEnd {
                 status,

@@ -102,7 +102,9 @@ async fn one(
     let last = job.reporter.last();
     let (status, exit_code) = match ended {
         Ended::Exited(0) => (TestResult::Passed, Some(0)),
-        Ended::Exited(_) if sandbox.was_killed() => return Err(job.killed(counted, Some(&test.name))),
+        Ended::Exited(_) if job.killed_by_a_stranger(sandbox, counted, Some(&test.name)) => {
+            return Err(Stop::Interrupted);
+        }
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(code) => (TestResult::Failed, Some(code)),
         Ended::Cancelled => return Err(Stop::Interrupted),
