@@ -78,7 +78,7 @@ impl Usage {
 ///
 /// Does not follow links and stays on the file system of each root. Directories named in
 /// `baseline`, two levels below a root, do not count: layers that were there before. What vanishes
-/// while it is counted does not count either. Blocks; costs about a second for 500,000 entries.
+/// while it is counted does not count either. Blocks; costs what du(1) does, some 4 µs an entry.
 pub fn measure(roots: &[PathBuf], baseline: &HashSet<OsString>, ceiling: Ceiling) -> Usage {
     let mut walk = Walk {
         found: Usage::default(),
