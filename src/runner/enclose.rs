@@ -104,7 +104,9 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
     let status = result?;
     let killed = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(killed);
-    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+    Ok(code
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX))
 }
 
 fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
@@ -154,7 +156,9 @@ fn spawn_as_first(command: &mut Command) -> io::Result<Pid> {
             unshare(CloneFlags::CLONE_NEWPID)?;
             command.spawn()
         });
-        spawning.join().unwrap_or_else(|_| Err(io::Error::other("the sandbox cannot be started")))
+        spawning
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the sandbox cannot be started")))
     })?;
     i32::try_from(child.id())
         .ok()

@@ -114,7 +114,11 @@ impl Job<'_> {
         before: Counters,
         test: Option<&str>,
     ) -> bool {
-        let unexplained = Failure::new(None, Kind::BuildError, "a process of the sandbox was killed");
+        let unexplained = Failure::new(
+            None,
+            Kind::BuildError,
+            "a process of the sandbox was killed",
+        );
         let strange = sandbox.was_killed()
             && self.explained(unexplained.clone(), before, test) == unexplained;
         if strange {

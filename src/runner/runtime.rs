@@ -37,7 +37,12 @@ fn table() -> HashMap<i32, Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers
-        .filter_map(|pid: i32| Some((pid, parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
+        .filter_map(|pid: i32| {
+            Some((
+                pid,
+                parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?,
+            ))
+        })
         .collect()
 }
 
@@ -71,7 +76,10 @@ mod tests {
     use super::*;
 
     fn processes(lines: &[(i32, &str)]) -> HashMap<i32, Process> {
-        lines.iter().map(|(pid, stat)| (*pid, parse(stat).unwrap())).collect()
+        lines
+            .iter()
+            .map(|(pid, stat)| (*pid, parse(stat).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -81,9 +89,15 @@ mod tests {
         let init = (9, "9 (runc:[2:INIT]) S 7 9 9");
         let runtime = (8, "8 (runc) S 7 8 8");
         assert!(has_orphan(&processes(&[enclose, buildah, init]), 5));
-        assert!(!has_orphan(&processes(&[enclose, buildah, init, runtime]), 5));
+        assert!(!has_orphan(
+            &processes(&[enclose, buildah, init, runtime]),
+            5
+        ));
         assert!(!has_orphan(&processes(&[enclose, buildah]), 5));
         // That of another build.
-        assert!(!has_orphan(&processes(&[enclose, buildah, (9, "9 (runc:[2:INIT]) S 3 9 9")]), 5));
+        assert!(!has_orphan(
+            &processes(&[enclose, buildah, (9, "9 (runc:[2:INIT]) S 3 9 9")]),
+            5
+        ));
     }
 }

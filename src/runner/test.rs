@@ -23,7 +23,10 @@ const INIT: &str = "/.nomad-build-init";
 const INIT_ERROR: &str = "failed to exec pid1";
 /// How Buildah says that the container's init, which nobody in it can kill, or the runtime was killed
 /// (run_linux.go). A test that prints this itself has failed as well, for a reason that is not known.
-const KILLED: [&str; 2] = ["container exited on killed", "while running runtime: signal: killed"];
+const KILLED: [&str; 2] = [
+    "container exited on killed",
+    "while running runtime: signal: killed",
+];
 
 /// Runs the tests in order; all of them, unless the plan says otherwise.
 ///

@@ -31,12 +31,9 @@ if version("mcp").startswith("1."):
         collect_ignore.append("test_accounts.py")
 else:
     collect_ignore_glob = ["test_[!n]*.py"]
-# What takes too long for every run: `make attacks`, and deaths and kills at borders.
+# Run by `make attacks`.
 if not os.environ.get("NOMAD_BUILD_ATTACKS"):
     collect_ignore_glob = [*globals().get("collect_ignore_glob", []), "test_attacks.py"]
-if not os.environ.get("NOMAD_BUILD_ENDURANCE"):
-    rare = ["test_borders.py", "test_death.py", "test_endurance.py", "test_residue.py"]
-    collect_ignore_glob = [*globals().get("collect_ignore_glob", []), *rare]
 
 
 @pytest.fixture(scope="session")

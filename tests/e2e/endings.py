@@ -11,7 +11,7 @@ import anyio
 from helpers import call, status_of, text_of, unique, wait_final, wait_for
 from images import missing_blobs
 from local_registry import LocalRegistry
-from residue import Before
+from machine import Before
 from mcp import ClientSession
 from server import Server
 

@@ -39,6 +39,8 @@ class Settings:
     buildah: Path
     insecure: list[LocalRegistry] = field(default_factory=list)
     """Registries that speak plain HTTP; their logins go into auth_file."""
+    proxies: list[str] = field(default_factory=list)
+    """HOST:PORT of proxies before registries, which speak plain HTTP, too."""
     slots: int | None = None
     wrong_password: bool = False
     allow_http: bool = True
@@ -117,7 +119,7 @@ class Server:
         remove_tree(self.directory)
 
     def _write_config(self, settings: Settings) -> Path:
-        hosts = [registry.host for registry in settings.insecure]
+        hosts = [registry.host for registry in settings.insecure] + settings.proxies
         # JSON's strings, lists and booleans are TOML's.
         lines = ["[registry]", f"insecure = {json.dumps(hosts)}", f"allow = {json.dumps(settings.allow)}"]
         logins = {registry.host: registry.login for registry in settings.insecure if registry.login}

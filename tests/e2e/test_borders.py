@@ -12,7 +12,7 @@ from endings import Trial, nothing_left, record
 from helpers import files, submit, wait_for
 from holding_proxy import HoldingProxy
 from local_registry import LocalRegistry
-from residue import Before
+from machine import Before
 from mcp import ClientSession
 from processes import of_build
 from server import Server

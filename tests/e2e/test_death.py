@@ -24,7 +24,7 @@ from helpers import files, sleep_marker, submit, succeed, unique, wait_for
 from holding_proxy import HoldingProxy
 from images import extend
 from local_registry import LocalRegistry, free_port
-from residue import Before
+from machine import Before
 from mcp import ClientSession
 from mcp_stdio import McpProcess
 from processes import Process, job_of, of_build, running, tree

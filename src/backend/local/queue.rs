@@ -108,9 +108,7 @@ pub fn before(layout: &Layout, submitted: i64, id: &BuildId) -> io::Result<usize
 fn alive_before(layout: &Layout, submitted: i64, id: &BuildId, enough: usize) -> io::Result<usize> {
     let alive = tickets_before(layout, submitted, id)?
         .iter()
-        .filter(|name| {
-            build_of(name).is_some_and(|other| is_alive(layout, &other))
-        })
+        .filter(|name| build_of(name).is_some_and(|other| is_alive(layout, &other)))
         .take(enough)
         .count();
     Ok(alive)

@@ -7,8 +7,8 @@ use crate::build::BuildId;
 use crate::config::Config;
 
 use super::claims;
-use super::queue;
 use super::layout::{BuildDir, Layout};
+use super::queue;
 use super::reap;
 use super::store;
 

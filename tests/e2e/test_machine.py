@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import some_build_id, unique, wait_for
-from residue import Before
+from machine import Before
 from processes import Process, look, of_build, role
 
 ROOT = os.geteuid() == 0
