@@ -245,7 +245,7 @@ async fn version(buildah: &Path, work: &WorkDir, bounds: &Bounds) -> Result<Stri
     command
         .arg("--version")
         .env_clear()
-        .envs(environment(&work.boxed("")));
+        .envs(environment(&work.outside()));
     let text = match capture(&mut command, &bounds.within(PROBE_TIME), 4096).await {
         Ok((Ended::Exited(0), text)) => text,
         Ok((_, text)) => {

@@ -55,15 +55,34 @@ def mounts_below(directory: Path) -> list[str]:
 def leftovers(state: Path, build_id: str) -> list[str]:
     """Working containers anywhere below the state directory, and container files of this build."""
     found = []
-    for path in state.rglob("*containers.json"):
-        text = path.read_text().strip()
-        if text and json.loads(text):
+    for path in _tree(state):
+        if path.name.endswith("containers.json") and _has_entries(path):
             found.append(f"containers in {path}")
-    for path in state.rglob(f"*{build_id}*"):
-        for each in (path, *path.rglob("*")):
-            if each.lstat().st_uid >= FIRST_SUBORDINATE_ID:
-                found.append(str(each))
+        if build_id in str(path.relative_to(state)) and _owner(path) >= FIRST_SUBORDINATE_ID:
+            found.append(str(path))
     return found
+
+
+def _tree(directory: Path) -> Iterator[Path]:
+    """Everything below the directory; what vanishes meanwhile is passed over (unlike by Path.rglob)."""
+    for at, directories, names in os.walk(directory):
+        yield from (Path(at, name) for name in (*directories, *names))
+
+
+def _has_entries(file: Path) -> bool:
+    try:
+        text = file.read_text().strip()
+    except FileNotFoundError:
+        return False
+    return bool(text and json.loads(text))
+
+
+def _owner(path: Path) -> int:
+    """Uid of the owner; -1 if it vanishes meanwhile."""
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:
+        return -1
 
 
 def remove_tree(directory: Path) -> None:
