@@ -16,6 +16,10 @@ use super::phases::{Job, Stop};
 use super::process::{Ended, Output, run};
 use super::sandbox::{Reach, Sandbox, Store};
 use super::source::Sources;
+use super::workdir::read_untrusted;
+
+/// Bytes of an image's id at most.
+const MAX_ID: u64 = 256;
 
 /// Builds the stages that tests ask for, then the image itself; returns digests of their configurations.
 ///
@@ -129,12 +133,12 @@ async fn one(
         Ended::Cancelled => return Err(Stop::Interrupted),
         Ended::OutOfTime => return Err(job.out_of_time(Phase::Build)),
     }
-    let id = fs::read_to_string(&iid).map_err(Stop::internal)?;
-    let id = id.trim();
-    if !id.starts_with("sha256:") {
-        return Err(Stop::internal("Buildah did not tell the image's id"));
-    }
-    Ok(id.to_owned())
+    let id = read_untrusted(&iid, MAX_ID).map_err(Stop::internal)?;
+    String::from_utf8(id)
+        .map(|id| id.trim().to_owned())
+        .ok()
+        .filter(|id| id.starts_with("sha256:"))
+        .ok_or_else(|| Stop::internal("Buildah did not tell the image's id"))
 }
 
 /// What must be done in the store of the scope before the build: containers of a build that died are

@@ -25,9 +25,12 @@ use crate::build::scope::Scopes;
 
 use super::lock::{is_at, lock_file, try_lock, try_share};
 use super::sweep::directories;
+use super::workdir::read_untrusted;
 
 /// Stores of one scope at most; more builds of it at once begin without layers.
 const STORES: u32 = 64;
+/// Bytes of a store's list of images or containers at most.
+const MAX_LIST: u64 = 64 << 20;
 
 /// The cache of one user and version of Buildah.
 #[derive(Debug, Clone)]
@@ -217,7 +220,11 @@ pub(super) fn untidy(scope: &Path) -> bool {
         .iter()
         .any(|name| {
             let list = scope.join("store/overlay-containers").join(name);
-            fs::read(list).is_ok_and(|text| !matches!(text.trim_ascii(), b"" | b"[]" | b"null"))
+            // A list that is not one is a reason to tidy up.
+            match read_untrusted(&list, MAX_LIST) {
+                Ok(text) => !matches!(text.trim_ascii(), b"" | b"[]" | b"null"),
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            }
         })
 }
 
@@ -292,7 +299,7 @@ pub struct StoredImage {
 
 /// The images in a store; none when it cannot be read.
 pub fn images_in(store: &Path) -> Vec<StoredImage> {
-    fs::read(store.join("overlay-images/images.json"))
+    read_untrusted(&store.join("overlay-images/images.json"), MAX_LIST)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default()

@@ -393,6 +393,7 @@ async fn build_phase(
     pins: &[Pin],
 ) -> Result<build::Images, Stop> {
     let images = build::build(job, sandbox, sources, pins).await?;
+    job.work.renew_box().map_err(Stop::internal)?;
     // Nothing after this phase needs them.
     match std::fs::remove_dir_all(job.work.secrets()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Stop::internal(error)),

@@ -182,7 +182,8 @@ impl Sandbox<'_> {
     fn watch(&self, reach: Reach) -> Watch {
         let written = self.layers.filter(|_| reach.layers).map(Layers::store);
         Watch {
-            roots: std::iter::once(self.work.root().join("box"))
+            roots: [self.work.root().join("box"), self.work.spent()]
+                .into_iter()
                 .chain(written)
                 .collect(),
             ceiling: Ceiling::from(&self.settings.limits),

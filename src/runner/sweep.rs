@@ -1,5 +1,9 @@
-//! Keeps the cache of one user in order: no containers of builds that died, and not larger than the
-//! operator allows. Runs within the user's namespace, where it may touch files of all its ids.
+//! Keeps the cache of one user in order: nothing that a build left in the middle of its work, and not
+//! larger than the operator allows. Runs within the user's namespace, where it may touch files of all
+//! its ids.
+//!
+//! Foreign code may have written to the store of a scope, so no Buildah works on one out here: one in
+//! which a build has died goes as a whole.
 //!
 //! What was used last stays longest. What a running build holds is never touched; a base image goes
 //! only after every scope whose layers may lie on it.
@@ -56,7 +60,10 @@ impl Sweep {
                 &version.join("images/overlay-images/images.json"),
             );
             for scope in directories(&version.join("scopes")) {
-                self.tidy(&version, &scope);
+                // That of a running build stays, and counts.
+                if untidy(&scope) && remove_scope(&scope)? > 0 {
+                    continue;
+                }
                 let used = modified(&scope.join("writer"));
                 total += stored(&scope, &scope.join("writer"));
                 candidates.push(Candidate {
@@ -93,31 +100,6 @@ impl Sweep {
         version
             .file_name()
             .is_some_and(|name| name == self.host.version.as_str())
-    }
-
-    /// Removes containers that a build left which died.
-    fn tidy(&self, version: &Path, scope: &Path) {
-        if !untidy(scope) {
-            return;
-        }
-        let Ok(Some(held)) = Held::take(scope) else {
-            return;
-        };
-        if self.is_current(version) {
-            let images = version.join("images");
-            let mut command = self.buildah(&scope.join("store"));
-            command
-                .arg("--storage-opt")
-                .arg(format!("additionalimagestore={}", images.display()))
-                .args(["rm", "--all"]);
-            if quiet(&mut command) {
-                return;
-            }
-        }
-        // What cannot be tidied is no use to anybody.
-        if let Err(error) = held.remove(scope) {
-            tracing::warn!(%error, scope = %scope.display(), "containers remain in the cache");
-        }
     }
 
     fn remove_base(&self, file: &Path, version: &Path) -> io::Result<u64> {

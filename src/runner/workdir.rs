@@ -7,17 +7,21 @@
 //!      src/                                   the sources
 //!      outside/{home,tmp,run}                 scratch space outside of the sandbox
 //!      box/{s,r,tmp,out,run}                  Buildah's storage and scratch space
+//!      spent/                                 that of the phase build, in the phases after it
 //! ```
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::usage::Over;
+
+const BOX: [&str; 5] = ["box/s", "box/r", "box/tmp", "box/out", "box/run"];
 
 /// Paths below one build's work directory.
 #[derive(Debug, Clone)]
@@ -36,27 +40,26 @@ impl WorkDir {
     /// # Errors
     /// When one cannot be made.
     pub fn prepare(&self) -> io::Result<()> {
-        for dir in [
+        self.make(&[
             "src",
             "git",
             "credentials",
             "secrets",
             "root",
-            "box/s",
-            "box/r",
-            "box/tmp",
-            "box/out",
-            "box/run",
             "outside/home",
             "outside/tmp",
             "outside/run",
-        ] {
+        ])?;
+        self.make(&BOX)
+    }
+
+    fn make(&self, dirs: &[&str]) -> io::Result<()> {
+        dirs.iter().try_for_each(|dir| {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(self.root.join(dir))?;
-        }
-        Ok(())
+                .create(self.root.join(dir))
+        })
     }
 
     /// The directory itself.
@@ -100,6 +103,20 @@ impl WorkDir {
         self.root.join("outside")
     }
 
+    /// Takes what foreign code has written out of reach; whatever runs next has empty directories.
+    ///
+    /// # Errors
+    /// When it cannot be moved, or made anew.
+    pub fn renew_box(&self) -> io::Result<()> {
+        fs::rename(self.root.join("box"), self.spent())?;
+        self.make(&BOX)
+    }
+
+    /// What the phase build has written besides its layers.
+    pub fn spent(&self) -> PathBuf {
+        self.root.join("spent")
+    }
+
     /// The packed image, an OCI image layout.
     pub fn layout(&self) -> PathBuf {
         self.boxed("out").join("image")
@@ -128,6 +145,27 @@ impl WorkDir {
         }
         Ok(())
     }
+}
+
+/// Reads a file of at most `limit` bytes that foreign code may have replaced: no link is followed,
+/// and nothing but a regular file is read, so that nobody waits for the other end of a FIFO.
+///
+/// # Errors
+/// When it is something else, is larger, or cannot be read.
+pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > limit {
+        let text = format!("{}: not a file of at most {limit} bytes", path.display());
+        return Err(io::Error::other(text));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes a file that only its owner can read.
@@ -162,4 +200,36 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     serde_json::from_slice(&bytes)
         .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_foreign_code_put_in_place_of_a_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "text").unwrap();
+        fs::write(path("large"), "texts").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(read_untrusted(&path("file"), 4).unwrap(), b"text");
+        for name in ["large", "link", "fifo", "missing", "."] {
+            assert!(read_untrusted(&path(name), 4).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn tests_find_nothing_that_the_build_wrote_beside_its_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = WorkDir::new(dir.path());
+        work.prepare().unwrap();
+        fs::write(work.boxed("s").join("planted"), "").unwrap();
+        work.renew_box().unwrap();
+        assert!(!work.boxed("s").join("planted").exists());
+        assert!(work.boxed("out").is_dir());
+        assert!(work.spent().join("s/planted").exists());
+    }
 }

@@ -42,6 +42,8 @@ class Settings:
     proxies: list[str] = field(default_factory=list)
     """HOST:PORT of proxies before registries, which speak plain HTTP, too."""
     slots: int | None = None
+    cache_mb: int | None = None
+    """Size of the cache of each user that builds run as, in MiB."""
     wrong_password: bool = False
     allow_http: bool = True
     allow: list[str] = field(default_factory=list)
@@ -131,8 +133,8 @@ class Server:
             lines.append(f"auth_file = {json.dumps(str(auth_file))}")
         lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}", f"user = {json.dumps(settings.accounts)}"]
-        if settings.slots:
-            lines += ["[local]", f"slots = {settings.slots}"]
+        local = {"slots": settings.slots, "cache_mb": settings.cache_mb}
+        lines += ["[local]", *(f"{key} = {value}" for key, value in local.items() if value)]
         sections = {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}
         for section, values in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]

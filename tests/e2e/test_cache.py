@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import MakeServer
 from git_http import GitHttp, commit, git
-from helpers import log_text, succeed, unique
+from helpers import log_text, sleep_marker, status_of, submit, succeed, unique, wait_final, wait_for
 from local_registry import LocalRegistry
 from mcp import ClientSession
-from server import Server
+from processes import running
+from server import ORDINARY_USER, Server
 
 # A step whose result shows whether it ran again, and one that depends on the sources.
 TEXT = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY word /word\nRUN cat /proc/sys/kernel/random/uuid > /late\n"
@@ -166,3 +169,39 @@ async def test_damage_is_found_and_healed(
         assert after[2] == "y" and "not what" not in after[0]
         assert after[0] != before[0] or part == "images", "the damaged layer was used"
         assert await stamps(session, source={"files": files}, tags=[tag]) == after
+
+
+async def test_what_was_used_least_recently_goes_unless_it_is_used(make_server: MakeServer, base: str) -> None:
+    server = make_server(user=ORDINARY_USER, slots=2, cache_mb=60)
+    marker = sleep_marker()
+
+    def build(name: str, then: str = "true") -> dict[str, object]:
+        text = f"FROM {base}\nRUN head -c 16000000 /dev/urandom > /big && ({then})\n"
+        return {"name": name, "source": {"files": [{"path": "Containerfile", "text": text}]}}
+
+    def scopes() -> set[Path]:
+        for stamp in (server.state / "cache").glob("*/swept"):
+            os.utime(stamp, (0, 0))
+        return set((server.state / "cache").glob("*/*/scopes/*"))
+
+    async with server.connect() as session:
+        running_build = await submit(session, **build("first", f"sleep {marker} || true"))
+        await wait_for(lambda: running("sleep", marker), "the first build")
+        first = scopes()
+        await succeed(session, **build("second"))
+        second = scopes() - first
+        await succeed(session, **build("third"))
+        third = scopes() - first - second
+        assert len(first) == len(second) == len(third) == 1
+
+        async def removed() -> bool:
+            # A cache is looked at when a build has ended, and not at once again.
+            await succeed(session, **build("fourth"))
+            return len(scopes()) == 3
+
+        await wait_for(removed, "the removal of a scope")
+        assert first | third < scopes(), "not the one that was used least recently"
+        assert (await status_of(session, running_build))["state"] == "running"
+        os.kill(running("sleep", marker)[0].pid, signal.SIGTERM)
+        await wait_final(session, running_build)
+        await succeed(session, **build("second"))
