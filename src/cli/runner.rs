@@ -1,5 +1,6 @@
 //! `nomad-build runner …`: the parts of a build's job.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -22,7 +23,7 @@ use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
 use crate::runner::{
     Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe,
-    publish, sweep,
+    publish, sweep, userns,
 };
 
 /// See [`Part`].
@@ -76,6 +77,12 @@ pub enum Part {
         /// Description of the sandbox.
         #[arg(long)]
         spec: PathBuf,
+    },
+    /// A command in the user namespace of whoever starts it.
+    Unshare {
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
     },
     /// Keeps the cache of a user in order; within that user's namespace.
     Sweep {
@@ -135,6 +142,7 @@ impl Runner {
                 let status = enclose::enclose(&spec, &read_json(&spec)?)?;
                 Ok(ExitCode::from(status))
             }
+            Part::Unshare { command } => match userns::enter(&command)? {},
             Part::Sweep { cache, limit } => {
                 sweep_cache(&cache, limit)?;
                 Ok(ExitCode::SUCCESS)

@@ -11,9 +11,9 @@ use clap::Args;
 
 use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::store::lock;
-use crate::backend::local::subid::{Owner, first_free};
 use crate::backend::local::user::{Users, is_other};
 use crate::config::{self, Config};
+use crate::runner::subid::{Owner, first_free};
 
 /// Fewest accounts, however few builds run at the same time.
 const FEWEST: u32 = 4;
@@ -246,7 +246,7 @@ fn execute(argv: &[String]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::local::subid::Table;
+    use crate::runner::subid::Table;
 
     fn ids(subuid: &str, subgid: &str) -> Ids {
         Ids {

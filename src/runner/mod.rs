@@ -30,10 +30,12 @@ pub mod sandbox;
 pub mod seccomp;
 pub mod settings;
 pub mod source;
+pub mod subid;
 pub mod sweep;
 pub mod test;
 pub mod trial;
 pub mod usage;
+pub mod userns;
 pub mod workdir;
 
 pub use cgroup::Cgroup;

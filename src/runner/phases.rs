@@ -1,7 +1,6 @@
 //! The phases of `runner build`, in their order.
 
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, set_child_subreaper, set_parent_process_death_signal};
@@ -327,11 +326,7 @@ async fn heal(
         _ => return Healed::Stop(Stop::Failed(failure)),
     };
     drop(images);
-    let mut remove = Command::from(remove_tree(
-        Path::new(&host.buildah),
-        &store,
-        &job.work.outside(),
-    ));
+    let mut remove = Command::from(remove_tree(&host.own_binary, &store));
     if let Err(error) = capture(&mut remove, &job.bounds, 4096).await {
         tracing::warn!(%error, store = %store.display(), "a damaged store cannot be removed");
         return Healed::Stop(Stop::Failed(failure));
@@ -354,11 +349,7 @@ struct Warm {
 /// Begins a scope anew.
 async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), Stop> {
     layers.read_nothing();
-    let mut remove = Command::from(remove_tree(
-        Path::new(&host.buildah),
-        &layers.store(),
-        &job.work.outside(),
-    ));
+    let mut remove = Command::from(remove_tree(&host.own_binary, &layers.store()));
     capture(&mut remove, &job.bounds, 4096)
         .await
         .map_err(Stop::internal)?;

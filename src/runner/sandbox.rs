@@ -1,7 +1,7 @@
 //! The one place where the command line of foreign code is built.
 //!
 //! ```text
-//! buildah unshare                    user namespace of the unprivileged user
+//! nomad-build runner unshare         user namespace of the unprivileged user
 //!   setpriv --pdeathsig              dies with the runner
 //!     unshare --mount --pid          everything below dies with its first process:
 //!       nomad-build runner enclose   makes the network, starts pasta, waits
@@ -28,6 +28,7 @@ use super::phases::Stop;
 use super::probe::Host;
 use super::settings::{Network, Settings};
 use super::usage::Ceiling;
+use super::userns;
 use super::workdir::{WorkDir, write_json};
 
 /// Search path of everything the runner starts.
@@ -334,10 +335,10 @@ pub fn storage(root: &Path, runroot: &Path) -> Vec<String> {
 /// The chain of wrappers around `runner enclose`.
 fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(&host.buildah);
+    command.args(["--pdeathsig", "KILL"]);
+    command.args(userns::wrapper(&host.own_binary));
     command.args([
-        "unshare",
-        "--",
+        // The kernel forgets it with each change of credentials (prctl(2)).
         "setpriv",
         "--pdeathsig",
         "KILL",
@@ -357,17 +358,15 @@ fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
 }
 
 /// Removes a directory with files of subordinate users: that goes only within the user namespace.
-/// Foreign code must not have written to `scratch`, where Buildah looks for its configuration.
-pub fn remove_tree(buildah: &Path, dir: &Path, scratch: &Path) -> std::process::Command {
-    let mut command = std::process::Command::new(buildah);
+pub fn remove_tree(own_binary: &Path, dir: &Path) -> std::process::Command {
+    let [program, words @ ..] = userns::wrapper(own_binary);
+    let mut command = std::process::Command::new(program);
     command
-        .args(["unshare", "rm", "-rf", "--"])
+        .args(words)
+        .args(["rm", "-rf", "--"])
         .arg(dir)
         .env_clear()
         .env("PATH", PATH);
-    for name in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
-        command.env(name, scratch);
-    }
     command
 }
 

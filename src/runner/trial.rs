@@ -49,11 +49,7 @@ pub async fn run(
         layers: None,
     };
     let result = attacks(&sandbox, bounds).await;
-    let mut remove = Command::from(remove_tree(
-        Path::new(&host.buildah),
-        place.root(),
-        &work.outside(),
-    ));
+    let mut remove = Command::from(remove_tree(&host.own_binary, place.root()));
     let removed = capture(&mut remove, &bounds.within(TIME), 4096).await;
     let answers = result.map_err(|error| error.to_string())?;
     removed.map_err(|error| error.to_string())?;

@@ -62,7 +62,7 @@ ALWAYS_THERE = {
     "source: server",
     "pull: buildah pull",
     "build: buildah build",
-    "build: buildah unshare",
+    "build: unshare",
     "build: runner build",
     "test: buildah run",
     "pack: buildah push",

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::subid::{Owner, Range, Table};
+use crate::runner::subid::{Owner, Range, Table};
 
 /// More than any machine runs builds; some name services know every name.
 pub const MOST: u32 = 1024;

@@ -229,7 +229,7 @@ impl Job {
             if !matches!(built, Part::Status(status) if status == i32::from(exit::AGAIN)) {
                 break;
             }
-            reap::remove_files(&self.config, &work)?;
+            reap::remove_files(&self.program, &work)?;
             work = self.prepare(user)?;
             built = self.build_part(user, &work, end, watch, terminate).await?;
         }
@@ -520,7 +520,7 @@ impl Job {
         if let Some(Err(error)) = lease.map(Lease::clear) {
             tracing::error!(%error, "something of the build runs on");
         }
-        if let Err(error) = reap::remove_work(&self.config, &self.dir) {
+        if let Err(error) = reap::remove_work(&self.program, &self.dir) {
             tracing::error!(%error, "the work directory cannot be removed");
         }
     }

@@ -15,7 +15,6 @@ pub mod reap;
 pub mod retention;
 pub mod scope;
 pub mod store;
-pub mod subid;
 pub mod sweep;
 pub mod user;
 pub mod watch;
@@ -106,7 +105,7 @@ impl LocalBackend {
         if let Err(error) = self.list_now() {
             tracing::error!(%error, "the builds cannot be looked after");
         }
-        retention::sweep(&self.layout, &self.config, now_ms());
+        retention::sweep(&self.layout, &self.config, &self.program, now_ms());
         sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
     }
 
@@ -211,7 +210,7 @@ impl LocalBackend {
         );
         tokio::spawn(async move {
             reap::reap(&record.id).await;
-            if let Err(error) = tokio::task::block_in_place(|| reap::remove_work(&config, &dir)) {
+            if let Err(error) = tokio::task::block_in_place(|| reap::remove_work(&program, &dir)) {
                 tracing::error!(%error, build = %record.id, "the work directory of a lost build cannot be removed");
             }
             if let Err(error) = conclude::write_end(&dir, gone) {
@@ -337,7 +336,8 @@ impl Backend for LocalBackend {
         }
         let submitted = submitted?;
         let (layout, config) = (self.layout.clone(), self.config.clone());
-        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, now_ms()));
+        let program = self.program.clone();
+        tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, &program, now_ms()));
         Ok(submitted)
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::lchown;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use crate::build::BuildId;
-use crate::config::Config;
 use crate::runner::sandbox::remove_tree;
 use crate::runner::workdir::read_json;
 use crate::runner::{Cgroup, WorkDir};
@@ -87,14 +87,15 @@ pub fn seal(layout: &Layout, user: &BuildUser) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup with every process in it, the work directory and the snapshot. Blocks.
+/// Removes the cgroup with every process in it, the work directory and the snapshot; `program` is
+/// this one. Blocks.
 ///
 /// # Errors
 /// When something remains.
-pub fn remove_work(config: &Config, dir: &BuildDir) -> io::Result<()> {
+pub fn remove_work(program: &Path, dir: &BuildDir) -> io::Result<()> {
     let cgroup = remove_cgroup(dir);
     let _ = fs::remove_file(dir.context());
-    remove_files(config, &WorkDir::new(dir.work()))?;
+    remove_files(program, &WorkDir::new(dir.work()))?;
     cgroup
 }
 
@@ -110,7 +111,7 @@ fn remove_cgroup(dir: &BuildDir) -> io::Result<()> {
 ///
 /// # Errors
 /// When something remains.
-pub fn remove_files(config: &Config, work: &WorkDir) -> io::Result<()> {
+pub fn remove_files(program: &Path, work: &WorkDir) -> io::Result<()> {
     let work = work.root();
     if !work.exists() {
         return Ok(());
@@ -119,8 +120,7 @@ pub fn remove_files(config: &Config, work: &WorkDir) -> io::Result<()> {
         // Root can remove what belongs to subordinate users.
         return fs::remove_dir_all(work);
     }
-    let buildah = crate::runner::probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
-    let status = remove_tree(&buildah, work, work)
+    let status = remove_tree(program, work)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

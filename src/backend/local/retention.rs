@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use crate::build::BuildId;
 use crate::config::Config;
@@ -16,7 +17,7 @@ const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// Removes ended builds beyond the operator's number and age, never one that is unfinished; and
 /// what dead servers left in the staging directory.
-pub fn sweep(layout: &Layout, config: &Config, now: i64) {
+pub fn sweep(layout: &Layout, config: &Config, program: &Path, now: i64) {
     let mut ended = Vec::new();
     for entry in fs::read_dir(layout.builds())
         .into_iter()
@@ -34,7 +35,7 @@ pub fn sweep(layout: &Layout, config: &Config, now: i64) {
         if let Ok(record) = store::read(&dir)
             && let Some(end) = &record.end
         {
-            match remove_rest(config, &dir) {
+            match remove_rest(program, &dir) {
                 Ok(()) => ended.push((end.at, dir)),
                 Err(error) => tracing::warn!(%error, build = %id, "a work directory remains"),
             }
@@ -76,12 +77,12 @@ fn sweep_unaccepted(layout: &Layout) -> io::Result<()> {
 }
 
 /// Removes what could not be removed when the build ended.
-fn remove_rest(config: &Config, dir: &BuildDir) -> io::Result<()> {
+fn remove_rest(program: &Path, dir: &BuildDir) -> io::Result<()> {
     if !dir.work().exists() {
         return Ok(());
     }
     match store::try_lock(&dir.job_lock())? {
-        Some(_lock) => reap::remove_work(config, dir),
+        Some(_lock) => reap::remove_work(program, dir),
         None => Err(io::Error::other("its job is at it")),
     }
 }
@@ -120,7 +121,7 @@ mod tests {
             fs::create_dir(dir.root()).unwrap();
             store::replace(&dir.record(), &serde_json::to_vec(&record).unwrap()).unwrap();
         }
-        sweep(&layout, &config, now);
+        sweep(&layout, &config, Path::new("nomad-build"), now);
         let left: Vec<bool> = ages
             .iter()
             .map(|(n, _)| {

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
 use crate::runner::cache::is_untidy;
-use crate::runner::probe;
 use crate::runner::sandbox::environment;
+use crate::runner::userns;
 
 use super::layout::Layout;
 use super::user::{BuildUser, Users};
@@ -65,10 +65,10 @@ fn run(cache: &Path, config: &Config, user: &BuildUser, program: &Path) -> io::R
     for dir in ["", "home", "run", "tmp"] {
         user.make_dir(&scratch.join(dir))?;
     }
-    let buildah = probe::find(&config.buildah).unwrap_or_else(|| "buildah".into());
-    let mut command = Command::new(buildah);
+    let [own, words @ ..] = userns::wrapper(program);
+    let mut command = Command::new(own);
     command
-        .args(["unshare", "--"])
+        .args(words)
         .arg(program)
         .args(["runner", "sweep", "--cache"])
         .arg(cache)

@@ -15,9 +15,9 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Args;
 
 use crate::backend::local::accounts::{self, Account, Ids};
-use crate::backend::local::subid::{self, Owner};
 use crate::backend::local::user::{BuildUser, is_other};
 use crate::config::Config;
+use crate::runner::subid::{self, Owner};
 use crate::runner::{probe, sandbox};
 
 use lines::{Facts, PROGRAMS, TUN, Who, lines};

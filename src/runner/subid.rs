@@ -25,6 +25,16 @@ impl Range {
         (count > 0 && fits).then_some(Self { first, count })
     }
 
+    /// The first one.
+    pub fn first(self) -> u32 {
+        self.first
+    }
+
+    /// How many they are.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
     fn last(self) -> u32 {
         self.first + (self.count - 1)
     }

@@ -1,0 +1,120 @@
+//! The user namespace of an unprivileged user: 0 is the user itself, from 1 on its subordinate ids,
+//! as `buildah unshare` maps them (containers/storage, pkg/unshare/unshare_linux.go), which takes the
+//! time of two starts of Buildah.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{User, getgid, getpid, getuid};
+
+use super::sandbox::PATH;
+use super::subid::{Owner, Range, Table};
+
+const SUBUID: &str = "/etc/subuid";
+const SUBGID: &str = "/etc/subgid";
+
+/// The beginning of a command line that runs something in the user namespace of whoever starts it.
+pub fn wrapper(own_binary: &Path) -> [OsString; 4] {
+    let words = ["runner", "unshare", "--"].map(OsString::from);
+    let [runner, unshare, end] = words;
+    [own_binary.into(), runner, unshare, end]
+}
+
+/// Becomes a command in a new user namespace. Must be called while this process has one thread.
+///
+/// # Errors
+/// When there are no subordinate ids, or the kernel, newuidmap(1) or newgidmap(1) refuses.
+pub fn enter(command: &[OsString]) -> io::Result<Infallible> {
+    let (program, arguments) =
+        (command.split_first()).ok_or_else(|| io::Error::other("no command"))?;
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    let name = User::from_uid(getuid())?.map_or_else(String::new, |user| user.name);
+    let owner = Owner {
+        name: &name,
+        uid: Some(uid),
+    };
+    // They belong to the namespace that this process leaves, so they are started before.
+    let mappers = [
+        mapper("newuidmap", uid, &ranges(SUBUID, owner)?)?,
+        mapper("newgidmap", gid, &ranges(SUBGID, owner)?)?,
+    ];
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| {
+        io::Error::other(format!("the kernel gives no user namespace: {error}"))
+    })?;
+    for mapper in mappers {
+        finish(mapper)?;
+    }
+    Err(Command::new(program).args(arguments).exec())
+}
+
+fn ranges(file: &'static str, owner: Owner<'_>) -> io::Result<Vec<Range>> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("{file}: {error}")))?;
+    let ranges = Table::parse(file, &text, "").of(owner);
+    if ranges.is_empty() {
+        return Err(io::Error::other(format!(
+            "{} has no ids in {file}",
+            owner.name
+        )));
+    }
+    Ok(ranges)
+}
+
+/// Starts the one who maps the ids of this process when it is told so.
+fn mapper(tool: &str, own: u32, ranges: &[Range]) -> io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", "read -r go && exec \"$@\"", "sh", tool])
+        .arg(getpid().to_string())
+        .args(mapping(own, ranges).map(|id| id.to_string()))
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+}
+
+/// First id in the namespace, first one outside of it and count, for each range.
+fn mapping(own: u32, ranges: &[Range]) -> impl Iterator<Item = u32> {
+    let mut next = 1;
+    let subordinate = ranges.iter().flat_map(move |range| {
+        let line = [next, range.first(), range.count()];
+        next += range.count();
+        line
+    });
+    [0, own, 1].into_iter().chain(subordinate)
+}
+
+fn finish(mut mapper: Child) -> io::Result<()> {
+    if let Some(mut stdin) = mapper.stdin.take() {
+        io::Write::write_all(&mut stdin, b"go\n")?;
+    }
+    let status = mapper.wait()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "the ids could not be mapped: {status}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_the_namespace_follow_each_other() {
+        let ranges = [(100_000, 65_536), (300_000, 10)]
+            .map(|(first, count)| Range::new(first, count).unwrap());
+        let mapped: Vec<u32> = mapping(1000, &ranges).collect();
+        assert_eq!(
+            mapped,
+            [0, 1000, 1, 1, 100_000, 65_536, 65_537, 300_000, 10]
+        );
+    }
+}
