@@ -1,7 +1,7 @@
 //! Where builds run. The service knows this trait only; the local machine and a Nomad cluster
 //! implement it, and both pass the same suite of contract tests.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -13,6 +13,9 @@ use crate::build::{BuildId, Plan, Record};
 use crate::log::{Progress, Query, Selection};
 
 pub mod local;
+mod staged;
+
+pub use staged::Staged;
 
 /// Why a backend could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +43,8 @@ pub struct Submission {
     pub plan: Plan,
     /// The request as it was decoded, for `like`.
     pub request: serde_json::Value,
-    /// The snapshot of its sources, a file in [`Backend::staging`]; it is moved or removed.
-    pub snapshot: Option<PathBuf>,
+    /// The snapshot of its sources, in [`Backend::staging`].
+    pub snapshot: Option<Staged>,
     /// What makes a repetition known.
     pub claims: Vec<Claim>,
 }

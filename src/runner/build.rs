@@ -93,6 +93,7 @@ async fn one(
         sources: true,
         secrets: !job.plan.secrets.is_empty(),
         layers: true,
+        network: true,
     };
     let mut command = sandbox
         .command("build", commands, reach)

@@ -79,6 +79,8 @@ pub struct Reach {
     pub secrets: bool,
     /// The layers of the build's scope, to write.
     pub layers: bool,
+    /// The network of the profile; without it there is none, unless builds share the host's.
+    pub network: bool,
 }
 
 /// Where Buildah writes images and containers.
@@ -167,7 +169,10 @@ impl Sandbox<'_> {
             }
         }
         let enclosure = Enclosure {
-            network: self.settings.network,
+            network: match self.settings.network {
+                Network::Egress if !reach.network => Network::None,
+                network => network,
+            },
             closed: self.settings.closed.clone(),
             namespace: self.work.root().join("network"),
             watch: self.watch(reach),

@@ -90,7 +90,10 @@ async fn one(
         .command(
             "test",
             commands(sandbox, test, index, image),
-            Reach::default(),
+            Reach {
+                network: true,
+                ..Reach::default()
+            },
         )
         .map_err(Stop::internal)?;
     let output = Output {

@@ -162,6 +162,7 @@ async fn attacks(sandbox: &Sandbox<'_>, bounds: &Bounds) -> io::Result<Vec<(Ende
         ]);
         let reach = Reach {
             sources: true,
+            network: true,
             ..Reach::default()
         };
         let mut command = sandbox.command("probe", vec![argv], reach)?;

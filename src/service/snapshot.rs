@@ -1,56 +1,20 @@
 //! What a `path` or `files` holds, snapshotted before a build is accepted.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::backend::Staged;
 use crate::build::request::FileRequest;
 use crate::build::validate::{Base, Valid};
 use crate::config::Config;
 use crate::containerfile;
 use crate::context::{self, ContextFile, Limits, Snapshot, SnapshotError};
-use crate::runner::lock::{is_at, try_lock};
 use crate::runner::source::context_files;
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
 
 use super::ToolError;
-
-/// A snapshot in the staging directory; removed when it is dropped without being taken.
-#[derive(Debug)]
-pub struct Staged {
-    path: Option<PathBuf>,
-    /// As long as somebody holds it, it is not taken for something that a dead server left.
-    _held: Option<File>,
-    /// `sha256:` digest of the tar.
-    pub digest: String,
-}
-
-impl Staged {
-    /// The file; whoever takes it removes it.
-    pub fn take(&mut self) -> Option<PathBuf> {
-        self.path.take()
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// A new file, locked; whoever removes what dead servers left may have come in between.
-fn held(path: &Path) -> io::Result<File> {
-    loop {
-        if let Some(file) = try_lock(path)?
-            && is_at(&file, path)
-        {
-            return Ok(file);
-        }
-    }
-}
 
 /// The directory and files of a request, as one tree.
 pub struct Tree {
@@ -110,24 +74,19 @@ impl Tree {
         snapshot.map_err(|error| refused(&error, self.dir.is_some()))
     }
 
-    /// Writes the tree into a file of the staging directory. Blocks.
+    /// Writes the tree into a file of the staging directory; returns it and the digest of the tar.
+    /// Blocks.
     ///
     /// # Errors
     /// Every fault of the tree, or that the file cannot be written.
-    pub fn stage(&self, staging: &Path, name: &str) -> Result<Staged, ToolError> {
-        let path = staging.join(format!("context-{name}.tar"));
-        let mut staged = Staged {
-            path: Some(path.clone()),
-            _held: None,
-            digest: String::new(),
-        };
-        let file = held(&path).map_err(ToolError::internal)?;
-        let mut out = BufWriter::with_capacity(1 << 20, &file);
-        staged.digest = self.write(&mut out)?.digest;
+    pub fn stage(&self, staging: &Path, name: &str) -> Result<(Staged, String), ToolError> {
+        let staged =
+            Staged::create(staging, &format!("context-{name}.tar")).map_err(ToolError::internal)?;
+        let mut out = BufWriter::with_capacity(1 << 20, staged.file());
+        let digest = self.write(&mut out)?.digest;
         out.flush().map_err(ToolError::internal)?;
         drop(out);
-        staged._held = Some(file);
-        Ok(staged)
+        Ok((staged, digest))
     }
 
     /// Text of the Containerfile, one byte more than it may have at the most.

@@ -107,7 +107,7 @@ impl Service {
         let id = BuildId::from_random(random);
         self.refuse_flood(principal).await?;
         let kept = what_is_built(arguments);
-        let mut staged = match &valid.base {
+        let staged = match &valid.base {
             Base::Git { .. } => None,
             Base::Context(_) => return Err(ToolError::internal("uploads are not taken")),
             Base::Path(_) | Base::Files => {
@@ -120,10 +120,10 @@ impl Service {
                 )
             }
         };
-        let digest = staged.as_ref().map(|staged| staged.digest.as_str());
-        let request_digest = digest_of(&[&kept.to_string(), digest.unwrap_or("")]);
+        let (snapshot, digest) = staged.unzip();
+        let request_digest = digest_of(&[&kept.to_string(), digest.as_deref().unwrap_or("")]);
         let now = now_ms();
-        let (source, shown) = sources(request, &valid, digest);
+        let (source, shown) = sources(request, &valid, digest.as_deref());
         let scopes = scopes(principal, request, &valid);
         let mut plan = valid.into_plan(id.clone(), source, now / 1000);
         plan.scopes = scopes;
@@ -145,7 +145,7 @@ impl Service {
                 now,
             ),
             claims: claims(principal, request, &request_digest),
-            snapshot: staged.as_mut().and_then(super::snapshot::Staged::take),
+            snapshot,
             request: kept,
             plan,
         };

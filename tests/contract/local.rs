@@ -30,10 +30,14 @@ impl LocalLab {
     }
 
     fn jobs(&self, id: &BuildId) -> Vec<Process> {
-        let dir = self.build_dir(id).display().to_string();
         let mut list = processes::all();
-        list.retain(|process| process.runs(&["runner", "job", "--dir", &dir]));
+        list.retain(|process| self.is_job(id, process));
         list
+    }
+
+    fn is_job(&self, id: &BuildId, process: &Process) -> bool {
+        let dir = self.build_dir(id).display().to_string();
+        process.runs(&["runner", "job", "--dir", &dir])
     }
 
     fn victims(&self, id: &BuildId, victim: Victim) -> Vec<Process> {
@@ -133,11 +137,11 @@ impl Lab for LocalLab {
     }
 
     fn remains(&self, id: &BuildId) -> Vec<String> {
-        // The job itself ends right after it wrote the end; there is nothing of the build in it.
-        let own: Vec<i32> = self.jobs(id).iter().map(|job| job.pid).collect();
+        // The job itself goes on to sweep the cache; there is nothing of the build in it, nor in the
+        // copy of it that is about to become the sweep.
         let mut found: Vec<String> = processes::all()
             .iter()
-            .filter(|process| !own.contains(&process.pid) && process.mentions(id.as_str()))
+            .filter(|process| process.mentions(id.as_str()) && !self.is_job(id, process))
             .map(|process| format!("{process:?}"))
             .collect();
         let dir = self.build_dir(id);

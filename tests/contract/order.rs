@@ -1,10 +1,11 @@
 //! A build to be submitted.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nomad_build::backend::{Claim, Submission};
+use nomad_build::backend::{Claim, Staged, Submission};
 use nomad_build::build::plan::{PLAN_VERSION, PlanTest};
 use nomad_build::build::record::RECORD_VERSION;
 use nomad_build::build::scope::Scopes;
@@ -126,9 +127,9 @@ impl Order {
     pub fn submission(self, staging: &Path) -> Submission {
         let submitted = later_than_all();
         let snapshot = self.git.is_none().then(|| {
-            let path = staging.join(format!("context-{}.tar", self.id));
-            let digest = self.snapshot(&path);
-            (path, digest)
+            let staged = Staged::create(staging, &format!("context-{}.tar", self.id)).unwrap();
+            let digest = self.write(staged.file());
+            (staged, digest)
         });
         let source = match (&self.git, &snapshot) {
             (Some(url), _) => PlanSource::Git {
@@ -188,13 +189,13 @@ impl Order {
                 submitted: submitted / 1000,
             },
             request: serde_json::json!({"name": self.id.as_str(), "tags": 1}),
-            snapshot: snapshot.map(|(path, _)| path),
+            snapshot: snapshot.map(|(staged, _)| staged),
             claims: self.claims,
         }
     }
 
     /// Writes the sources as a tar; returns its digest.
-    fn snapshot(&self, path: &Path) -> String {
+    fn write(&self, out: &File) -> String {
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(BUSYBOX, dir.path().join("busybox"))
             .expect("busybox is not there: scripts/setup.sh installs busybox-static");
@@ -207,7 +208,6 @@ impl Order {
             bytes: 64 << 20,
             entries: 100,
         };
-        let out = std::fs::File::create(path).unwrap();
         snapshot_dir(dir.path(), None, file.as_slice(), limits, out)
             .unwrap()
             .digest

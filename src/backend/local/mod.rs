@@ -163,7 +163,7 @@ impl LocalBackend {
         write_json(&dir.request(), &submission.request)?;
         write_json(&dir.config(), &self.config)?;
         if let Some(snapshot) = &submission.snapshot {
-            fs::rename(snapshot, dir.context())?;
+            fs::rename(snapshot.path(), dir.context())?;
         }
         store::replace(
             &dir.record(),
@@ -330,11 +330,7 @@ impl Backend for LocalBackend {
     }
 
     async fn submit(&self, submission: Submission) -> Result<Submitted, BackendError> {
-        let submitted = tokio::task::block_in_place(|| self.accept(&submission));
-        if let Some(snapshot) = &submission.snapshot {
-            let _ = fs::remove_file(snapshot);
-        }
-        let submitted = submitted?;
+        let submitted = tokio::task::block_in_place(|| self.accept(&submission))?;
         let (layout, config) = (self.layout.clone(), self.config.clone());
         let program = self.program.clone();
         tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, &program, now_ms()));
