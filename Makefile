@@ -8,11 +8,14 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 # Tests run more builds at the same time than one server does.
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 2 '*' $$(nproc) + 4))
 
+# What the run of the attacks is written down in cannot be checked before.
+document := tests/e2e/test_attacks.py::test_the_document_lists_these_attacks
+
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo test attacks lint bench
+.PHONY: help setup release demo test attacks endurance lint bench
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the packages that builds need (Debian)
 	scripts/setup.sh
@@ -32,12 +35,18 @@ test: ## Run every test: Rust, then end to end with real Buildah and registries
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e
 
-attacks: ## Run the attacks of tests/attacks in every sandbox, and write their table into docs/security.md
+attacks: ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
 	scripts/setup.sh test
 	cargo build --release --locked
 	$(program) setup $(test_accounts)
-	NOMAD_BUILD_ATTACKS=1 $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py
+	$(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py --deselect $(document)
 	python3 scripts/security_table.py
+
+endurance: ## Run the long storm: hundreds of builds that are killed at borders and at random
+	scripts/setup.sh test
+	cargo build --release --locked
+	$(program) setup $(test_accounts)
+	$(venvs)/py-mcp-1/bin/pytest -m endurance -s tests/e2e
 
 lint: ## Check format and lints
 	cargo fmt --check

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -111,32 +111,43 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
 
 fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     let own_binary = std::env::current_exe()?;
+    let namespace = &enclosure.namespace;
+    let way_out = match enclosure.network {
+        Network::Host => None,
+        Network::None => {
+            named("network", network::make_namespace(namespace))?;
+            None
+        }
+        Network::Egress => Some(named(
+            "network",
+            network::make_way_out(namespace, &enclosure.closed),
+        )?),
+    };
     let mut command = match enclosure.network {
         Network::Host => Command::new("unshare"),
         Network::None | Network::Egress => {
-            named("network", network::make_namespace(&enclosure.namespace))?;
-            if enclosure.network == Network::Egress
-                && !named(
-                    "network",
-                    network::connect(&enclosure.namespace, &enclosure.closed),
-                )?
-            {
-                eprintln!("this host has no way out to a network, so there is none here");
-            }
             let mut command = Command::new("nsenter");
             command
-                .arg(format!("--net={}", enclosure.namespace.display()))
+                .arg(format!("--net={}", namespace.display()))
                 .args(["--", "unshare"]);
             command
         }
     };
+    let (gate, opener) = io::pipe()?;
     command
         .args(["--mount", "--ipc", "--uts", "--"])
         .arg(own_binary)
         .args(["runner", "enter", "--spec"])
         .arg(file)
-        .stdin(Stdio::null());
-    let sandbox = spawn_as_first(&mut command)?;
+        .stdin(gate);
+    let sandbox = spawn_as_first(command)?;
+    // The sandbox is made while pasta makes its network.
+    if let Some(way_out) = way_out
+        && !named("network", way_out.wait())?
+    {
+        eprintln!("this host has no way out to a network, so there is none here");
+    }
+    enter::open(opener)?;
     let watch = enclosure.watch.clone();
     std::thread::spawn(move || watch.end_at_the_limit(sandbox));
     std::thread::spawn(move || {
@@ -149,7 +160,7 @@ fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
 
 /// Starts a command as the first process of a PID namespace: nobody in there can kill it, so a
 /// signal that ends it came from outside. (unshare(1) cannot tell that its child was killed by SIGKILL.)
-fn spawn_as_first(command: &mut Command) -> io::Result<Pid> {
+fn spawn_as_first(mut command: Command) -> io::Result<Pid> {
     // The namespace is that of the children of one thread; this process needs more threads.
     let child = std::thread::scope(|scope| {
         let spawning = scope.spawn(|| {

@@ -5,7 +5,7 @@
 //! one. What is not named is not there: no home, no other build, no state, no credentials.
 
 use std::fs;
-use std::io;
+use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -109,6 +109,7 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
         step("close system calls", super::seccomp::enforce)?;
     }
     std::env::set_current_dir(&spec.cwd)?;
+    step("wait for the network", pass)?;
     let (last, first) = spec
         .commands
         .split_last()
@@ -128,6 +129,22 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
     })?)
 }
 
+/// Lets the commands of a sandbox begin, whose standard input is the other end of the pipe.
+///
+/// # Errors
+/// When nobody waits there any more.
+pub fn open(mut gate: PipeWriter) -> io::Result<()> {
+    match gate.write_all(b"go") {
+        // It has failed before: its exit status tells.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn pass() -> io::Result<()> {
+    io::stdin().read_exact(&mut [0; 2])
+}
+
 fn step<T>(what: &str, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     f().map_err(|error| io::Error::new(error.kind(), format!("sandbox: cannot {what}: {error}")))
 }
@@ -139,6 +156,7 @@ fn command(spec: &Spec, argv: &[String]) -> io::Result<Command> {
     let mut command = Command::new(program);
     command
         .args(args)
+        .stdin(Stdio::null())
         .env_clear()
         .envs(spec.env.iter().map(|(k, v)| (k, v)));
     Ok(command)

@@ -8,8 +8,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -61,12 +61,12 @@ pub(super) fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// Lines for `ip -batch` that close networks; in one address family.
-fn routes(own: &[IpAddr], closed: &[IpNet], v6: bool) -> String {
+/// Lines for `ip -batch` that close networks: they need no interface, so they come before the way out.
+fn routes(own: &[IpAddr], closed: &[IpNet], has_v6: bool) -> String {
     always_closed()
         .chain(closed.iter().copied())
         .chain(own.iter().map(|&address| IpNet::from(address)))
-        .filter(|net| net.addr().is_ipv6() == v6)
+        .filter(|net| has_v6 || net.addr().is_ipv4())
         .map(|net| format!("route replace blackhole {} metric 1\n", net.trunc()))
         .collect()
 }
@@ -107,97 +107,102 @@ pub fn resolver(host: &str) -> String {
 /// # Errors
 /// When it cannot be made.
 pub fn make_namespace(place: &Path) -> io::Result<()> {
-    // unshare(1) can do this itself, but only where /proc shows this PID namespace.
-    const PIN: &str =
-        "ip link set lo up && exec mount --no-canonicalize --bind /proc/self/ns/net \"$0\"";
-    File::create(place)?;
-    finish(
-        Command::new("unshare")
-            .args(["--net", "--", "sh", "-c", PIN])
-            .arg(place),
-    )
+    make(place, "")
 }
 
-/// Gives the namespace at `place` a way out, and closes what foreign code must not reach.
-/// Returns whether there is a way out; a host without one has none to give.
+/// Makes a namespace at the file `place` in which everything is closed that foreign code must never
+/// reach, and begins to give it a way out.
 ///
 /// # Errors
-/// When it cannot be done; then nothing may run in it.
-pub fn connect(place: &Path, closed: &[IpNet]) -> io::Result<bool> {
-    let said = place.with_extension("log");
-    let mut pasta = Command::new("pasta");
-    pasta
-        .args(["--quiet", "--config-net", "--netns-only", "--no-map-gw"])
-        .args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"])
-        .args(["--dns-forward", &RESOLVER_V4.to_string()])
-        .args(["--dns-forward", &RESOLVER_V6.to_string()])
-        .arg("--netns")
-        .arg(place)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&said)?);
-    // It goes to the background when the network is there.
-    let mut child = pasta.spawn().map_err(|error| {
-        io::Error::new(error.kind(), format!("pasta cannot be started: {error}"))
-    })?;
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if begun.elapsed() > PATIENCE {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::other(format!(
-                "pasta gave no network within {} s; /dev/net/tun must be usable for everybody (mode 0666)",
-                PATIENCE.as_secs()
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    };
-    if !status.success() {
-        let words = fs::read_to_string(&said).unwrap_or_default();
-        if NO_WAY_OUT.iter().any(|sign| words.contains(sign)) {
-            return Ok(false);
-        }
-        let words = words.lines().last().unwrap_or("no output").to_owned();
-        return Err(io::Error::other(format!(
-            "pasta ended with {status}: {words}"
-        )));
-    }
-    let own = own_addresses()?;
-    close(place, "-4", &routes(&own, closed, false))?;
-    if fs::read_to_string("/proc/net/if_inet6").is_ok_and(|interfaces| !interfaces.is_empty()) {
-        close(place, "-6", &routes(&own, closed, true))?;
-    }
-    Ok(true)
+/// When it cannot be made; then nothing may run in it.
+pub fn make_way_out(place: &Path, closed: &[IpNet]) -> io::Result<WayOut> {
+    let has_v6 = fs::read_to_string("/proc/net/if_inet6").is_ok_and(|all| !all.is_empty());
+    make(place, &routes(&own_addresses()?, closed, has_v6))?;
+    WayOut::begin(place)
 }
 
-fn close(place: &Path, family: &str, routes: &str) -> io::Result<()> {
-    let net = format!("--net={}", place.display());
-    let mut child = Command::new("nsenter")
-        .args([&net, "--", "ip", family, "-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()?;
+fn make(place: &Path, routes: &str) -> io::Result<()> {
+    // unshare(1) can do this itself, but only where /proc shows this PID namespace.
+    const PIN: &str = "ip -batch - && exec mount --no-canonicalize --bind /proc/self/ns/net \"$0\"";
+    File::create(place)?;
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", "sh", "-c", PIN]).arg(place);
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        input.write_all(routes.as_bytes())?;
+        write!(input, "link set lo up\n{routes}")?;
     }
     let status = child.wait()?;
     if status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!(
-            "ip {family} route ended with {status}"
-        )))
+        Err(io::Error::other(format!("{command:?} ended with {status}")))
     }
 }
 
-fn finish(command: &mut Command) -> io::Result<()> {
-    let status = command.stdin(Stdio::null()).status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("{command:?} ended with {status}")))
+/// A way out of a namespace that pasta is about to make.
+#[derive(Debug)]
+pub struct WayOut {
+    pasta: Child,
+    said: PathBuf,
+    begun: Instant,
+}
+
+impl WayOut {
+    fn begin(place: &Path) -> io::Result<Self> {
+        let said = place.with_extension("log");
+        let pasta = Command::new("pasta")
+            .args(["--quiet", "--config-net", "--netns-only", "--no-map-gw"])
+            .args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"])
+            .args(["--dns-forward", &RESOLVER_V4.to_string()])
+            .args(["--dns-forward", &RESOLVER_V6.to_string()])
+            .arg("--netns")
+            .arg(place)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&said)?)
+            .spawn()
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("pasta cannot be started: {error}"))
+            })?;
+        Ok(Self {
+            pasta,
+            said,
+            begun: Instant::now(),
+        })
+    }
+
+    /// Waits until the network is there. Returns whether there is a way out; a host without one has
+    /// none to give.
+    ///
+    /// # Errors
+    /// When pasta fails, or takes too long.
+    pub fn wait(mut self) -> io::Result<bool> {
+        // It goes to the background when the network is there.
+        let status = loop {
+            if let Some(status) = self.pasta.try_wait()? {
+                break status;
+            }
+            if self.begun.elapsed() > PATIENCE {
+                self.pasta.kill()?;
+                self.pasta.wait()?;
+                return Err(io::Error::other(format!(
+                    "pasta gave no network within {} s; /dev/net/tun must be usable for everybody (mode 0666)",
+                    PATIENCE.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        if status.success() {
+            return Ok(true);
+        }
+        let words = fs::read_to_string(&self.said).unwrap_or_default();
+        if NO_WAY_OUT.iter().any(|sign| words.contains(sign)) {
+            return Ok(false);
+        }
+        let words = words.lines().last().unwrap_or("no output").to_owned();
+        Err(io::Error::other(format!(
+            "pasta ended with {status}: {words}"
+        )))
     }
 }
 
@@ -214,9 +219,10 @@ mod tests {
             assert!(v4.contains(&format!("blackhole {net} ")), "{v4}");
         }
         assert!(!v4.contains(':'), "{v4}");
-        let v6 = routes(&own, &closed, true);
+        let both = routes(&own, &closed, true);
+        assert!(both.contains("blackhole 192.0.2.7/32 "), "{both}");
         for net in ["fe80::/64", "fd00::7/128", "fd00:ec2::254/128"] {
-            assert!(v6.contains(&format!("blackhole {net} ")), "{v6}");
+            assert!(both.contains(&format!("blackhole {net} ")), "{both}");
         }
     }
 

@@ -76,13 +76,12 @@ class _Careless(Server):
     """A server full of credentials, started by a shell that leaves things open."""
 
     def __init__(self, settings: Settings, host: Host) -> None:
-        super().__init__(settings)
+        super().__init__(replace(settings, slots=4, paths=[host.words["ALLOWED"]], within=host.leaks))
         for name in ("attack-secret", "password"):
             file = self.directory / name
             file.touch(mode=0o600)
             file.write_text(host.password)
         more = {
-            "local": {"slots": 4, "paths": [host.words["ALLOWED"]]},
             "secrets": {"secret": str(self.directory / "attack-secret")},
             "[git.credentials]": {
                 "url": f"http://127.0.0.1:{host.words['PORT']}/team",
@@ -97,12 +96,6 @@ class _Careless(Server):
         if settings.user:
             give(self.directory)
         self.env = self.env | host.environment
-        self._leaks = host.leaks
-
-    @property
-    def command(self) -> list[str]:
-        """The command line of the server."""
-        return [*self._leaks, *super().command]
 
 
 class Arena:

@@ -44,6 +44,8 @@ class Settings:
     slots: int | None = None
     cache_mb: int | None = None
     """Size of the cache of each user that builds run as, in MiB."""
+    paths: list[str] = field(default_factory=list)
+    """Directories that sources may be taken of; empty: all."""
     wrong_password: bool = False
     allow_http: bool = True
     allow: list[str] = field(default_factory=list)
@@ -60,6 +62,8 @@ class Settings:
     """Whom the server runs as; None: whoever runs the tests."""
     accounts: str = "nomad-build"
     """Beginning of the names of the accounts that builds run as when the server is root."""
+    within: list[str] = field(default_factory=list)
+    """Command line that ends with the server's: a place of its own to run in."""
 
 
 class Server:
@@ -71,6 +75,7 @@ class Server:
         self.directory.chmod(0o711)
         self.state = self.directory / "state"
         self.user = settings.user
+        self._within = settings.within
         self.env = os.environ | {
             "NOMAD_BUILD_STATE_DIR": str(self.state),
             "NOMAD_BUILD_CONFIG": str(self._write_config(settings)),
@@ -85,11 +90,13 @@ class Server:
         """The command line of the server."""
         command = [str(binary()), "serve"]
         if os.geteuid() != 0:
-            return command
+            return [*self._within, *command]
         if self.user:
-            return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
-        # As where root has logged in: with a group that builds must not have.
-        return ["setpriv", "--groups=0", *command]
+            command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
+        else:
+            # As where root has logged in: with a group that builds must not have.
+            command = ["setpriv", "--groups=0", *command]
+        return [*self._within, *command]
 
     @property
     def parameters(self) -> StdioServerParameters:
@@ -133,8 +140,8 @@ class Server:
             lines.append(f"auth_file = {json.dumps(str(auth_file))}")
         lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}", f"user = {json.dumps(settings.accounts)}"]
-        local = {"slots": settings.slots, "cache_mb": settings.cache_mb}
-        lines += ["[local]", *(f"{key} = {value}" for key, value in local.items() if value)]
+        local = {"slots": settings.slots, "cache_mb": settings.cache_mb, "paths": settings.paths}
+        lines += ["[local]", *(f"{key} = {json.dumps(value)}" for key, value in local.items() if value)]
         sections = {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}
         for section, values in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
