@@ -3,6 +3,7 @@
 //! ```text
 //! CACHE/probe.json
 //!       VERSION/images/       base images; each build reads it, only the phase source writes it
+//!               images.lock   held by the builds that may read them
 //!               bases/HASH    one file a base image, held by the builds that use it
 //!               scopes/SCOPE.N/store    layers; written by one build at a time, read by others
 //!                             /mounts   RUN --mount=type=cache
@@ -18,6 +19,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -43,6 +46,7 @@ pub struct Cache {
 pub struct Layers {
     dir: PathBuf,
     shared: Option<PathBuf>,
+    readers: File,
     _locks: Vec<File>,
 }
 
@@ -81,10 +85,10 @@ impl Cache {
     /// # Errors
     /// When a directory cannot be made or a lock not be opened.
     pub fn take(&self, scopes: &Scopes) -> io::Result<Layers> {
-        let mut locks = Vec::new();
-        let dir = (0..STORES)
-            .find_map(|number| self.take_store(&scopes.own, number, &mut locks).transpose())
+        let (dir, writer, readers) = (0..STORES)
+            .find_map(|number| self.take_store(&scopes.own, number).transpose())
             .unwrap_or_else(|| Err(io::Error::other("all stores of the scope are in use")))?;
+        let mut locks = vec![writer];
         let shared = match &scopes.shared {
             None => None,
             Some(name) => (0..STORES)
@@ -103,16 +107,12 @@ impl Cache {
         Ok(Layers {
             dir,
             shared,
+            readers,
             _locks: locks,
         })
     }
 
-    fn take_store(
-        &self,
-        scope: &str,
-        number: u32,
-        locks: &mut Vec<File>,
-    ) -> io::Result<Option<PathBuf>> {
+    fn take_store(&self, scope: &str, number: u32) -> io::Result<Option<(PathBuf, File, File)>> {
         let dir = self.scopes().join(format!("{scope}.{number}"));
         for part in ["store", "mounts"] {
             make_dir(&dir.join(part))?;
@@ -127,8 +127,30 @@ impl Cache {
             return Ok(None);
         }
         writer.set_modified(SystemTime::now())?;
-        locks.extend([writer, readers]);
-        Ok(Some(dir))
+        Ok(Some((dir, writer, readers)))
+    }
+
+    /// Holds the base images together with other builds; waits for one that discards them.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn share_images(&self) -> io::Result<File> {
+        make_dir(&self.root)?;
+        let file = lock_file(&self.images_lock())?;
+        flock(&file, FlockOperation::LockShared)?;
+        Ok(file)
+    }
+
+    /// Holds the base images for oneself; `None` as long as another build has them.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn own_images(&self) -> io::Result<Option<File>> {
+        try_lock(&self.images_lock())
+    }
+
+    fn images_lock(&self) -> PathBuf {
+        self.root.join("images.lock")
     }
 
     /// Marks a base image as used by a build.
@@ -141,7 +163,7 @@ impl Cache {
         let lock = loop {
             // Whoever holds it for itself is about to remove the image; that is short.
             let file = lock_file(&path)?;
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared)?;
+            flock(&file, FlockOperation::LockShared)?;
             if is_at(&file, &path) {
                 break file;
             }
@@ -168,6 +190,27 @@ impl Layers {
     /// Reads no other store than its own.
     pub fn read_nothing(&mut self) {
         self.shared = None;
+    }
+
+    /// Keeps other builds from reading the store, unless one does.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    pub fn close_to_readers(&self) -> io::Result<bool> {
+        match flock(&self.readers, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            // flock(2): a lock that is not converted is lost.
+            Err(Errno::WOULDBLOCK) => self.open_to_readers().map(|()| false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets other builds read the store again.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn open_to_readers(&self) -> io::Result<()> {
+        Ok(flock(&self.readers, FlockOperation::LockShared)?)
     }
 
     /// Makes the store again after its removal.

@@ -5,6 +5,8 @@
 //! refuse it, it does not get from the store. What is there under that digest is not fetched again,
 //! and the build sees the image of that digest whatever another build fetches meanwhile.
 
+use std::fs::File;
+
 use tokio::process::Command;
 
 use crate::build::Phase;
@@ -21,7 +23,7 @@ use super::sandbox::{environment, storage};
 use super::source::Sources;
 
 /// The images that a build may use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Images {
     /// What they are known by in the store of base images; held while the build runs.
     pub bases: Vec<Base>,
@@ -29,6 +31,7 @@ pub struct Images {
     pub were_there: bool,
     /// What the Containerfile calls them, and what they are pinned to.
     pub pins: Vec<Pin>,
+    _store: File,
 }
 
 /// A reference of the Containerfile, and the digest it stands for in this build.
@@ -59,7 +62,13 @@ pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Imag
             }
         }
     }
-    let mut images = Images::default();
+    let cache = host.cache(&job.settings.cache);
+    let mut images = Images {
+        bases: Vec::new(),
+        were_there: false,
+        pins: Vec::new(),
+        _store: cache.share_images().map_err(Stop::internal)?,
+    };
     if needed.is_empty() {
         return Ok(images);
     }
@@ -67,7 +76,7 @@ pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Imag
         job,
         host,
         sources,
-        cache: host.cache(&job.settings.cache),
+        cache,
         registry: Registry::open(job)?,
     };
     for image in &needed {

@@ -1,6 +1,8 @@
 //! The phases of `runner build`, in their order.
 
 use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, set_child_subreaper, set_parent_process_death_signal};
@@ -227,7 +229,9 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
         let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
         if job.plan.no_cache {
             // The stages of tests are still built once, and later builds get the new layers.
-            forget(job, &host, &mut layers).await?;
+            forget(job, &host, &mut layers)
+                .await
+                .map_err(Stop::internal)?;
         }
         layers.lie_on(&bases.bases).map_err(Stop::internal)?;
         job.work
@@ -319,24 +323,62 @@ async fn heal(
     warm: Warm,
     failure: Box<Failure>,
 ) -> Healed {
-    let store = match warm {
-        Warm { layers: true, .. } => layers.store(),
-        Warm { images: true, .. } => host.cache(&job.settings.cache).images(),
+    let (what, discarded) = match warm {
+        Warm { layers: true, .. } => ("layers", discard_layers(job, host, &layers).await),
+        Warm { images: true, .. } => {
+            drop(images);
+            ("base images", discard_images(job, host).await)
+        }
         // Nothing here is older than this build: the fault is another.
         _ => return Healed::Stop(Stop::Failed(failure)),
     };
-    drop(images);
-    let mut remove = Command::from(remove_tree(&host.own_binary, &store));
-    if let Err(error) = capture(&mut remove, &job.bounds, 4096).await {
-        tracing::warn!(%error, store = %store.display(), "a damaged store cannot be removed");
-        return Healed::Stop(Stop::Failed(failure));
+    match discarded {
+        Ok(true) => {
+            let text = format!(
+                "the {what} that earlier builds left are damaged and were discarded; the build begins anew"
+            );
+            job.reporter
+                .say(failure.phase.unwrap_or(Phase::Build), text);
+            Healed::Again
+        }
+        Ok(false) => {
+            let hint = format!(
+                "The {what} that earlier builds left seem to be damaged, and other builds use them at the moment. Build again when those have ended."
+            );
+            let failure = failure.with_fault(Fault::Transient).with_hint(hint);
+            Healed::Stop(Stop::failed(failure))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "damaged {what} cannot be removed");
+            Healed::Stop(Stop::Failed(failure))
+        }
     }
-    let what = if warm.layers { "layers" } else { "base images" };
-    job.reporter.say(
-        failure.phase.unwrap_or(Phase::Build),
-        format!("the {what} that earlier builds left are damaged and were discarded; the build begins anew"),
-    );
-    Healed::Again
+}
+
+/// Discards the layers of a scope, unless another build reads them.
+async fn discard_layers(job: &Job<'_>, host: &Host, layers: &Layers) -> io::Result<bool> {
+    if !layers.close_to_readers()? {
+        return Ok(false);
+    }
+    remove(job, host, &layers.store()).await.map(|()| true)
+}
+
+/// Discards the base images, unless another build has them.
+async fn discard_images(job: &Job<'_>, host: &Host) -> io::Result<bool> {
+    let cache = host.cache(&job.settings.cache);
+    let Some(_held) = cache.own_images()? else {
+        return Ok(false);
+    };
+    remove(job, host, &cache.images()).await?;
+    probe::make_image_store(job.settings, host, job.work, &job.bounds)
+        .await
+        .map_err(|failure| io::Error::other(failure.message))?;
+    Ok(true)
+}
+
+async fn remove(job: &Job<'_>, host: &Host, store: &Path) -> io::Result<()> {
+    let mut command = Command::from(remove_tree(&host.own_binary, store));
+    capture(&mut command, &job.bounds, 4096).await.map(drop)
 }
 
 /// What was there before this build.
@@ -346,14 +388,18 @@ struct Warm {
     images: bool,
 }
 
-/// Begins a scope anew.
-async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), Stop> {
+/// Begins a scope anew: in a store that no other build reads.
+async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> io::Result<()> {
+    let cache = host.cache(&job.settings.cache);
+    let mut read = Vec::new();
+    while !layers.close_to_readers()? {
+        let next = cache.take(&job.plan.scopes)?;
+        read.push(std::mem::replace(layers, next));
+    }
     layers.read_nothing();
-    let mut remove = Command::from(remove_tree(&host.own_binary, &layers.store()));
-    capture(&mut remove, &job.bounds, 4096)
-        .await
-        .map_err(Stop::internal)?;
-    layers.make_store().map_err(Stop::internal)
+    remove(job, host, &layers.store()).await?;
+    layers.make_store()?;
+    layers.open_to_readers()
 }
 
 /// Buildah before 1.33 takes the lines of a here-document for instructions.
@@ -387,7 +433,7 @@ async fn build_phase(
     job.work.renew_box().map_err(Stop::internal)?;
     // Nothing after this phase needs them.
     match std::fs::remove_dir_all(job.work.secrets()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Stop::internal(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Stop::internal(error)),
         _ => Ok(images),
     }
 }

@@ -279,7 +279,7 @@ async fn version(buildah: &Path, work: &WorkDir, bounds: &Bounds) -> Result<Stri
 }
 
 /// Buildah refuses an additional store that is not there or was never used.
-async fn make_image_store(
+pub(super) async fn make_image_store(
     settings: &Settings,
     host: &Host,
     work: &WorkDir,

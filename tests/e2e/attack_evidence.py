@@ -15,7 +15,9 @@ from local_registry import LocalRegistry
 from machine import processes_with
 
 # Where Buildah repeats the Containerfile: what it says there has not happened.
-_ECHO = re.compile(r'^(\[\d+/\d+\] )?STEP \d+/\d+: .*|\bbuilding at STEP ".*?": ')
+_ECHO = re.compile(
+    r'^(\[\d+/\d+\] )?STEP \d+/\d+: .*|\bbuilding at STEP ".*?": |\bcreating container for \[.*?\]: '
+)
 
 
 @dataclass

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import MakeServer
 from git_http import GitHttp, commit, git
-from helpers import log_text, sleep_marker, status_of, submit, succeed, unique, wait_final, wait_for
+from helpers import log_text, run, sleep_marker, status_of, submit, succeed, unique, wait_final, wait_for
+from images import extend
 from local_registry import LocalRegistry
 from mcp import ClientSession
 from processes import running
@@ -169,6 +170,31 @@ async def test_damage_is_found_and_healed(
         assert after[2] == "y" and "not what" not in after[0]
         assert after[0] != before[0] or part == "images", "the damaged layer was used"
         assert await stamps(session, source={"files": files}, tags=[tag]) == after
+
+
+async def test_what_another_build_uses_is_not_discarded_under_it(
+    make_server: MakeServer, buildah: Path, registry: LocalRegistry, base: str
+) -> None:
+    server = make_server(buildah=buildah, user=ORDINARY_USER, slots=2)
+    marker, tag = sleep_marker(), unique()
+    extend(registry, "test/base", "1", tag, 1000)
+    other = {"files": [{"path": "Containerfile", "text": f"FROM {base[:-1]}{tag}\nRUN cat /layer-{tag} > /copy\n"}]}
+    text = f"FROM {base}\nRUN sleep {marker} || true\n"
+    async with server.connect() as session:
+        source, tests = {"files": [{"path": "Containerfile", "text": text}]}, [{"command": "true"}]
+        user = await submit(session, source=source, tests=tests)
+        await wait_for(lambda: running("sleep", marker), "the first build")
+        # Not its layers, but those of an image that is there beside it.
+        await succeed(session, source=other, name="other")
+        for layer in [path for store in stores(server, "images") for path in store.glob(f"overlay/*/diff/layer-{tag}")]:
+            shutil.rmtree(layer.parent)
+        other["files"].append({"path": "new", "text": "x"})
+        failure = (await run(session, source=other, no_cache=True))["failure"]
+        assert failure["retryable"] and "other builds use them" in failure["hint"], failure
+        os.kill(running("sleep", marker)[0].pid, signal.SIGTERM)
+        status = await wait_final(session, user)
+        assert status["state"] == "succeeded", status
+        await succeed(session, source=other, no_cache=True)
 
 
 async def test_what_was_used_least_recently_goes_unless_it_is_used(make_server: MakeServer, base: str) -> None:
