@@ -13,6 +13,8 @@ readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
+# Docker, in which a server must work, too.
+readonly TEST_PACKAGES=(docker.io libcap2-bin)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
@@ -32,17 +34,18 @@ as_root() {
 
 missing_packages() {
   local package
-  for package in "${PACKAGES[@]}"; do
+  for package; do
     [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
       echo "$package"
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
+# install_packages NAME...
 install_packages() {
-  command -v apt-get >/dev/null || fail "no apt-get here; install yourself: ${PACKAGES[*]} python3-venv"
-  local missing
-  mapfile -t missing < <(missing_packages)
+  command -v apt-get >/dev/null || fail "no apt-get here; install yourself: $* python3-venv"
+  local missing service
+  mapfile -t missing < <(missing_packages "$@")
   if ((${#missing[@]} == 0)); then
     say "packages: all there"
     return
@@ -50,10 +53,12 @@ install_packages() {
   say "packages: installing ${missing[*]}"
   as_root apt-get update -q
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
-  # The package starts a registry of its own, which nothing here uses.
-  if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
-    as_root systemctl disable --now docker-registry || say "docker-registry.service could not be disabled"
-  fi
+  # These packages start a service of their own, which nothing here uses.
+  for service in docker-registry docker.io; do
+    if [[ " ${missing[*]} " == *" $service "* && -d /run/systemd/system ]]; then
+      as_root systemctl disable --now "${service%.io}" || say "the service of $service could not be disabled"
+    fi
+  done
 }
 
 # As root the tests start some servers as an ordinary user: this one.
@@ -121,11 +126,14 @@ create_venv() {
   printf '%s\n' "$wanted" >"$venv/requirements"
 }
 
-install_packages
-open_tun
 case ${1:-} in
-  '') ;;
+  '')
+    install_packages "${PACKAGES[@]}"
+    open_tun
+    ;;
   test)
+    install_packages "${PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+    open_tun
     create_test_user
     build_buildah
     create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*'

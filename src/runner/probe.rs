@@ -32,6 +32,12 @@ const TUN: &str = "/dev/net/tun";
 /// What a host must have.
 const NEEDS: &str = "Unprivileged user namespaces, newuidmap with setuid or capabilities, and 65536 subordinate ids in /etc/subuid and /etc/subgid for the user are needed.";
 
+/// What a container must have, besides: it may not be privileged, but its runtime must leave room for a sandbox in it.
+const NEEDS_IN_CONTAINER: &str = "In a container: --security-opt seccomp=unconfined --security-opt systempaths=unconfined --device /dev/net/tun, a volume for the state directory, and newuidmap and newgidmap with file capabilities instead of setuid (chmod u-s; setcap cap_setuid=ep and cap_setgid=ep).";
+
+/// Where Docker and Podman tell that this is a container.
+const CONTAINER_SIGNS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
+
 /// What the probe found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
@@ -126,8 +132,18 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
     }
     Err(missing(
         format!("no sandbox holds on this host: {}", said.join(" / ")),
-        NEEDS,
+        &needs(),
     ))
+}
+
+fn needs() -> String {
+    let in_container = CONTAINER_SIGNS.iter().any(|sign| Path::new(sign).exists());
+    let more = in_container.then_some(NEEDS_IN_CONTAINER);
+    [NEEDS]
+        .into_iter()
+        .chain(more)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The answer of the last probe that a user's cache holds.
@@ -183,7 +199,20 @@ pub(super) fn last_words(text: &str) -> String {
         .lines()
         .filter(|line| !line.trim().is_empty())
         .collect();
-    crate::build::clean::short(lines.last().copied().unwrap_or("no output"), 300)
+    abridged(lines.last().copied().unwrap_or("no output"))
+}
+
+/// A long line without its middle: what failed stands at its beginning, why at its end.
+fn abridged(line: &str) -> String {
+    const SIDE: usize = 150;
+    let line = crate::build::clean::line(line);
+    let count = line.chars().count();
+    if count <= 2 * SIDE {
+        return line;
+    }
+    let beginning: String = line.chars().take(SIDE).collect();
+    let end: String = line.chars().skip(count - SIDE).collect();
+    format!("{beginning} … {end}")
 }
 
 /// The path of a program: as given, or in the search path.
@@ -300,8 +329,8 @@ pub(super) async fn make_image_store(
                 store.display(),
                 last_words(&text)
             ),
-            NEEDS,
+            &needs(),
         )),
-        Err(error) => Err(missing(error.to_string(), NEEDS)),
+        Err(error) => Err(missing(error.to_string(), &needs())),
     }
 }

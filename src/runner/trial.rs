@@ -41,7 +41,11 @@ pub async fn run(
     work: &WorkDir,
     bounds: &Bounds,
 ) -> Result<(), String> {
-    let place = WorkDir::new(work.root().join("probe"));
+    // What one try has left must not keep the next one from its own.
+    let place = WorkDir::new(
+        work.root()
+            .join(format!("probe-{:016x}", fastrand::u64(..))),
+    );
     let sandbox = Sandbox {
         settings,
         host,

@@ -76,6 +76,7 @@ fn mapper(tool: &str, own: u32, ranges: &[Range]) -> io::Result<Child> {
         .env("PATH", PATH)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
 }
 
@@ -94,12 +95,15 @@ fn finish(mut mapper: Child) -> io::Result<()> {
     if let Some(mut stdin) = mapper.stdin.take() {
         io::Write::write_all(&mut stdin, b"go\n")?;
     }
-    let status = mapper.wait()?;
-    if status.success() {
+    let said = mapper.wait_with_output()?;
+    if said.status.success() {
         return Ok(());
     }
+    let words = String::from_utf8_lossy(&said.stderr);
     Err(io::Error::other(format!(
-        "the ids could not be mapped: {status}"
+        "the ids could not be mapped: {}, {}",
+        said.status,
+        words.trim()
     )))
 }
 
