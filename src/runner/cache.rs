@@ -57,6 +57,13 @@ pub struct Base {
     _lock: File,
 }
 
+impl Base {
+    /// What it is known by in the store of base images.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Cache {
     /// The cache below the directory of a user.
     pub fn new(user: &Path, version: &str) -> Self {

@@ -127,14 +127,23 @@ impl Registry {
         let reference = Reference::parse(&image.reference).ok()?;
         let digest = self.client.resolve(&reference, &self.auth).await.ok()??;
         let repository = reference.repository();
-        let (host, name) = (repository.host(), repository.name());
         Some(Pin {
-            reference: match (reference.digest(), reference.tag()) {
-                (Some(_), _) => image.reference.clone(),
-                (None, tag) => format!("{host}/{name}:{}", tag.unwrap_or("latest")),
-            },
-            pinned: format!("{host}/{name}@{digest}"),
+            reference: full_name(&image.reference),
+            pinned: format!("{}/{}@{digest}", repository.host(), repository.name()),
         })
+    }
+}
+
+/// What an image is called in a store; what is no reference to a registry stays as it is.
+fn full_name(image: &str) -> String {
+    let Ok(reference) = Reference::parse(image) else {
+        return image.to_owned();
+    };
+    let repository = reference.repository();
+    let (host, name) = (repository.host(), repository.name());
+    match (reference.digest(), reference.tag()) {
+        (Some(_), _) => image.to_owned(),
+        (None, tag) => format!("{host}/{name}:{}", tag.unwrap_or("latest")),
     }
 }
 
@@ -155,7 +164,10 @@ impl Fetch<'_> {
             () = tokio::time::sleep_until(bounds.deadline) => return Err(self.job.out_of_time(Phase::Source)),
             pin = self.registry.pin(image) => pin,
         };
-        let name = pin.as_ref().map_or(&image.reference, |pin| &pin.pinned);
+        let name = pin
+            .as_ref()
+            .map_or_else(|| full_name(&image.reference), |pin| pin.pinned.clone());
+        let name = name.as_str();
         images
             .bases
             .push(self.cache.use_base(name).map_err(Stop::internal)?);

@@ -23,6 +23,7 @@ pub mod network;
 pub mod phases;
 pub mod probe;
 pub mod process;
+pub mod proven;
 pub mod publish;
 pub mod reporter;
 pub mod runtime;

@@ -249,6 +249,7 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
         host: &host,
         work: job.work,
         layers: Some(&layers),
+        bases: &bases.bases,
     };
     let ended = in_sandbox(job, &sandbox, &sources, &bases.pins).await;
     if layers.has_containers() {

@@ -20,12 +20,13 @@ use tokio::process::Command;
 use crate::build::Failure;
 use crate::diagnosis::{BuildahEnd, points_at_store};
 
-use super::cache::Layers;
+use super::cache::{Base, Layers};
 use super::enclose::{Enclosure, Watch};
 use super::enter::{Bind, Spec};
 use super::network;
 use super::phases::Stop;
 use super::probe::Host;
+use super::proven;
 use super::settings::{Network, Settings};
 use super::usage::Ceiling;
 use super::userns;
@@ -103,6 +104,8 @@ pub struct Sandbox<'a> {
     pub work: &'a WorkDir,
     /// The layers it may use.
     pub layers: Option<&'a Layers>,
+    /// The base images it may use.
+    pub bases: &'a [Base],
 }
 
 impl Sandbox<'_> {
@@ -254,7 +257,7 @@ impl Sandbox<'_> {
         if !self.host.buildah.starts_with("/usr/") {
             binds.push(read(PathBuf::from(&self.host.buildah), false));
         }
-        binds.push(read(self.host.cache(&self.settings.cache).images(), true));
+        binds.extend(self.images()?);
         if reach.sources {
             binds.push(read(self.work.src(), false));
         }
@@ -283,6 +286,23 @@ impl Sandbox<'_> {
                 });
             }
         }
+        Ok(binds)
+    }
+
+    /// Of the store of base images, what the build may use.
+    fn images(&self) -> io::Result<Vec<Bind>> {
+        let store = self.host.cache(&self.settings.cache).images();
+        let part = proven::part(&store, &self.bases.iter().map(Base::name).collect())?;
+        let index = self.work.root().join("images.json");
+        fs::write(&index, part.index)?;
+        let bind = |path: &Path, source| Bind {
+            path: store.join(path),
+            source,
+            writable: false,
+            optional: true,
+        };
+        let mut binds: Vec<Bind> = part.paths.iter().map(|path| bind(path, None)).collect();
+        binds.push(bind(Path::new(proven::INDEX), Some(index)));
         Ok(binds)
     }
 
@@ -410,6 +430,7 @@ mod tests {
             host: &host,
             work: &work,
             layers: None,
+            bases: &[],
         };
         let command = sandbox
             .command("x", vec![vec!["true".into()]], Reach::default())

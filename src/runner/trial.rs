@@ -51,6 +51,7 @@ pub async fn run(
         host,
         work: &place,
         layers: None,
+        bases: &[],
     };
     let result = attacks(&sandbox, bounds).await;
     let mut remove = Command::from(remove_tree(&host.own_binary, place.root()));

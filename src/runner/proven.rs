@@ -1,0 +1,211 @@
+//! What a build has of the store of base images: those that it has proven its access to, and the
+//! layers they consist of.
+//!
+//! Others lie there, too, which a reference that nobody has foreseen (ONBUILD of a base image) or a bug
+//! of Buildah's mounts must not reach. The files are those of containers/storage (images.go `Image`,
+//! layers.go `Layer`, drivers/overlay/overlay.go).
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::workdir::read_untrusted;
+
+/// Bytes of a list of images or layers at most.
+const MAX_LIST: u64 = 64 << 20;
+/// Hexadecimal digits of the id of an image or a layer.
+const ID_DIGITS: usize = 64;
+
+/// The list of images, below a store.
+pub const INDEX: &str = "overlay-images/images.json";
+
+/// A part of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Files and directories of it, below the store.
+    pub paths: Vec<PathBuf>,
+    /// Its list of images, in place of the store's.
+    pub index: Vec<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Image {
+    id: String,
+    #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    layer: String,
+    #[serde(default)]
+    mapped_layers: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Layer {
+    id: String,
+    #[serde(default)]
+    parent: Option<String>,
+}
+
+/// The part of a store that images of these names need.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn part(store: &Path, names: &HashSet<&str>) -> io::Result<Part> {
+    let mut listed = Vec::new();
+    let (mut ids, mut tops) = (HashSet::new(), Vec::new());
+    for value in list::<Value>(&store.join(INDEX))? {
+        let image = Image::deserialize(&value).map_err(io::Error::other)?;
+        if image
+            .names
+            .iter()
+            .flatten()
+            .any(|name| names.contains(name.as_str()))
+        {
+            ids.insert(image.id);
+            tops.push(image.layer);
+            tops.extend(image.mapped_layers.into_iter().flatten());
+            listed.push(value);
+        }
+    }
+    let mut parents = HashMap::new();
+    for file in ["layers.json", "volatile-layers.json"] {
+        for layer in list::<Layer>(&store.join("overlay-layers").join(file))? {
+            parents.insert(layer.id, layer.parent);
+        }
+    }
+    ids.extend(with_parents(tops, &parents));
+    let mut paths = Vec::new();
+    for dir in ["", "overlay", "overlay-images", "overlay-layers"] {
+        for name in names_in(&store.join(dir))? {
+            let path = Path::new(dir).join(&name);
+            let is_walked = dir.is_empty() && name.starts_with("overlay");
+            let id = name.split('.').next().unwrap_or_default();
+            if !is_walked && path != Path::new(INDEX) && (!is_id(id) || ids.contains(id)) {
+                paths.push(path);
+            }
+        }
+    }
+    Ok(Part {
+        paths,
+        index: serde_json::to_vec(&listed)?,
+    })
+}
+
+/// Layers and everything they lie on.
+fn with_parents(tops: Vec<String>, parents: &HashMap<String, Option<String>>) -> HashSet<String> {
+    let mut all = HashSet::new();
+    for top in tops {
+        let mut next = Some(top);
+        while let Some(layer) = next
+            && !all.contains(&layer)
+        {
+            next = parents.get(&layer).cloned().flatten();
+            all.insert(layer);
+        }
+    }
+    all
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == ID_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn list<T: for<'de> Deserialize<'de>>(file: &Path) -> io::Result<Vec<T>> {
+    match read_untrusted(file, MAX_LIST) {
+        Ok(text) => Ok(serde_json::from_slice::<Option<Vec<T>>>(&text)?.unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(digit: char) -> String {
+        digit.to_string().repeat(ID_DIGITS)
+    }
+
+    #[test]
+    fn images_of_others_and_their_layers_are_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: String| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let image = |digit, layer, name| serde_json::json!({"id": id(digit), "names": [name], "layer": id(layer), "metadata": "m"});
+        let images = [image('a', '2', "mine"), image('b', '3', "theirs")];
+        write(INDEX, serde_json::to_string(&images).unwrap());
+        let layers = [('1', None), ('2', Some('1')), ('3', Some('1'))];
+        let layers =
+            layers.map(|(layer, on)| serde_json::json!({"id": id(layer), "parent": on.map(id)}));
+        write(
+            "overlay-layers/layers.json",
+            serde_json::to_string(&layers).unwrap(),
+        );
+        for layer in ['1', '2', '3', '4'] {
+            write(&format!("overlay/{}/diff/x", id(layer)), String::new());
+            write(
+                &format!("overlay-layers/{}.tar-split.gz", id(layer)),
+                String::new(),
+            );
+        }
+        for image in ['a', 'b'] {
+            write(
+                &format!("overlay-images/{}/manifest", id(image)),
+                String::new(),
+            );
+        }
+        write("overlay/l/X", String::new());
+        write("storage.lock", String::new());
+
+        let part = part(dir.path(), &HashSet::from(["mine"])).unwrap();
+        let paths: Vec<String> = (part.paths.iter())
+            .map(|path| path.display().to_string())
+            .collect();
+        let (base, top) = (id('1'), id('2'));
+        assert_eq!(
+            paths,
+            [
+                "storage.lock".to_owned(),
+                format!("overlay/{base}"),
+                format!("overlay/{top}"),
+                "overlay/l".to_owned(),
+                format!("overlay-images/{}", id('a')),
+                format!("overlay-layers/{base}.tar-split.gz"),
+                format!("overlay-layers/{top}.tar-split.gz"),
+                "overlay-layers/layers.json".to_owned(),
+            ]
+        );
+        let index: Vec<Value> = serde_json::from_slice(&part.index).unwrap();
+        assert_eq!(index, images.get(..1).unwrap());
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_has_no_part() {
+        let none = part(Path::new("/nonexistent"), &HashSet::new()).unwrap();
+        assert_eq!(
+            (none.paths, none.index.as_slice()),
+            (vec![], b"[]".as_slice())
+        );
+    }
+}
