@@ -23,6 +23,16 @@ use super::workdir::{WorkDir, read_json, write_json};
 
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
+/// Programs of others that the sandbox consists of.
+const PARTS: [&str; 6] = [
+    "runc",
+    "pasta",
+    "newuidmap",
+    "newgidmap",
+    "unshare",
+    "nsenter",
+];
+
 /// Where the answer is kept.
 const KEPT: &str = "probe.json";
 
@@ -244,16 +254,44 @@ fn key(settings: &Settings, buildah: &Path, own: &Path) -> String {
             (m.mtime_nsec() + m.mtime() * 1_000_000_000, m.len())
         })
     };
+    let others = PARTS.map(|name| find(name).map(|path| stamp(&path)));
     format!(
-        "{} {} {:?} {:?} {:?} {:?} {}",
+        "{} {} {:?} {:?} {:?} {:?} {:?} {} {}",
         boot.trim(),
         rustix::process::geteuid().as_raw(),
         (buildah, stamp(buildah)),
         (own, stamp(own)),
+        others,
         settings.isolation,
         settings.network,
         settings.no_new_privileges,
+        surroundings(),
     )
+}
+
+/// What a container may take away or leave to this process: the same directory may serve builds in one
+/// and outside of it.
+fn surroundings() -> String {
+    let lines = |file: &str, wanted: fn(&str) -> bool| -> Vec<String> {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines()
+            .filter(|line| wanted(line))
+            .map(str::to_owned)
+            .collect()
+    };
+    // proc_pid_status(5), user_namespaces(7), proc_pid_mounts(5).
+    let privileges = lines("/proc/self/status", |line| {
+        ["CapBnd:", "NoNewPrivs:", "Seccomp:"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    });
+    let ids = lines("/proc/self/uid_map", |_| true);
+    let masked = lines("/proc/self/mounts", |line| {
+        line.split(' ')
+            .nth(1)
+            .is_some_and(|place| place.starts_with("/proc/"))
+    });
+    format!("{privileges:?} {ids:?} {masked:?}")
 }
 
 /// Home of this user in the password database; Buildah ≥ 1.39 wants it to exist.

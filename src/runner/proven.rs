@@ -59,7 +59,9 @@ pub fn part(store: &Path, names: &HashSet<&str>) -> io::Result<Part> {
     let mut listed = Vec::new();
     let (mut ids, mut tops) = (HashSet::new(), Vec::new());
     for value in list::<Value>(&store.join(INDEX))? {
-        let image = Image::deserialize(&value).map_err(io::Error::other)?;
+        let Ok(image) = Image::deserialize(&value) else {
+            continue;
+        };
         if image
             .names
             .iter()
@@ -115,9 +117,13 @@ fn is_id(name: &str) -> bool {
     name.len() == ID_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// What a list has; nothing when it is damaged, which Buildah will tell in its own words.
 fn list<T: for<'de> Deserialize<'de>>(file: &Path) -> io::Result<Vec<T>> {
     match read_untrusted(file, MAX_LIST) {
-        Ok(text) => Ok(serde_json::from_slice::<Option<Vec<T>>>(&text)?.unwrap_or_default()),
+        Ok(text) => Ok(serde_json::from_slice::<Option<Vec<T>>>(&text)
+            .ok()
+            .flatten()
+            .unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
