@@ -5,7 +5,7 @@
 //!   setpriv --pdeathsig              dies with the runner
 //!     unshare --mount --pid          everything below dies with its first process:
 //!       nomad-build runner enclose   makes the network, starts pasta, waits
-//!         nsenter --net unshare --mount --pid --ipc --uts
+//!         nsenter --net unshare --mount --ipc --uts
 //!           nomad-build runner enter mount namespace by allow-list, limits, filter, clean environment
 //!             buildah build | run | push
 //! ```
