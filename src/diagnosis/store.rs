@@ -8,7 +8,6 @@ use super::buildah::{BuildahEnd, OWN_ERROR};
 /// Buildah 1.28 and 1.43 after damage done by hand).
 const SIGNS: &[&str] = &[
     "layer not known",
-    "image not known",
     "file integrity checksum failed",
     "Digest did not match",
     "unexpected end of",
@@ -18,7 +17,7 @@ const SIGNS: &[&str] = &[
 /// The part of Buildah that copies what a build asks for: what it lacks is not the store's fault.
 const COPIER: &str = ": copier: ";
 
-/// How many of the last lines are looked at: a warning may follow the error.
+/// How many lines are looked at, from the error on: a warning may follow it.
 const LAST: usize = 6;
 
 /// Whether the failure seems to come of damage to one of `stores` (paths). That a store is merely
@@ -27,7 +26,14 @@ pub fn points_at_store(end: &BuildahEnd<'_>, failure: &Failure, stores: &[String
     if end.status != OWN_ERROR || failure.exit_code.is_some() || failure.kind == Kind::DiskFull {
         return false;
     }
-    end.lines.iter().rev().take(LAST).any(|(_, line)| {
+    // Buildah tells its own error when all commands have ended: what comes before may be theirs.
+    let own = end
+        .lines
+        .iter()
+        .rposition(|(_, line)| line.text.starts_with("Error: "))
+        .unwrap_or(end.lines.len().saturating_sub(1));
+    let last = end.lines.iter().skip(own).take(LAST);
+    last.into_iter().any(|(_, line)| {
         SIGNS.iter().any(|sign| line.text.contains(sign))
             || (line.text.starts_with("Error: ")
                 && !line.text.contains(COPIER)
@@ -96,6 +102,13 @@ mod tests {
         assert!(!damaged(
             125,
             &["Error: writing /c/s/overlay/1: no space left on device"]
+        ));
+        assert!(!damaged(
+            125,
+            &[
+                "Error: getting top layer info: layer not known",
+                "Error: building at STEP \"COPY x /x\": no such file",
+            ]
         ));
         for of_the_sources in [
             "Error: building at STEP \"COPY a b\": copier: stat: \"/a\": no such file or directory",

@@ -8,6 +8,7 @@
 //!               scopes/SCOPE.N/store    layers; written by one build at a time, read by others
 //!                             /mounts   RUN --mount=type=cache
 //!                             /bases    base images that its layers may lie on
+//!                             /alone    where the layers of the shared scope were found damaged
 //!                             /writer /readers    locks
 //! ```
 //! Versions of Buildah share nothing. Two builds of one scope at the same time get two stores. The
@@ -32,6 +33,8 @@ use super::workdir::read_untrusted;
 
 /// Stores of one scope at most; more builds of it at once begin without layers.
 const STORES: u32 = 64;
+/// Stands in a scope that does not read the layers of another one any more.
+const ALONE: &str = "alone";
 /// Bytes of a store's list of images or containers at most.
 const MAX_LIST: u64 = 64 << 20;
 
@@ -54,13 +57,19 @@ pub struct Layers {
 #[derive(Debug)]
 pub struct Base {
     name: String,
+    id: Option<String>,
     _lock: File,
 }
 
 impl Base {
-    /// What it is known by in the store of base images.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What it is known by in the store of base images: its id where that is known, else its name.
+    pub fn known_by(&self) -> &str {
+        self.id.as_ref().unwrap_or(&self.name)
+    }
+
+    /// Remembers the id: Buildah may store an image by another name than it was asked for.
+    pub fn is(&mut self, id: String) {
+        self.id = Some(id);
     }
 }
 
@@ -97,6 +106,7 @@ impl Cache {
             .unwrap_or_else(|| Err(io::Error::other("all stores of the scope are in use")))?;
         let mut locks = vec![writer];
         let shared = match &scopes.shared {
+            _ if dir.join(ALONE).exists() => None,
             None => None,
             Some(name) => (0..STORES)
                 .map(|number| self.scopes().join(format!("{name}.{number}")))
@@ -178,6 +188,7 @@ impl Cache {
         fs::write(&path, name)?;
         Ok(Base {
             name: name.to_owned(),
+            id: None,
             _lock: lock,
         })
     }
@@ -218,6 +229,14 @@ impl Layers {
     /// When the lock cannot be had.
     pub fn open_to_readers(&self) -> io::Result<()> {
         Ok(flock(&self.readers, FlockOperation::LockShared)?)
+    }
+
+    /// No later build of this scope reads the store of another one.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn stay_alone(&self) -> io::Result<()> {
+        fs::write(self.dir.join(ALONE), b"")
     }
 
     /// Makes the store again after its removal.

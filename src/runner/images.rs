@@ -19,6 +19,7 @@ use super::cache::{Base, Cache, image_named};
 use super::phases::{Job, Stop};
 use super::probe::Host;
 use super::process::{Ended, Output, run};
+use super::proven::is_id;
 use super::sandbox::{environment, storage};
 use super::source::Sources;
 
@@ -142,7 +143,8 @@ fn full_name(image: &str) -> String {
     let repository = reference.repository();
     let (host, name) = (repository.host(), repository.name());
     match (reference.digest(), reference.tag()) {
-        (Some(_), _) => image.to_owned(),
+        // Buildah keeps no tag beside a digest.
+        (Some(digest), _) => format!("{host}/{name}@{digest}"),
         (None, tag) => format!("{host}/{name}:{}", tag.unwrap_or("latest")),
     }
 }
@@ -168,15 +170,18 @@ impl Fetch<'_> {
             .as_ref()
             .map_or_else(|| full_name(&image.reference), |pin| pin.pinned.clone());
         let name = name.as_str();
-        images
-            .bases
-            .push(self.cache.use_base(name).map_err(Stop::internal)?);
-        if pin.is_some() && image_named(&self.cache.images(), name).is_some() {
+        let mut base = self.cache.use_base(name).map_err(Stop::internal)?;
+        let there = pin
+            .as_ref()
+            .and_then(|_| image_named(&self.cache.images(), name));
+        if let Some(there) = there {
             self.say(format!("the image {name} is there"));
             images.were_there = true;
-        } else {
-            self.pull(image, name).await?;
+            base.is(there.id);
+        } else if let Some(id) = self.pull(image, name).await? {
+            base.is(id);
         }
+        images.bases.push(base);
         images.pins.extend(pin);
         Ok(())
     }
@@ -185,7 +190,8 @@ impl Fetch<'_> {
         self.job.reporter.say(Phase::Source, text);
     }
 
-    async fn pull(&self, image: &NeededImage, name: &str) -> Result<(), Stop> {
+    /// Returns the id of the image, which Buildah prints at its end.
+    async fn pull(&self, image: &NeededImage, name: &str) -> Result<Option<String>, Stop> {
         let job = self.job;
         let mut command = Command::new(&self.host.buildah);
         command
@@ -218,11 +224,14 @@ impl Fetch<'_> {
             test: None,
         };
         let before = job.reporter.last();
-        match run(&mut command, output, &job.bounds, |_| {})
-            .await
-            .map_err(Stop::internal)?
-        {
-            Ended::Exited(0) => Ok(()),
+        let mut id = None;
+        let ended = run(&mut command, output, &job.bounds, |line| {
+            if is_id(line) {
+                id = Some(line.to_owned());
+            }
+        });
+        match ended.await.map_err(Stop::internal)? {
+            Ended::Exited(0) => Ok(id),
             Ended::Exited(_) => {
                 let mut lines = job.reporter.kept();
                 lines.retain(|(n, _)| *n > before);

@@ -6,7 +6,7 @@
 //! change. Name queries go to an address that only pasta knows.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -61,13 +61,14 @@ pub(super) fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// Lines for `ip -batch` that close networks: they need no interface, so they come before the way out.
-fn routes(own: &[IpAddr], closed: &[IpNet], has_v6: bool) -> String {
+/// Lines for `ip -batch` that close networks, in one address family. Rules come before every route, that
+/// to the neighbours included (ip-rule(8)); and they need no interface, so they come before the way out.
+fn rules(own: &[IpAddr], closed: &[IpNet], v6: bool) -> String {
     always_closed()
         .chain(closed.iter().copied())
         .chain(own.iter().map(|&address| IpNet::from(address)))
-        .filter(|net| has_v6 || net.addr().is_ipv4())
-        .map(|net| format!("route replace blackhole {} metric 1\n", net.trunc()))
+        .filter(|net| net.addr().is_ipv6() == v6)
+        .map(|net| format!("rule add to {} priority 1 blackhole\n", net.trunc()))
         .collect()
 }
 
@@ -107,7 +108,7 @@ pub fn resolver(host: &str) -> String {
 /// # Errors
 /// When it cannot be made.
 pub fn make_namespace(place: &Path) -> io::Result<()> {
-    make(place, "")
+    make(place, "", "")
 }
 
 /// Makes a namespace at the file `place` in which everything is closed that foreign code must never
@@ -117,25 +118,31 @@ pub fn make_namespace(place: &Path) -> io::Result<()> {
 /// When it cannot be made; then nothing may run in it.
 pub fn make_way_out(place: &Path, closed: &[IpNet]) -> io::Result<WayOut> {
     let has_v6 = fs::read_to_string("/proc/net/if_inet6").is_ok_and(|all| !all.is_empty());
-    make(place, &routes(&own_addresses()?, closed, has_v6))?;
+    let own = own_addresses()?;
+    let v6 = if has_v6 {
+        rules(&own, closed, true)
+    } else {
+        String::new()
+    };
+    make(place, &rules(&own, closed, false), &v6)?;
     WayOut::begin(place)
 }
 
-fn make(place: &Path, routes: &str) -> io::Result<()> {
+fn make(place: &Path, v4: &str, v6: &str) -> io::Result<()> {
     // unshare(1) can do this itself, but only where /proc shows this PID namespace.
-    const PIN: &str = "ip -batch - && exec mount --no-canonicalize --bind /proc/self/ns/net \"$0\"";
+    const PIN: &str = r#"printf 'link set lo up\n%s' "$1" | ip -4 -batch - &&
+        { [ -z "$2" ] || printf %s "$2" | ip -6 -batch -; } &&
+        exec mount --no-canonicalize --bind /proc/self/ns/net "$0""#;
     File::create(place)?;
     let mut command = Command::new("unshare");
     command.args(["--net", "--", "sh", "-c", PIN]).arg(place);
-    let mut child = command.stdin(Stdio::piped()).spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        write!(input, "link set lo up\n{routes}")?;
-    }
-    let status = child.wait()?;
+    let status = command.args([v4, v6]).stdin(Stdio::null()).status()?;
     if status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("{command:?} ended with {status}")))
+        Err(io::Error::other(format!(
+            "the network namespace could not be made: {status}"
+        )))
     }
 }
 
@@ -214,15 +221,14 @@ mod tests {
     fn link_local_the_host_and_what_the_operator_names_is_closed() {
         let own = ["192.0.2.7".parse().unwrap(), "fd00::7".parse().unwrap()];
         let closed = ["10.1.2.3/8".parse().unwrap()];
-        let v4 = routes(&own, &closed, false);
+        let v4 = rules(&own, &closed, false);
         for net in ["169.254.0.0/16", "10.0.0.0/8", "192.0.2.7/32"] {
-            assert!(v4.contains(&format!("blackhole {net} ")), "{v4}");
+            assert!(v4.contains(&format!("to {net} ")), "{v4}");
         }
         assert!(!v4.contains(':'), "{v4}");
-        let both = routes(&own, &closed, true);
-        assert!(both.contains("blackhole 192.0.2.7/32 "), "{both}");
+        let v6 = rules(&own, &closed, true);
         for net in ["fe80::/64", "fd00::7/128", "fd00:ec2::254/128"] {
-            assert!(both.contains(&format!("blackhole {net} ")), "{both}");
+            assert!(v6.contains(&format!("to {net} ")), "{v6}");
         }
     }
 

@@ -228,17 +228,17 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
         let cache = host.cache(&job.settings.cache);
         let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
         if job.plan.no_cache {
-            // The stages of tests are still built once, and later builds get the new layers.
-            forget(job, &host, &mut layers)
-                .await
-                .map_err(Stop::internal)?;
+            // The stages of tests are still built once, and later builds get the new layers (but for a store
+            // that another build reads at the moment).
+            forget(job, &host, &mut layers).await?;
         }
         layers.lie_on(&bases.bases).map_err(Stop::internal)?;
         job.work
             .forget_source_credentials()
             .map_err(Stop::internal)?;
         let warm = Warm {
-            layers: layers.is_warm() || layers.shared().is_some(),
+            layers: layers.is_warm(),
+            shared: layers.shared().is_some(),
             images: bases.were_there,
         };
         Ok((host, sources, bases, layers, warm))
@@ -326,6 +326,10 @@ async fn heal(
 ) -> Healed {
     let (what, discarded) = match warm {
         Warm { layers: true, .. } => ("layers", discard_layers(job, host, &layers).await),
+        Warm { shared: true, .. } => {
+            let noted = layers.stay_alone().map_err(Stop::internal);
+            ("layers of the ref", noted.map(|()| true))
+        }
         Warm { images: true, .. } => {
             drop(images);
             ("base images", discard_images(job, host).await)
@@ -349,58 +353,69 @@ async fn heal(
             let failure = failure.with_fault(Fault::Transient).with_hint(hint);
             Healed::Stop(Stop::failed(failure))
         }
-        Err(error) => {
-            tracing::warn!(%error, "damaged {what} cannot be removed");
+        Err(Stop::Failed(error)) => {
+            tracing::warn!(error = error.message, "damaged {what} cannot be removed");
             Healed::Stop(Stop::Failed(failure))
         }
+        Err(stop) => Healed::Stop(stop),
     }
 }
 
 /// Discards the layers of a scope, unless another build reads them.
-async fn discard_layers(job: &Job<'_>, host: &Host, layers: &Layers) -> io::Result<bool> {
-    if !layers.close_to_readers()? {
+async fn discard_layers(job: &Job<'_>, host: &Host, layers: &Layers) -> Result<bool, Stop> {
+    if !layers.close_to_readers().map_err(Stop::internal)? {
         return Ok(false);
     }
     remove(job, host, &layers.store()).await.map(|()| true)
 }
 
 /// Discards the base images, unless another build has them.
-async fn discard_images(job: &Job<'_>, host: &Host) -> io::Result<bool> {
+async fn discard_images(job: &Job<'_>, host: &Host) -> Result<bool, Stop> {
     let cache = host.cache(&job.settings.cache);
-    let Some(_held) = cache.own_images()? else {
+    let Some(_held) = cache.own_images().map_err(Stop::internal)? else {
         return Ok(false);
     };
     remove(job, host, &cache.images()).await?;
     probe::make_image_store(job.settings, host, job.work, &job.bounds)
         .await
-        .map_err(|failure| io::Error::other(failure.message))?;
+        .map_err(Stop::failed)?;
     Ok(true)
 }
 
-async fn remove(job: &Job<'_>, host: &Host, store: &Path) -> io::Result<()> {
+async fn remove(job: &Job<'_>, host: &Host, store: &Path) -> Result<(), Stop> {
     let mut command = Command::from(remove_tree(&host.own_binary, store));
-    capture(&mut command, &job.bounds, 4096).await.map(drop)
+    let removed = capture(&mut command, &job.bounds, 4096).await;
+    match removed.map_err(Stop::internal)? {
+        (Ended::Exited(0), _) => Ok(()),
+        (Ended::Exited(status), said) => Err(Stop::internal(format!(
+            "{} cannot be removed: rm ended with {status}: {said}",
+            store.display()
+        ))),
+        (Ended::Cancelled, _) => Err(Stop::Interrupted),
+        (Ended::OutOfTime, _) => Err(job.out_of_time(Phase::Source)),
+    }
 }
 
 /// What was there before this build.
 #[derive(Debug, Clone, Copy)]
 struct Warm {
     layers: bool,
+    shared: bool,
     images: bool,
 }
 
 /// Begins a scope anew: in a store that no other build reads.
-async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> io::Result<()> {
+async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), Stop> {
     let cache = host.cache(&job.settings.cache);
     let mut read = Vec::new();
-    while !layers.close_to_readers()? {
-        let next = cache.take(&job.plan.scopes)?;
+    while !layers.close_to_readers().map_err(Stop::internal)? {
+        let next = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
         read.push(std::mem::replace(layers, next));
     }
     layers.read_nothing();
     remove(job, host, &layers.store()).await?;
-    layers.make_store()?;
-    layers.open_to_readers()
+    layers.make_store().map_err(Stop::internal)?;
+    layers.open_to_readers().map_err(Stop::internal)
 }
 
 /// Buildah before 1.33 takes the lines of a here-document for instructions.

@@ -51,23 +51,20 @@ struct Layer {
     parent: Option<String>,
 }
 
-/// The part of a store that images of these names need.
+/// The part of a store that images of these names or ids need.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn part(store: &Path, names: &HashSet<&str>) -> io::Result<Part> {
+pub fn part(store: &Path, wanted: &HashSet<&str>) -> io::Result<Part> {
     let mut listed = Vec::new();
     let (mut ids, mut tops) = (HashSet::new(), Vec::new());
     for value in list::<Value>(&store.join(INDEX))? {
         let Ok(image) = Image::deserialize(&value) else {
             continue;
         };
-        if image
-            .names
-            .iter()
-            .flatten()
-            .any(|name| names.contains(name.as_str()))
-        {
+        let is_wanted = (image.names.iter().flatten().chain([&image.id]))
+            .any(|name| wanted.contains(name.as_str()));
+        if is_wanted {
             ids.insert(image.id);
             tops.push(image.layer);
             tops.extend(image.mapped_layers.into_iter().flatten());
@@ -113,7 +110,7 @@ fn with_parents(tops: Vec<String>, parents: &HashMap<String, Option<String>>) ->
     all
 }
 
-fn is_id(name: &str) -> bool {
+pub(super) fn is_id(name: &str) -> bool {
     name.len() == ID_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -184,7 +181,9 @@ mod tests {
         write("overlay/l/X", String::new());
         write("storage.lock", String::new());
 
+        let by_id = part(dir.path(), &HashSet::from([id('a').as_str()])).unwrap();
         let part = part(dir.path(), &HashSet::from(["mine"])).unwrap();
+        assert_eq!(part, by_id);
         let paths: Vec<String> = (part.paths.iter())
             .map(|path| path.display().to_string())
             .collect();

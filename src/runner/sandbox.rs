@@ -292,7 +292,7 @@ impl Sandbox<'_> {
     /// Of the store of base images, what the build may use.
     fn images(&self) -> io::Result<Vec<Bind>> {
         let store = self.host.cache(&self.settings.cache).images();
-        let part = proven::part(&store, &self.bases.iter().map(Base::name).collect())?;
+        let part = proven::part(&store, &self.bases.iter().map(Base::known_by).collect())?;
         let index = self.work.root().join("images.json");
         fs::write(&index, part.index)?;
         let bind = |path: &Path, source| Bind {

@@ -117,9 +117,10 @@ impl Sweep {
         let (images, before) = (version.join("images"), self.size_of_images(version));
         if !self.is_current(version) {
             // The last one takes the store with it.
-            if files(&version.join("bases")).len() <= 1
-                && let Some(_held) = try_lock(&version.join("images.lock"))?
-            {
+            if files(&version.join("bases")).len() <= 1 {
+                let Some(_held) = try_lock(&version.join("images.lock"))? else {
+                    return Ok(0);
+                };
                 fs::remove_dir_all(&images)?;
             }
         } else if let Some(image) = image_named(&images, &name) {

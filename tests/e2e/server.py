@@ -62,6 +62,8 @@ class Settings:
     """Whom the server runs as; None: whoever runs the tests."""
     accounts: str = "nomad-build"
     """Beginning of the names of the accounts that builds run as when the server is root."""
+    deny: list[str] = field(default_factory=list)
+    """Networks that foreign code must not reach, besides the usual ones."""
     within: list[str] = field(default_factory=list)
     """Command line that ends with the server's: a place of its own to run in."""
 
@@ -140,6 +142,7 @@ class Server:
             lines.append(f"auth_file = {json.dumps(str(auth_file))}")
         lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}", f"user = {json.dumps(settings.accounts)}"]
+        lines.append(f"deny = {json.dumps(settings.deny)}")
         local = {"slots": settings.slots, "cache_mb": settings.cache_mb, "paths": settings.paths}
         lines += ["[local]", *(f"{key} = {json.dumps(value)}" for key, value in local.items() if value)]
         sections = {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}

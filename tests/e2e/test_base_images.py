@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from pathlib import Path
 
+import pytest
 from conftest import MakeServer
 from helpers import fail, files, succeed, unique
+from images import extend
 from local_registry import LocalRegistry, Login
 
 
@@ -32,6 +36,21 @@ async def test_layers_are_fetched_once_and_access_is_proven_each_time(
     assert second[1] == first[1], "the second build fetched layers again"
     # Each look at the configuration costs a manifest, too.
     assert second[0] - first[0] >= 2, "the second build did not ask the registry"
+
+
+@pytest.mark.parametrize("how", ["{name}@{digest}", "{name}:1@{digest}", "--platform=linux/{machine} {name}:1", "{name}"])
+async def test_however_it_is_called_the_build_sees_it(
+    make_server: MakeServer, buildah: Path, registry: LocalRegistry, base: str, how: str
+) -> None:
+    latest = how == "{name}"
+    extend(registry, "test/base", "1", "latest", 1)
+    digest = registry.digest("test/base", "1")
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    image = how.format(name=base.rsplit(":", 1)[0], digest=digest, machine=machine)
+    async with make_server(buildah=buildah).connect() as session:
+        for word in ("first", "second"):
+            text = f"FROM {image}\nRUN echo {word} && test {'-f' if latest else '! -f'} /layer-latest\n"
+            await succeed(session, source=files(Containerfile=text), tests=[{"command": "true"}])
 
 
 async def test_what_is_in_the_store_is_not_had_without_credentials(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeServer
-from helpers import fail, succeed
+from helpers import fail, log_text, succeed
 
 BUSYBOX = "/bin/busybox"
 PEER = "10.213.7.2"
@@ -101,6 +101,17 @@ async def test_a_peer_is_reached_by_its_name(make_server: MakeServer, buildah: P
     async with server.connect() as session:
         test = {"name": "fetch", "argv": _shell(fetch)}
         await succeed(session, source=source, timeout=120, tests=[test])
+
+
+# As the neighbours' network itself, and as one around it: neither may be reached by the way to neighbours.
+@pytest.mark.parametrize("denied", ["10.0.0.0/8", "10.213.7.0/24", f"{PEER}/32"])
+async def test_a_denied_neighbour_is_not_reached(make_server: MakeServer, peer: Peer, tmp_path: Path, denied: str) -> None:
+    reach = f"! busybox wget -T 5 -qO- http://{PEER}:8080/file"
+    server = make_server(within=peer.within, deny=[denied])
+    source = _context(tmp_path / "context", _run(reach))
+    async with server.connect() as session:
+        status = await succeed(session, source=source, timeout=120)
+        assert "a file of the peer" not in await log_text(session, status["build_id"])
 
 
 async def test_without_its_device_the_operator_is_told_at_once(make_server: MakeServer, tmp_path: Path) -> None:

@@ -49,8 +49,9 @@ const PROXIES: &[&str] = &[
 /// How often the job looks when no event comes (a slot whose holder died, and a user that another state
 /// directory's build gives back, tell nobody).
 const TICK: Duration = Duration::from_millis(500);
-/// A build whose cache was damaged begins anew so often: without its layers, then without base images.
-const MAX_HEALED: u32 = 2;
+/// A build whose cache was damaged begins anew so often: without its layers, without those of the shared
+/// scope, then without base images.
+const MAX_HEALED: u32 = 3;
 /// How long the runner may go on after its own deadline before it is killed.
 const OVERTIME: Duration = Duration::from_secs(60);
 
