@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,7 +74,13 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
             process = subprocess.Popen(["ip", "netns", "exec", there, *command], stderr=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.terminate)
-        yield Peer(["ip", "netns", "exec", here])
+        within = ["ip", "netns", "exec", here]
+        fetch = [*within, sys.executable, "-c", f"import socket; socket.create_connection(('{PEER}', 8080), 1)"]
+        deadline = time.monotonic() + 30
+        while subprocess.run(fetch, capture_output=True).returncode:
+            assert time.monotonic() < deadline, "the peer does not answer its neighbour"
+            time.sleep(0.1)
+        yield Peer(within)
 
 
 def _context(directory: Path, *lines: str) -> dict[str, str]:
@@ -94,9 +101,8 @@ def _run(script: str) -> str:
 
 async def test_a_peer_is_reached_by_its_name(make_server: MakeServer, buildah: Path, peer: Peer, tmp_path: Path) -> None:
     fetch = "busybox wget -qO- http://peer.example:8080/file | busybox grep 'a file of the peer'"
-    wait = f"until {fetch}; do busybox sleep 0.2; done"
     add = "ADD http://peer.example:8080/file /file"
-    source = _context(tmp_path / "context", _run(wait), add, _run("busybox grep peer /file"))
+    source = _context(tmp_path / "context", _run(fetch), add, _run("busybox grep peer /file"))
     server = make_server(buildah=buildah, within=peer.within)
     async with server.connect() as session:
         test = {"name": "fetch", "argv": _shell(fetch)}
@@ -106,7 +112,7 @@ async def test_a_peer_is_reached_by_its_name(make_server: MakeServer, buildah: P
 # As the neighbours' network itself, and as one around it: neither may be reached by the way to neighbours.
 @pytest.mark.parametrize("denied", ["10.0.0.0/8", "10.213.7.0/24", f"{PEER}/32"])
 async def test_a_denied_neighbour_is_not_reached(make_server: MakeServer, peer: Peer, tmp_path: Path, denied: str) -> None:
-    reach = f"! busybox wget -T 5 -qO- http://{PEER}:8080/file"
+    reach = f"! busybox wget -qO- http://{PEER}:8080/file"
     server = make_server(within=peer.within, deny=[denied])
     source = _context(tmp_path / "context", _run(reach))
     async with server.connect() as session:
