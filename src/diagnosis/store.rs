@@ -20,9 +20,17 @@ const COPIER: &str = ": copier: ";
 /// How many lines are looked at, from the error on: a warning may follow it.
 const LAST: usize = 6;
 
-/// Whether the failure seems to come of damage to one of `stores` (paths). That a store is merely
-/// full is none, nor is a command that failed, whatever it printed.
-pub fn points_at_store(end: &BuildahEnd<'_>, failure: &Failure, stores: &[String]) -> bool {
+/// What Buildah says of an image that is not in a store.
+const UNKNOWN: &str = "image not known";
+
+/// Whether the failure seems to come of damage to one of `stores` (paths), in which there are the images
+/// `bases`. That a store is merely full is none, nor is a command that failed, whatever it printed.
+pub fn points_at_store(
+    end: &BuildahEnd<'_>,
+    failure: &Failure,
+    stores: &[String],
+    bases: &[&str],
+) -> bool {
     if end.status != OWN_ERROR || failure.exit_code.is_some() || failure.kind == Kind::DiskFull {
         return false;
     }
@@ -35,6 +43,7 @@ pub fn points_at_store(end: &BuildahEnd<'_>, failure: &Failure, stores: &[String
     let last = end.lines.iter().skip(own).take(LAST);
     last.into_iter().any(|(_, line)| {
         SIGNS.iter().any(|sign| line.text.contains(sign))
+            || (line.text.contains(UNKNOWN) && bases.iter().any(|base| line.text.contains(base)))
             || (line.text.starts_with("Error: ")
                 && !line.text.contains(COPIER)
                 && stores.iter().any(|store| line.text.contains(store)))
@@ -69,7 +78,12 @@ mod tests {
             lines: &lines,
             place: None,
         };
-        points_at_store(&end, &buildah_failure(&end), &["/c/s".to_owned()])
+        points_at_store(
+            &end,
+            &buildah_failure(&end),
+            &["/c/s".to_owned()],
+            &["h/base:1"],
+        )
     }
 
     #[test]
@@ -109,6 +123,14 @@ mod tests {
                 "Error: getting top layer info: layer not known",
                 "Error: building at STEP \"COPY x /x\": no such file",
             ]
+        ));
+        assert!(damaged(
+            125,
+            &["Error: creating build container: h/base:1: image not known"]
+        ));
+        assert!(!damaged(
+            125,
+            &["Error: building at STEP \"COPY --from=h/x:1 a b\": h/x:1: image not known"]
         ));
         for of_the_sources in [
             "Error: building at STEP \"COPY a b\": copier: stat: \"/a\": no such file or directory",

@@ -56,6 +56,8 @@ pub struct Layers {
 /// A base image that a build uses, held until this is dropped.
 #[derive(Debug)]
 pub struct Base {
+    /// What the Containerfile calls it, with its tag.
+    pub reference: String,
     name: String,
     id: Option<String>,
     _lock: File,
@@ -174,7 +176,7 @@ impl Cache {
     ///
     /// # Errors
     /// When its file cannot be made.
-    pub fn use_base(&self, name: &str) -> io::Result<Base> {
+    pub fn use_base(&self, name: &str, reference: String) -> io::Result<Base> {
         make_dir(&self.bases())?;
         let path = self.bases().join(file_name(name));
         let lock = loop {
@@ -187,6 +189,7 @@ impl Cache {
         };
         fs::write(&path, name)?;
         Ok(Base {
+            reference,
             name: name.to_owned(),
             id: None,
             _lock: lock,

@@ -170,7 +170,10 @@ impl Fetch<'_> {
             .as_ref()
             .map_or_else(|| full_name(&image.reference), |pin| pin.pinned.clone());
         let name = name.as_str();
-        let mut base = self.cache.use_base(name).map_err(Stop::internal)?;
+        let mut base = self
+            .cache
+            .use_base(name, full_name(&image.reference))
+            .map_err(Stop::internal)?;
         let there = pin
             .as_ref()
             .and_then(|_| image_named(&self.cache.images(), name));

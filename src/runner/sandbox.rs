@@ -210,7 +210,10 @@ impl Sandbox<'_> {
             .chain([self.host.cache(&self.settings.cache).images()])
             .map(|store| store.display().to_string())
             .collect();
-        if self.layers.is_some() && points_at_store(end, &failure, &stores) {
+        let bases: Vec<&str> = (self.bases.iter())
+            .map(|base| base.reference.as_str())
+            .collect();
+        if self.layers.is_some() && points_at_store(end, &failure, &stores, &bases) {
             Stop::Damaged(Box::new(failure))
         } else {
             Stop::failed(failure)
