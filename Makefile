@@ -9,7 +9,7 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 2 '*' $$(nproc) + 4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo test attacks endurance lint bench
+.PHONY: help setup release demo machine test attacks endurance lint bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,25 +24,21 @@ demo: setup release ## Build, test and publish examples/hello against a registry
 	$(program) setup
 	python3 scripts/demo.py
 
-test: ## Run every test: Rust, then end to end with real Buildah and registries
+machine:
 	scripts/setup.sh test
 	cargo build --release --locked
 	$(program) setup $(test_accounts)
+
+test: machine ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e
 
-attacks: ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
-	scripts/setup.sh test
-	cargo build --release --locked
-	$(program) setup $(test_accounts)
+attacks: machine ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py -k 'not test_the_document'
 	python3 scripts/security_table.py
 
-endurance: ## Run the long storm: hundreds of builds that are killed at borders and at random
-	scripts/setup.sh test
-	cargo build --release --locked
-	$(program) setup $(test_accounts)
+endurance: machine ## Run the long storm: hundreds of builds that are killed at borders and at random
 	$(venvs)/py-mcp-1/bin/pytest -m endurance -s tests/e2e
 
 lint: ## Check format and lints

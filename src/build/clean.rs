@@ -71,10 +71,29 @@ pub fn short(text: &str, max: usize) -> String {
     cut
 }
 
+/// Cleaned and cut to about `max` characters: in the middle, where an error says least. What failed stands
+/// at its beginning, why at its end.
+pub fn abridged(text: &str, max: usize) -> String {
+    let cleaned = line(text);
+    let count = cleaned.chars().count();
+    if count <= max {
+        return cleaned;
+    }
+    let beginning: String = cleaned.chars().take(max / 2).collect();
+    let end: String = cleaned.chars().skip(count - max / 2).collect();
+    format!("{beginning} … {end}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_middle_of_a_long_line_goes() {
+        assert_eq!(abridged("abcdefghij", 10), "abcdefghij");
+        assert_eq!(abridged("abcdefghijk", 4), "ab … jk");
+    }
 
     #[test]
     fn colours_titles_and_invisible_characters_go() {

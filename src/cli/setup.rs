@@ -13,7 +13,7 @@ use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::store::lock;
 use crate::backend::local::user::{Users, is_other};
 use crate::config::{self, Config};
-use crate::runner::subid::{Owner, first_free};
+use crate::runner::subid::{Owner, SUBGID, SUBUID, first_free};
 
 /// Fewest accounts, however few builds run at the same time.
 const FEWEST: u32 = 4;
@@ -84,7 +84,7 @@ impl Setup {
             .map(|index| look(accounts::name(prefix, index), &ids))
             .collect::<io::Result<Vec<_>>>()?;
         // usermod(8) makes no file.
-        let files = ["/etc/subuid", "/etc/subgid"].into_iter();
+        let files = [SUBUID, SUBGID].into_iter();
         let files = files.filter(|file| !Path::new(file).exists());
         let mut steps: Vec<Argv> = files
             .map(|file| words(&format!("install -m 0644 /dev/null {file}")))

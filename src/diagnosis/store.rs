@@ -40,8 +40,7 @@ pub fn points_at_store(
         .iter()
         .rposition(|(_, line)| line.text.starts_with("Error: "))
         .unwrap_or(end.lines.len().saturating_sub(1));
-    let last = end.lines.iter().skip(own).take(LAST);
-    last.into_iter().any(|(_, line)| {
+    end.lines.iter().skip(own).take(LAST).any(|(_, line)| {
         SIGNS.iter().any(|sign| line.text.contains(sign))
             || (line.text.contains(UNKNOWN) && bases.iter().any(|base| line.text.contains(base)))
             || (line.text.starts_with("Error: ")

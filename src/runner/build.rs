@@ -10,12 +10,11 @@ use crate::containerfile::{Containerfile, StepLine};
 use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
 use crate::log::{Event, Line};
 
-use super::cache::image_named;
-use super::images::Pin;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output, run};
 use super::sandbox::{Reach, Sandbox, Store};
 use super::source::Sources;
+use super::store::image_named;
 use super::workdir::read_untrusted;
 
 /// Bytes of an image's id at most.
@@ -29,7 +28,6 @@ pub async fn build(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     sources: &Sources,
-    pins: &[Pin],
 ) -> Result<Images, Stop> {
     let mut stages: Vec<(String, String)> = Vec::new();
     for test in &job.plan.tests {
@@ -37,7 +35,7 @@ pub async fn build(
             && !stages.iter().any(|(name, _)| name == stage)
         {
             let target = select(&sources.parsed, Some(stage), &job.plan.build_args)?;
-            let id = one(job, sandbox, sources, target.as_deref(), pins).await?;
+            let id = one(job, sandbox, sources, target.as_deref()).await?;
             stages.push((stage.clone(), id));
         }
     }
@@ -46,7 +44,7 @@ pub async fn build(
         job.plan.target.as_deref(),
         &job.plan.build_args,
     )?;
-    let id = one(job, sandbox, sources, target.as_deref(), pins).await?;
+    let id = one(job, sandbox, sources, target.as_deref()).await?;
     job.reporter.event(Event::Image { id: id.clone() });
     Ok(Images { id, stages })
 }
@@ -83,11 +81,10 @@ async fn one(
     sandbox: &Sandbox<'_>,
     sources: &Sources,
     target: Option<&str>,
-    pins: &[Pin],
 ) -> Result<String, Stop> {
     let iid = job.work.boxed("out").join("iid");
     let _ = fs::remove_file(&iid);
-    let mut commands = preparations(sandbox, pins);
+    let mut commands = preparations(sandbox);
     commands.push(arguments(job, sandbox, sources, target, &iid));
     let reach = Reach {
         sources: true,
@@ -144,7 +141,7 @@ async fn one(
 
 /// What must be done in the store of the scope before the build: containers of a build that died are
 /// removed, and the Containerfile's references stand for the images that this build was given.
-fn preparations(sandbox: &Sandbox<'_>, pins: &[Pin]) -> Vec<Vec<String>> {
+fn preparations(sandbox: &Sandbox<'_>) -> Vec<Vec<String>> {
     let Some(layers) = sandbox.layers else {
         return Vec::new();
     };
@@ -157,11 +154,10 @@ fn preparations(sandbox: &Sandbox<'_>, pins: &[Pin]) -> Vec<Vec<String>> {
     if layers.has_containers() {
         add(&["rm", "--all"]);
     }
-    let images = sandbox.host.cache(&sandbox.settings.cache).images();
-    for Pin { reference, pinned } in pins {
-        let id = |store, name| image_named(store, name).map(|image| image.id);
-        if reference != pinned && id(&layers.store(), reference) != id(&images, pinned) {
-            add(&["tag", pinned, reference]);
+    for base in sandbox.bases {
+        let stands_for = image_named(&layers.store(), &base.reference).map(|image| image.id);
+        if base.reference != base.name && stands_for != base.id {
+            add(&["tag", &base.name, &base.reference]);
         }
     }
     commands

@@ -22,12 +22,12 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::build::scope::Scopes;
 
-use super::lock::{is_at, lock_file, try_lock, try_share};
+use super::lock::{is_at, share, try_lock, try_share};
+use super::store::{MAX_LIST, images_in};
 use super::sweep::directories;
 use super::workdir::read_untrusted;
 
@@ -35,8 +35,6 @@ use super::workdir::read_untrusted;
 const STORES: u32 = 64;
 /// Stands in a scope that does not read the layers of another one any more.
 const ALONE: &str = "alone";
-/// Bytes of a store's list of images or containers at most.
-const MAX_LIST: u64 = 64 << 20;
 
 /// The cache of one user and version of Buildah.
 #[derive(Debug, Clone)]
@@ -56,22 +54,19 @@ pub struct Layers {
 /// A base image that a build uses, held until this is dropped.
 #[derive(Debug)]
 pub struct Base {
-    /// What the Containerfile calls it, with its tag.
+    /// What Buildah will look for where the Containerfile names it: with its tag.
     pub reference: String,
-    name: String,
-    id: Option<String>,
+    /// The same, pinned to the digest that it stands for in this build, where that is known.
+    pub name: String,
+    /// Its id, where that is known: Buildah may store an image by another name than it was asked for.
+    pub id: Option<String>,
     _lock: File,
 }
 
 impl Base {
-    /// What it is known by in the store of base images: its id where that is known, else its name.
+    /// What it is known by in the store of base images.
     pub fn known_by(&self) -> &str {
         self.id.as_ref().unwrap_or(&self.name)
-    }
-
-    /// Remembers the id: Buildah may store an image by another name than it was asked for.
-    pub fn is(&mut self, id: String) {
-        self.id = Some(id);
     }
 }
 
@@ -80,6 +75,13 @@ impl Cache {
     pub fn new(user: &Path, version: &str) -> Self {
         Self {
             root: user.join(version),
+        }
+    }
+
+    /// The cache in the directory of a version.
+    pub(super) fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
         }
     }
 
@@ -107,8 +109,7 @@ impl Cache {
             .find_map(|number| self.take_store(&scopes.own, number).transpose())
             .unwrap_or_else(|| Err(io::Error::other("all stores of the scope are in use")))?;
         let mut locks = vec![writer];
-        let shared = match &scopes.shared {
-            _ if dir.join(ALONE).exists() => None,
+        let shared = match scopes.shared.as_ref().filter(|_| !dir.join(ALONE).exists()) {
             None => None,
             Some(name) => (0..STORES)
                 .map(|number| self.scopes().join(format!("{name}.{number}")))
@@ -155,9 +156,7 @@ impl Cache {
     /// When the lock cannot be had.
     pub fn share_images(&self) -> io::Result<File> {
         make_dir(&self.root)?;
-        let file = lock_file(&self.images_lock())?;
-        flock(&file, FlockOperation::LockShared)?;
-        Ok(file)
+        share(&self.images_lock())
     }
 
     /// Holds the base images for oneself; `None` as long as another build has them.
@@ -181,8 +180,7 @@ impl Cache {
         let path = self.bases().join(file_name(name));
         let lock = loop {
             // Whoever holds it for itself is about to remove the image; that is short.
-            let file = lock_file(&path)?;
-            flock(&file, FlockOperation::LockShared)?;
+            let file = share(&path)?;
             if is_at(&file, &path) {
                 break file;
             }
@@ -357,31 +355,6 @@ fn make_dir(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-}
-
-/// An image in a store, as far as it matters here (containers/storage, images.go, `type Image`).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct StoredImage {
-    /// Its id: the digest of its configuration, without `sha256:`.
-    pub id: String,
-    /// References that stand for it.
-    #[serde(default)]
-    pub names: Option<Vec<String>>,
-}
-
-/// The images in a store; none when it cannot be read.
-pub fn images_in(store: &Path) -> Vec<StoredImage> {
-    read_untrusted(&store.join("overlay-images/images.json"), MAX_LIST)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default()
-}
-
-/// The image that a reference stands for in a store.
-pub fn image_named(store: &Path, name: &str) -> Option<StoredImage> {
-    images_in(store)
-        .into_iter()
-        .find(|image| image.names.iter().flatten().any(|one| one == name))
 }
 
 #[cfg(test)]

@@ -112,25 +112,15 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
 fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     let own_binary = std::env::current_exe()?;
     let namespace = &enclosure.namespace;
-    let way_out = match enclosure.network {
-        Network::Host => None,
+    let (mut command, way_out) = match enclosure.network {
+        Network::Host => (Command::new("unshare"), None),
         Network::None => {
             named("network", network::make_namespace(namespace))?;
-            None
+            (unshare_in(namespace), None)
         }
-        Network::Egress => Some(named(
-            "network",
-            network::make_way_out(namespace, &enclosure.closed),
-        )?),
-    };
-    let mut command = match enclosure.network {
-        Network::Host => Command::new("unshare"),
-        Network::None | Network::Egress => {
-            let mut command = Command::new("nsenter");
-            command
-                .arg(format!("--net={}", namespace.display()))
-                .args(["--", "unshare"]);
-            command
+        Network::Egress => {
+            let way_out = network::make_way_out(namespace, &enclosure.closed);
+            (unshare_in(namespace), Some(named("network", way_out)?))
         }
     };
     let (gate, opener) = io::pipe()?;
@@ -156,6 +146,15 @@ fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
         let _ = kill_process(sandbox, Signal::KILL);
     });
     wait(sandbox)
+}
+
+/// unshare(1), started in a network namespace.
+fn unshare_in(namespace: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", namespace.display()))
+        .args(["--", "unshare"]);
+    command
 }
 
 /// Starts a command as the first process of a PID namespace: nobody in there can kill it, so a

@@ -15,33 +15,22 @@ use crate::containerfile::NeededImage;
 use crate::diagnosis::pull_failure;
 use crate::registry::{Auth, Client, ClientOptions};
 
-use super::cache::{Base, Cache, image_named};
+use super::cache::{Base, Cache};
 use super::phases::{Job, Stop};
 use super::probe::Host;
 use super::process::{Ended, Output, run};
-use super::proven::is_id;
 use super::sandbox::{environment, storage};
 use super::source::Sources;
+use super::store::{image_named, is_id};
 
 /// The images that a build may use.
 #[derive(Debug)]
 pub struct Images {
-    /// What they are known by in the store of base images; held while the build runs.
+    /// Held while the build runs.
     pub bases: Vec<Base>,
     /// Whether one of them was there before.
     pub were_there: bool,
-    /// What the Containerfile calls them, and what they are pinned to.
-    pub pins: Vec<Pin>,
     _store: File,
-}
-
-/// A reference of the Containerfile, and the digest it stands for in this build.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pin {
-    /// As Buildah will look for it: with its tag.
-    pub reference: String,
-    /// The same with a digest.
-    pub pinned: String,
 }
 
 /// Fetches the images in order.
@@ -67,7 +56,6 @@ pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Imag
     let mut images = Images {
         bases: Vec::new(),
         were_there: false,
-        pins: Vec::new(),
         _store: cache.share_images().map_err(Stop::internal)?,
     };
     if needed.is_empty() {
@@ -121,17 +109,18 @@ impl Registry {
     }
 
     /// `None` where Buildah must find out, and say what is wrong.
-    async fn pin(&self, image: &NeededImage) -> Option<Pin> {
+    async fn pin(&self, image: &NeededImage) -> Option<String> {
         if image.platform.is_some() {
             return None;
         }
         let reference = Reference::parse(&image.reference).ok()?;
         let digest = self.client.resolve(&reference, &self.auth).await.ok()??;
         let repository = reference.repository();
-        Some(Pin {
-            reference: full_name(&image.reference),
-            pinned: format!("{}/{}@{digest}", repository.host(), repository.name()),
-        })
+        Some(format!(
+            "{}/{}@{digest}",
+            repository.host(),
+            repository.name()
+        ))
     }
 }
 
@@ -166,26 +155,22 @@ impl Fetch<'_> {
             () = tokio::time::sleep_until(bounds.deadline) => return Err(self.job.out_of_time(Phase::Source)),
             pin = self.registry.pin(image) => pin,
         };
-        let name = pin
-            .as_ref()
-            .map_or_else(|| full_name(&image.reference), |pin| pin.pinned.clone());
-        let name = name.as_str();
-        let mut base = self
-            .cache
-            .use_base(name, full_name(&image.reference))
+        let reference = full_name(&image.reference);
+        let name = pin.as_ref().unwrap_or(&reference);
+        let mut base = (self.cache)
+            .use_base(name, reference.clone())
             .map_err(Stop::internal)?;
         let there = pin
             .as_ref()
             .and_then(|_| image_named(&self.cache.images(), name));
-        if let Some(there) = there {
+        base.id = if let Some(there) = there {
             self.say(format!("the image {name} is there"));
             images.were_there = true;
-            base.is(there.id);
-        } else if let Some(id) = self.pull(image, name).await? {
-            base.is(id);
-        }
+            Some(there.id)
+        } else {
+            self.pull(image, name).await?
+        };
         images.bases.push(base);
-        images.pins.extend(pin);
         Ok(())
     }
 

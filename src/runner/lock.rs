@@ -33,7 +33,17 @@ pub fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The same without waiting; `None` when somebody else holds it.
+/// Holds a file together with others; waits for somebody who has it for itself.
+///
+/// # Errors
+/// When it cannot be opened or locked.
+pub fn share(path: &Path) -> io::Result<File> {
+    let file = lock_file(path)?;
+    flock(&file, FlockOperation::LockShared)?;
+    Ok(file)
+}
+
+/// The same as [`lock`] without waiting; `None` when somebody else holds it.
 ///
 /// # Errors
 /// When it cannot be opened.
@@ -41,7 +51,7 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     attempt(path, FlockOperation::NonBlockingLockExclusive)
 }
 
-/// Holds a file together with others, without waiting; `None` when somebody has it for itself.
+/// The same as [`share`] without waiting; `None` when somebody has it for itself.
 ///
 /// # Errors
 /// When it cannot be opened.

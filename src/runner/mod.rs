@@ -31,6 +31,7 @@ pub mod sandbox;
 pub mod seccomp;
 pub mod settings;
 pub mod source;
+pub mod store;
 pub mod subid;
 pub mod sweep;
 pub mod test;

@@ -2,7 +2,7 @@
 //!
 //! The namespace is around the whole of Buildah, so that `ADD URL` is caught, too. pasta gives it a
 //! copy of the host's own address (so that address leads nowhere) and no way to the host's
-//! loopback; everything else that is closed is a blackhole route, which nobody in the sandbox may
+//! loopback; everything else that is closed is a rule before all routes, which nobody in the sandbox may
 //! change. Name queries go to an address that only pasta knows.
 
 use std::fs::{self, File};
@@ -119,12 +119,8 @@ pub fn make_namespace(place: &Path) -> io::Result<()> {
 pub fn make_way_out(place: &Path, closed: &[IpNet]) -> io::Result<WayOut> {
     let has_v6 = fs::read_to_string("/proc/net/if_inet6").is_ok_and(|all| !all.is_empty());
     let own = own_addresses()?;
-    let v6 = if has_v6 {
-        rules(&own, closed, true)
-    } else {
-        String::new()
-    };
-    make(place, &rules(&own, closed, false), &v6)?;
+    let v6 = has_v6.then(|| rules(&own, closed, true));
+    make(place, &rules(&own, closed, false), &v6.unwrap_or_default())?;
     WayOut::begin(place)
 }
 

@@ -18,7 +18,6 @@ use crate::log::Event;
 
 use super::cache::Layers;
 use super::cgroup::{Cgroup, Counters};
-use super::images::Pin;
 use super::limits::{Evidence, explain};
 use super::probe::{self, Host};
 use super::process::{Bounds, Ended, Output, capture, run};
@@ -251,7 +250,7 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
         layers: Some(&layers),
         bases: &bases.bases,
     };
-    let ended = in_sandbox(job, &sandbox, &sources, &bases.pins).await;
+    let ended = in_sandbox(job, &sandbox, &sources).await;
     if layers.has_containers() {
         tidy(&sandbox).await;
     }
@@ -262,13 +261,8 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
 }
 
 /// Everything that runs foreign code or works on what it left.
-async fn in_sandbox(
-    job: &Job<'_>,
-    sandbox: &Sandbox<'_>,
-    sources: &Sources,
-    pins: &[Pin],
-) -> Result<(), Stop> {
-    let built = build_phase(job, sandbox, sources, pins);
+async fn in_sandbox(job: &Job<'_>, sandbox: &Sandbox<'_>, sources: &Sources) -> Result<(), Stop> {
+    let built = build_phase(job, sandbox, sources);
     let images = in_phase(job, Phase::Build, built).await?;
     if !job.plan.tests.is_empty() {
         in_phase(job, Phase::Test, test::test(job, sandbox, &images)).await?;
@@ -327,8 +321,8 @@ async fn heal(
     let (what, discarded) = match warm {
         Warm { layers: true, .. } => ("layers", discard_layers(job, host, &layers).await),
         Warm { shared: true, .. } => {
-            let noted = layers.stay_alone().map_err(Stop::internal);
-            ("layers of the ref", noted.map(|()| true))
+            let done = layers.stay_alone().map(|()| true);
+            ("layers of the ref", done.map_err(Stop::internal))
         }
         Warm { images: true, .. } => {
             drop(images);
@@ -340,7 +334,7 @@ async fn heal(
     match discarded {
         Ok(true) => {
             let text = format!(
-                "the {what} that earlier builds left are damaged and were discarded; the build begins anew"
+                "the {what} that earlier builds left are damaged; the build begins anew without them"
             );
             job.reporter
                 .say(failure.phase.unwrap_or(Phase::Build), text);
@@ -366,7 +360,9 @@ async fn discard_layers(job: &Job<'_>, host: &Host, layers: &Layers) -> Result<b
     if !layers.close_to_readers().map_err(Stop::internal)? {
         return Ok(false);
     }
-    remove(job, host, &layers.store()).await.map(|()| true)
+    remove(job, host, &layers.store(), Phase::Build)
+        .await
+        .map(|()| true)
 }
 
 /// Discards the base images, unless another build has them.
@@ -375,14 +371,15 @@ async fn discard_images(job: &Job<'_>, host: &Host) -> Result<bool, Stop> {
     let Some(_held) = cache.own_images().map_err(Stop::internal)? else {
         return Ok(false);
     };
-    remove(job, host, &cache.images()).await?;
+    remove(job, host, &cache.images(), Phase::Build).await?;
     probe::make_image_store(job.settings, host, job.work, &job.bounds)
         .await
         .map_err(Stop::failed)?;
     Ok(true)
 }
 
-async fn remove(job: &Job<'_>, host: &Host, store: &Path) -> Result<(), Stop> {
+/// Removes a store; `phase` is the one that this is done in.
+async fn remove(job: &Job<'_>, host: &Host, store: &Path, phase: Phase) -> Result<(), Stop> {
     let mut command = Command::from(remove_tree(&host.own_binary, store));
     let removed = capture(&mut command, &job.bounds, 4096).await;
     match removed.map_err(Stop::internal)? {
@@ -392,7 +389,7 @@ async fn remove(job: &Job<'_>, host: &Host, store: &Path) -> Result<(), Stop> {
             store.display()
         ))),
         (Ended::Cancelled, _) => Err(Stop::Interrupted),
-        (Ended::OutOfTime, _) => Err(job.out_of_time(Phase::Source)),
+        (Ended::OutOfTime, _) => Err(job.out_of_time(phase)),
     }
 }
 
@@ -413,7 +410,7 @@ async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), S
         read.push(std::mem::replace(layers, next));
     }
     layers.read_nothing();
-    remove(job, host, &layers.store()).await?;
+    remove(job, host, &layers.store(), Phase::Source).await?;
     layers.make_store().map_err(Stop::internal)?;
     layers.open_to_readers().map_err(Stop::internal)
 }
@@ -443,9 +440,8 @@ async fn build_phase(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     sources: &Sources,
-    pins: &[Pin],
 ) -> Result<build::Images, Stop> {
-    let images = build::build(job, sandbox, sources, pins).await?;
+    let images = build::build(job, sandbox, sources).await?;
     job.work.renew_box().map_err(Stop::internal)?;
     // Nothing after this phase needs them.
     match std::fs::remove_dir_all(job.work.secrets()) {

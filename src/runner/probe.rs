@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use crate::build::clean::abridged;
 use crate::build::{Failure, Kind, Phase};
 
 use super::cache::Cache;
@@ -23,15 +24,12 @@ use super::workdir::{WorkDir, read_json, write_json};
 
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
-/// Programs of others that the sandbox consists of.
-const PARTS: [&str; 6] = [
-    "runc",
-    "pasta",
-    "newuidmap",
-    "newgidmap",
-    "unshare",
-    "nsenter",
-];
+/// What every sandbox is made with.
+const TOOLS: [&str; 4] = ["newuidmap", "newgidmap", "setpriv", "unshare"];
+/// What a network of its own is made with.
+const NETWORK_TOOLS: [&str; 3] = ["pasta", "ip", "nsenter"];
+/// The runtime of the stronger isolation, where it is there.
+const RUNTIME: &str = "runc";
 
 /// Where the answer is kept.
 const KEPT: &str = "probe.json";
@@ -96,7 +94,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
             "Install it: apt-get install catatonit.",
         )
     })?;
-    for tool in ["newuidmap", "newgidmap", "setpriv", "unshare"] {
+    for tool in TOOLS {
         if find(tool).is_none() {
             return Err(missing(
                 format!("{tool} is not there"),
@@ -147,13 +145,11 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
 }
 
 fn needs() -> String {
-    let in_container = CONTAINER_SIGNS.iter().any(|sign| Path::new(sign).exists());
-    let more = in_container.then_some(NEEDS_IN_CONTAINER);
-    [NEEDS]
-        .into_iter()
-        .chain(more)
-        .collect::<Vec<_>>()
-        .join(" ")
+    if CONTAINER_SIGNS.iter().any(|sign| Path::new(sign).exists()) {
+        format!("{NEEDS} {NEEDS_IN_CONTAINER}")
+    } else {
+        NEEDS.into()
+    }
 }
 
 /// The answer of the last probe that a user's cache holds.
@@ -172,7 +168,7 @@ fn keep(file: &Path, kept: Kept) {
 
 /// What a network of its own needs; found out before anything waits for it.
 fn check_network() -> Result<(), Box<Failure>> {
-    for tool in ["pasta", "ip", "nsenter"] {
+    for tool in NETWORK_TOOLS {
         if find(tool).is_none() {
             return Err(Box::new(missing(
                 format!(
@@ -209,20 +205,7 @@ pub(super) fn last_words(text: &str) -> String {
         .lines()
         .filter(|line| !line.trim().is_empty())
         .collect();
-    abridged(lines.last().copied().unwrap_or("no output"))
-}
-
-/// A long line without its middle: what failed stands at its beginning, why at its end.
-fn abridged(line: &str) -> String {
-    const SIDE: usize = 150;
-    let line = crate::build::clean::line(line);
-    let count = line.chars().count();
-    if count <= 2 * SIDE {
-        return line;
-    }
-    let beginning: String = line.chars().take(SIDE).collect();
-    let end: String = line.chars().skip(count - SIDE).collect();
-    format!("{beginning} … {end}")
+    abridged(lines.last().copied().unwrap_or("no output"), 300)
 }
 
 /// The path of a program: as given, or in the search path.
@@ -238,7 +221,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 fn candidates(isolation: Isolation) -> Vec<Vec<String>> {
     let words = |list: &[&str]| list.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
-    let rootless = words(&["--isolation", "rootless", "--runtime", "runc"]);
+    let rootless = words(&["--isolation", "rootless", "--runtime", RUNTIME]);
     let chroot = words(&["--isolation", "chroot", "--cap-drop", "CAP_SYS_CHROOT"]);
     match isolation {
         Isolation::Auto => vec![rootless, chroot],
@@ -254,7 +237,12 @@ fn key(settings: &Settings, buildah: &Path, own: &Path) -> String {
             (m.mtime_nsec() + m.mtime() * 1_000_000_000, m.len())
         })
     };
-    let others = PARTS.map(|name| find(name).map(|path| stamp(&path)));
+    let others: Vec<_> = [RUNTIME]
+        .into_iter()
+        .chain(TOOLS)
+        .chain(NETWORK_TOOLS)
+        .map(|name| find(name).map(|path| stamp(&path)))
+        .collect();
     format!(
         "{} {} {:?} {:?} {:?} {:?} {:?} {} {}",
         boot.trim(),

@@ -2,26 +2,17 @@
 //! layers they consist of.
 //!
 //! Others lie there, too, which a reference that nobody has foreseen (ONBUILD of a base image) or a bug
-//! of Buildah's mounts must not reach. The files are those of containers/storage (images.go `Image`,
-//! layers.go `Layer`, drivers/overlay/overlay.go).
+//! of Buildah's mounts must not reach. Layers lie as in containers/storage, drivers/overlay/overlay.go.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::workdir::read_untrusted;
-
-/// Bytes of a list of images or layers at most.
-const MAX_LIST: u64 = 64 << 20;
-/// Hexadecimal digits of the id of an image or a layer.
-const ID_DIGITS: usize = 64;
-
-/// The list of images, below a store.
-pub const INDEX: &str = "overlay-images/images.json";
+use super::store::{INDEX, StoredImage, StoredLayer, is_id, list};
 
 /// A part of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,25 +23,6 @@ pub struct Part {
     pub index: Vec<u8>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Image {
-    id: String,
-    #[serde(default)]
-    names: Option<Vec<String>>,
-    #[serde(default)]
-    layer: String,
-    #[serde(default)]
-    mapped_layers: Option<Vec<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Layer {
-    id: String,
-    #[serde(default)]
-    parent: Option<String>,
-}
-
 /// The part of a store that images of these names or ids need.
 ///
 /// # Errors
@@ -59,7 +31,7 @@ pub fn part(store: &Path, wanted: &HashSet<&str>) -> io::Result<Part> {
     let mut listed = Vec::new();
     let (mut ids, mut tops) = (HashSet::new(), Vec::new());
     for value in list::<Value>(&store.join(INDEX))? {
-        let Ok(image) = Image::deserialize(&value) else {
+        let Ok(image) = StoredImage::deserialize(&value) else {
             continue;
         };
         let is_wanted = (image.names.iter().flatten().chain([&image.id]))
@@ -73,7 +45,7 @@ pub fn part(store: &Path, wanted: &HashSet<&str>) -> io::Result<Part> {
     }
     let mut parents = HashMap::new();
     for file in ["layers.json", "volatile-layers.json"] {
-        for layer in list::<Layer>(&store.join("overlay-layers").join(file))? {
+        for layer in list::<StoredLayer>(&store.join("overlay-layers").join(file))? {
             parents.insert(layer.id, layer.parent);
         }
     }
@@ -110,22 +82,6 @@ fn with_parents(tops: Vec<String>, parents: &HashMap<String, Option<String>>) ->
     all
 }
 
-pub(super) fn is_id(name: &str) -> bool {
-    name.len() == ID_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// What a list has; nothing when it is damaged, which Buildah will tell in its own words.
-fn list<T: for<'de> Deserialize<'de>>(file: &Path) -> io::Result<Vec<T>> {
-    match read_untrusted(file, MAX_LIST) {
-        Ok(text) => Ok(serde_json::from_slice::<Option<Vec<T>>>(&text)
-            .ok()
-            .flatten()
-            .unwrap_or_default()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
 fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -142,6 +98,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::store::ID_DIGITS;
 
     fn id(digit: char) -> String {
         digit.to_string().repeat(ID_DIGITS)

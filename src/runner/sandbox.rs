@@ -28,6 +28,7 @@ use super::phases::Stop;
 use super::probe::Host;
 use super::proven;
 use super::settings::{Network, Settings};
+use super::store;
 use super::usage::Ceiling;
 use super::userns;
 use super::workdir::{WorkDir, write_json};
@@ -305,7 +306,7 @@ impl Sandbox<'_> {
             optional: true,
         };
         let mut binds: Vec<Bind> = part.paths.iter().map(|path| bind(path, None)).collect();
-        binds.push(bind(Path::new(proven::INDEX), Some(index)));
+        binds.push(bind(Path::new(store::INDEX), Some(index)));
         Ok(binds)
     }
 

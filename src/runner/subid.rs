@@ -5,6 +5,11 @@
 
 use std::fmt;
 
+/// Subordinate ids of users (subuid(5)).
+pub const SUBUID: &str = "/etc/subuid";
+/// Subordinate ids of groups (subgid(5)).
+pub const SUBGID: &str = "/etc/subgid";
+
 /// Ids that one build needs: what an image may use as users and groups.
 pub const COUNT: u32 = 65_536;
 /// Where free ranges are looked for: `SUB_UID_MIN` and `SUB_UID_MAX` of login.defs(5).

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use super::cache::{Held, image_named, untidy};
+use super::cache::{Cache, Held, untidy};
 use super::lock::try_lock;
 use super::probe::Host;
 use super::sandbox::storage;
+use super::store::{INDEX, image_named};
 use super::usage::{Ceiling, measure};
 
 /// One sweep.
@@ -55,11 +56,9 @@ impl Sweep {
         let mut candidates = Vec::new();
         let mut total = 0;
         for version in directories(&self.user) {
-            total += stored(
-                &version.join("images"),
-                &version.join("images/overlay-images/images.json"),
-            );
-            for scope in directories(&version.join("scopes")) {
+            let cache = Cache::at(&version);
+            total += stored(&cache.images(), &cache.images().join(INDEX));
+            for scope in directories(&cache.scopes()) {
                 // That of a running build stays, and counts.
                 if untidy(&scope) && remove_scope(&scope)? > 0 {
                     continue;
@@ -71,7 +70,7 @@ impl Sweep {
                     what: What::Scope(scope),
                 });
             }
-            for file in files(&version.join("bases")) {
+            for file in files(&cache.bases()) {
                 let what = What::Base {
                     version: version.clone(),
                     file: file.clone(),
@@ -111,14 +110,16 @@ impl Sweep {
             fs::read_to_string(scope.join("bases"))
                 .is_ok_and(|bases| bases.lines().any(|base| base == name))
         };
-        if directories(&version.join("scopes")).iter().any(on_it) {
+        let cache = Cache::at(version);
+        if directories(&cache.scopes()).iter().any(on_it) {
             return Ok(0);
         }
-        let (images, before) = (version.join("images"), self.size_of_images(version));
+        let images = cache.images();
+        let before = size(&images);
         if !self.is_current(version) {
             // The last one takes the store with it.
-            if files(&version.join("bases")).len() <= 1 {
-                let Some(_held) = try_lock(&version.join("images.lock"))? else {
+            if files(&cache.bases()).len() <= 1 {
+                let Some(_held) = cache.own_images()? else {
                     return Ok(0);
                 };
                 fs::remove_dir_all(&images)?;
@@ -131,11 +132,7 @@ impl Sweep {
             }
         }
         fs::remove_file(file)?;
-        Ok(before.saturating_sub(self.size_of_images(version)))
-    }
-
-    fn size_of_images(&self, version: &Path) -> u64 {
-        size(&version.join("images"))
+        Ok(before.saturating_sub(size(&images)))
     }
 
     fn buildah(&self, store: &Path) -> Command {

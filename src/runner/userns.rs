@@ -14,15 +14,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{User, getgid, getpid, getuid};
 
 use super::sandbox::PATH;
-use super::subid::{Owner, Range, Table};
-
-const SUBUID: &str = "/etc/subuid";
-const SUBGID: &str = "/etc/subgid";
+use super::subid::{Owner, Range, SUBGID, SUBUID, Table};
 
 /// The beginning of a command line that runs something in the user namespace of whoever starts it.
 pub fn wrapper(own_binary: &Path) -> [OsString; 4] {
-    let words = ["runner", "unshare", "--"].map(OsString::from);
-    let [runner, unshare, end] = words;
+    let [runner, unshare, end] = ["runner", "unshare", "--"].map(OsString::from);
     [own_binary.into(), runner, unshare, end]
 }
 

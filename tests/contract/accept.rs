@@ -16,6 +16,7 @@ async fn durable_at_once<L: Lab>() {
     let submission = order.clone().submission(bench.server.staging());
     let (record, plan) = (submission.record.clone(), submission.plan.clone());
     let request = submission.request.clone();
+    let snapshot = submission.snapshot.as_ref().unwrap().path().to_owned();
     bench.server.submit(submission).await.unwrap();
 
     // The first server is gone before anybody looked.
@@ -27,6 +28,7 @@ async fn durable_at_once<L: Lab>() {
     assert_eq!(read, record);
     assert_eq!(bench.lab.plan(&record.id), plan);
     assert_eq!(other.request(&record.id).await.unwrap(), request);
+    assert!(!snapshot.exists(), "the snapshot was not taken");
     assert!(bench.lab.staged().is_empty(), "{:?}", bench.lab.staged());
 }
 

@@ -91,11 +91,9 @@ class Server:
     def command(self) -> list[str]:
         """The command line of the server."""
         command = [str(binary()), "serve"]
-        if os.geteuid() != 0:
-            return [*self._within, *command]
-        if self.user:
+        if os.geteuid() == 0 and self.user:
             command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
-        else:
+        elif os.geteuid() == 0:
             # As where root has logged in: with a group that builds must not have.
             command = ["setpriv", "--groups=0", *command]
         return [*self._within, *command]

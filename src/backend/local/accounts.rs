@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use crate::runner::subid::{Owner, Range, Table};
+use crate::runner::subid::{Owner, Range, SUBGID, SUBUID, Table};
 
 /// More than any machine runs builds; some name services know every name.
 pub const MOST: u32 = 1024;
@@ -61,8 +61,8 @@ impl Ids {
             Ok::<_, io::Error>(Table::parse(file, &text(file)?, &text(accounts)?))
         };
         Ok(Self {
-            uids: table("/etc/subuid", "/etc/passwd")?,
-            gids: table("/etc/subgid", "/etc/group")?,
+            uids: table(SUBUID, "/etc/passwd")?,
+            gids: table(SUBGID, "/etc/group")?,
         })
     }
 }
