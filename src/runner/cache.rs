@@ -9,11 +9,13 @@
 //!                             /mounts   RUN --mount=type=cache
 //!                             /bases    base images that its layers may lie on
 //!                             /alone    where the layers of the shared scope were found damaged
+//!                             /stale    where a build that began anew could not discard them
 //!                             /writer /readers    locks
 //! ```
-//! Versions of Buildah share nothing. Two builds of one scope at the same time get two stores. The
-//! time of the last use is the modification time of a lock.
+//! Versions of Buildah share nothing. Two builds of one scope at the same time get two stores; the one
+//! that was used last is taken first. The time of the last use is the modification time of a lock.
 
+use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -26,7 +28,7 @@ use sha2::{Digest, Sha256};
 
 use crate::build::scope::Scopes;
 
-use super::lock::{is_at, share, try_lock, try_share};
+use super::lock::{is_at, try_lock, try_share};
 use super::store::{MAX_LIST, images_in};
 use super::sweep::directories;
 use super::workdir::read_untrusted;
@@ -35,6 +37,8 @@ use super::workdir::read_untrusted;
 const STORES: u32 = 64;
 /// Stands in a scope that does not read the layers of another one any more.
 const ALONE: &str = "alone";
+/// Stands in a store that no build takes any more.
+const STALE: &str = "stale";
 
 /// The cache of one user and version of Buildah.
 #[derive(Debug, Clone)]
@@ -60,10 +64,26 @@ pub struct Base {
     pub name: String,
     /// Its id, where that is known: Buildah may store an image by another name than it was asked for.
     pub id: Option<String>,
+    path: PathBuf,
     _lock: File,
 }
 
 impl Base {
+    /// Remembers which image it is: the image goes with the last base that it is known by.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn identify(&mut self, id: String) -> io::Result<()> {
+        self.note(&id)?;
+        self.id = Some(id);
+        Ok(())
+    }
+
+    /// A line of its file, unless it is there.
+    fn note(&self, word: &str) -> io::Result<()> {
+        append_lines(&self.path, [word])
+    }
+
     /// What it is known by in the store of base images.
     pub fn known_by(&self) -> &str {
         self.id.as_ref().unwrap_or(&self.name)
@@ -105,15 +125,14 @@ impl Cache {
     /// # Errors
     /// When a directory cannot be made or a lock not be opened.
     pub fn take(&self, scopes: &Scopes) -> io::Result<Layers> {
-        let (dir, writer, readers) = (0..STORES)
-            .find_map(|number| self.take_store(&scopes.own, number).transpose())
+        let (there, missing) = self.stores_of(&scopes.own);
+        let (dir, writer, readers) = (there.into_iter().chain(missing))
+            .find_map(|dir| take_store(dir).transpose())
             .unwrap_or_else(|| Err(io::Error::other("all stores of the scope are in use")))?;
         let mut locks = vec![writer];
         let shared = match scopes.shared.as_ref().filter(|_| !dir.join(ALONE).exists()) {
             None => None,
-            Some(name) => (0..STORES)
-                .map(|number| self.scopes().join(format!("{name}.{number}")))
-                .take_while(|dir| dir.is_dir())
+            Some(name) => (self.stores_of(name).0.into_iter())
                 .find_map(|dir| {
                     let lock = hold_for_reading(&dir).transpose()?;
                     Some(lock.map(|lock| (dir, lock)))
@@ -132,31 +151,22 @@ impl Cache {
         })
     }
 
-    fn take_store(&self, scope: &str, number: u32) -> io::Result<Option<(PathBuf, File, File)>> {
-        let dir = self.scopes().join(format!("{scope}.{number}"));
-        for part in ["store", "mounts"] {
-            make_dir(&dir.join(part))?;
-        }
-        let Some(writer) = try_lock(&dir.join("writer"))? else {
-            return Ok(None);
-        };
-        let Some(readers) = try_share(&dir.join("readers"))? else {
-            return Ok(None);
-        };
-        if !is_at(&writer, &dir.join("writer")) || !is_at(&readers, &dir.join("readers")) {
-            return Ok(None);
-        }
-        writer.set_modified(SystemTime::now())?;
-        Ok(Some((dir, writer, readers)))
+    /// The stores of a scope that a build may take, the one used last first, and places for further ones.
+    fn stores_of(&self, scope: &str) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (mut there, missing): (Vec<_>, Vec<_>) =
+            numbered(&self.scopes(), scope).partition(|dir| dir.is_dir());
+        there.retain(|dir| !dir.join(STALE).exists());
+        there.sort_by_cached_key(|dir| Reverse(modified(&dir.join("writer"))));
+        (there, missing)
     }
 
-    /// Holds the base images together with other builds; waits for one that discards them.
+    /// Holds the base images together with other builds; `None` as long as one discards them.
     ///
     /// # Errors
     /// When the lock cannot be had.
-    pub fn share_images(&self) -> io::Result<File> {
+    pub fn share_images(&self) -> io::Result<Option<File>> {
         make_dir(&self.root)?;
-        share(&self.images_lock())
+        try_share(&self.images_lock())
     }
 
     /// Holds the base images for oneself; `None` as long as another build has them.
@@ -171,27 +181,26 @@ impl Cache {
         self.root.join("images.lock")
     }
 
-    /// Marks a base image as used by a build.
+    /// Marks a base image as used by a build; `None` as long as it is being removed.
     ///
     /// # Errors
     /// When its file cannot be made.
-    pub fn use_base(&self, name: &str, reference: String) -> io::Result<Base> {
+    pub fn use_base(&self, name: &str, reference: &str) -> io::Result<Option<Base>> {
         make_dir(&self.bases())?;
         let path = self.bases().join(file_name(name));
-        let lock = loop {
-            // Whoever holds it for itself is about to remove the image; that is short.
-            let file = share(&path)?;
-            if is_at(&file, &path) {
-                break file;
-            }
+        let Some(lock) = try_share(&path)?.filter(|file| is_at(file, &path)) else {
+            return Ok(None);
         };
-        fs::write(&path, name)?;
-        Ok(Base {
-            reference,
+        lock.set_modified(SystemTime::now())?;
+        let base = Base {
+            reference: reference.to_owned(),
             name: name.to_owned(),
             id: None,
+            path,
             _lock: lock,
-        })
+        };
+        base.note(name)?;
+        Ok(Some(base))
     }
 }
 
@@ -258,18 +267,16 @@ impl Layers {
     /// # Errors
     /// When it cannot be written.
     pub fn lie_on(&self, bases: &[Base]) -> io::Result<()> {
-        let path = self.dir.join("bases");
-        let known = fs::read_to_string(&path).unwrap_or_default();
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)?;
-        for base in bases {
-            if !known.lines().any(|line| line == base.name) {
-                writeln!(file, "{}", base.name)?;
-            }
-        }
-        Ok(())
+        let names = bases.iter().map(|base| base.name.as_str());
+        append_lines(&self.dir.join("bases"), names)
+    }
+
+    /// No later build takes this store.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn give_up(&self) -> io::Result<()> {
+        fs::write(self.dir.join(STALE), b"")
     }
 
     /// Whether an earlier build left layers.
@@ -279,12 +286,16 @@ impl Layers {
 
     /// Whether a container of an earlier build was left behind.
     pub fn has_containers(&self) -> bool {
-        untidy(&self.dir)
+        has_containers(&self.dir)
     }
 }
 
-/// Whether a build left a container in the store of a scope.
-pub(super) fn untidy(scope: &Path) -> bool {
+/// Whether a store is of no more use: a build left a container in it, or it was given up.
+pub(super) fn is_spent(scope: &Path) -> bool {
+    scope.join(STALE).exists() || has_containers(scope)
+}
+
+fn has_containers(scope: &Path) -> bool {
     // Later versions keep containers that need not survive a boot in a file of their own.
     ["containers.json", "volatile-containers.json"]
         .iter()
@@ -298,19 +309,24 @@ pub(super) fn untidy(scope: &Path) -> bool {
         })
 }
 
-/// Whether a build left a container anywhere in the cache of a user.
+/// Whether something in the cache of a user is of no more use.
 pub fn is_untidy(user: &Path) -> bool {
     directories(user)
         .iter()
         .flat_map(|version| directories(&version.join("scopes")))
-        .any(|scope| untidy(&scope))
+        .any(|scope| is_spent(&scope))
 }
 
 /// Whether the cache of a user has layers of a scope, for any version of Buildah.
 pub fn has_scope(user: &Path, scope: &str) -> bool {
     directories(user)
         .iter()
-        .any(|version| version.join("scopes").join(format!("{scope}.0")).is_dir())
+        .any(|version| numbered(&version.join("scopes"), scope).any(|dir| dir.is_dir()))
+}
+
+/// Where the stores of a scope are, or would be.
+fn numbered(scopes: &Path, scope: &str) -> impl Iterator<Item = PathBuf> {
+    (0..STORES).map(move |number| scopes.join(format!("{scope}.{number}")))
 }
 
 /// A scope that is held for oneself: nobody reads or writes it.
@@ -341,6 +357,24 @@ impl Held {
     }
 }
 
+/// Takes a store of layers to write to, unless another build has it.
+fn take_store(dir: PathBuf) -> io::Result<Option<(PathBuf, File, File)>> {
+    for part in ["store", "mounts"] {
+        make_dir(&dir.join(part))?;
+    }
+    let Some(writer) = try_lock(&dir.join("writer"))? else {
+        return Ok(None);
+    };
+    let Some(readers) = try_share(&dir.join("readers"))? else {
+        return Ok(None);
+    };
+    if !is_at(&writer, &dir.join("writer")) || !is_at(&readers, &dir.join("readers")) {
+        return Ok(None);
+    }
+    writer.set_modified(SystemTime::now())?;
+    Ok(Some((dir, writer, readers)))
+}
+
 fn hold_for_reading(dir: &Path) -> io::Result<Option<File>> {
     let path = dir.join("readers");
     Ok(try_share(&path)?.filter(|file| is_at(file, &path)))
@@ -348,6 +382,29 @@ fn hold_for_reading(dir: &Path) -> io::Result<Option<File>> {
 
 fn file_name(name: &str) -> String {
     hex::encode(Sha256::digest(name))
+}
+
+/// The modification time of a file; the oldest there is when it is not there.
+pub(super) fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Appends those lines that a file does not have; makes it when it is missing.
+fn append_lines<'a>(path: &Path, lines: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
+    let known = io::read_to_string(&file)?;
+    for line in lines {
+        if !known.lines().any(|one| one == line) {
+            file.write_all(format!("{line}\n").as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

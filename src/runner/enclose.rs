@@ -35,6 +35,8 @@ pub struct Enclosure {
     pub namespace: PathBuf,
     /// What it may write to.
     pub watch: Watch,
+    /// Where the runtime keeps its containers.
+    pub containers: PathBuf,
     /// There while it runs; one that was killed leaves it.
     pub running: PathBuf,
     /// The sandbox.
@@ -140,8 +142,9 @@ fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     enter::open(opener)?;
     let watch = enclosure.watch.clone();
     std::thread::spawn(move || watch.end_at_the_limit(sandbox));
+    let containers = enclosure.containers.clone();
     std::thread::spawn(move || {
-        runtime::wait_for_an_orphan();
+        runtime::wait_for_an_orphan(&containers);
         eprintln!("the runtime was killed while it made a container");
         let _ = kill_process(sandbox, Signal::KILL);
     });

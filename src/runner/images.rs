@@ -6,13 +6,15 @@
 //! and the build sees the image of that digest whatever another build fetches meanwhile.
 
 use std::fs::File;
+use std::io;
+use std::time::Duration;
 
 use tokio::process::Command;
 
 use crate::build::Phase;
 use crate::build::reference::Reference;
 use crate::containerfile::NeededImage;
-use crate::diagnosis::pull_failure;
+use crate::diagnosis::{BuildahEnd, points_at_store, pull_failure};
 use crate::registry::{Auth, Client, ClientOptions};
 
 use super::cache::{Base, Cache};
@@ -22,6 +24,9 @@ use super::process::{Ended, Output, run};
 use super::sandbox::{environment, storage};
 use super::source::Sources;
 use super::store::{image_named, is_id};
+
+/// Between two tries to take what another build has.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The images that a build may use.
 #[derive(Debug)]
@@ -56,7 +61,7 @@ pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Imag
     let mut images = Images {
         bases: Vec::new(),
         were_there: false,
-        _store: cache.share_images().map_err(Stop::internal)?,
+        _store: hold(job, || cache.share_images()).await?,
     };
     if needed.is_empty() {
         return Ok(images);
@@ -72,6 +77,21 @@ pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Imag
         fetch.one(image, &mut images).await?;
     }
     Ok(images)
+}
+
+/// Takes what another build has for itself only for a short time.
+async fn hold<T>(job: &Job<'_>, take: impl Fn() -> io::Result<Option<T>>) -> Result<T, Stop> {
+    loop {
+        if let Some(held) = take().map_err(Stop::internal)? {
+            return Ok(held);
+        }
+        tokio::select! {
+            biased;
+            () = job.bounds.cancel.cancelled() => return Err(Stop::Interrupted),
+            () = tokio::time::sleep_until(job.bounds.deadline) => return Err(job.out_of_time(Phase::Source)),
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
 }
 
 fn wanted(
@@ -96,7 +116,7 @@ impl Registry {
         let file = job.work.credentials().join("pull.json");
         let auth = match std::fs::read(&file) {
             Ok(json) => Auth::from_slice(&json).map_err(Stop::internal)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Auth::anonymous(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Auth::anonymous(),
             Err(error) => return Err(Stop::internal(error)),
         };
         let client = Client::new(ClientOptions {
@@ -157,19 +177,20 @@ impl Fetch<'_> {
         };
         let reference = full_name(&image.reference);
         let name = pin.as_ref().unwrap_or(&reference);
-        let mut base = (self.cache)
-            .use_base(name, reference.clone())
-            .map_err(Stop::internal)?;
+        let mut base = hold(self.job, || self.cache.use_base(name, &reference)).await?;
         let there = pin
             .as_ref()
             .and_then(|_| image_named(&self.cache.images(), name));
-        base.id = if let Some(there) = there {
+        let id = if let Some(there) = there {
             self.say(format!("the image {name} is there"));
             images.were_there = true;
             Some(there.id)
         } else {
             self.pull(image, name).await?
         };
+        if let Some(id) = id {
+            base.identify(id).map_err(Stop::internal)?;
+        }
         images.bases.push(base);
         Ok(())
     }
@@ -220,7 +241,7 @@ impl Fetch<'_> {
         });
         match ended.await.map_err(Stop::internal)? {
             Ended::Exited(0) => Ok(id),
-            Ended::Exited(_) => {
+            Ended::Exited(status) => {
                 let mut lines = job.reporter.kept();
                 lines.retain(|(n, _)| *n > before);
                 let wanted = self.sources.place_of_line(image.line);
@@ -230,6 +251,15 @@ impl Fetch<'_> {
                         "{}; a stage of the Containerfile is called {near}",
                         failure.message
                     );
+                }
+                let end = BuildahEnd {
+                    status,
+                    place: wanted.as_ref(),
+                    lines: &lines,
+                };
+                let store = self.cache.images().display().to_string();
+                if points_at_store(&end, &failure, &[store], &[]) {
+                    return Err(Stop::Damaged(Box::new(failure)));
                 }
                 Err(Stop::failed(failure))
             }

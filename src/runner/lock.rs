@@ -33,16 +33,6 @@ pub fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Holds a file together with others; waits for somebody who has it for itself.
-///
-/// # Errors
-/// When it cannot be opened or locked.
-pub fn share(path: &Path) -> io::Result<File> {
-    let file = lock_file(path)?;
-    flock(&file, FlockOperation::LockShared)?;
-    Ok(file)
-}
-
 /// The same as [`lock`] without waiting; `None` when somebody else holds it.
 ///
 /// # Errors
@@ -51,7 +41,7 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     attempt(path, FlockOperation::NonBlockingLockExclusive)
 }
 
-/// The same as [`share`] without waiting; `None` when somebody has it for itself.
+/// Holds a file together with others, without waiting; `None` when somebody has it for itself.
 ///
 /// # Errors
 /// When it cannot be opened.

@@ -13,6 +13,7 @@ pub mod attack;
 pub mod build;
 pub mod cache;
 pub mod cgroup;
+pub mod container;
 pub mod enclose;
 pub mod enter;
 pub mod handoff;

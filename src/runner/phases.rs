@@ -223,12 +223,16 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
         announce(job, &host);
         let sources = source::fetch(job, context).await?;
         refuse_heredocs(&host, &sources)?;
-        let bases = images::fetch(job, &host, &sources).await?;
+        let bases = match images::fetch(job, &host, &sources).await {
+            Err(Stop::Damaged(failure)) => {
+                return Ok(Err(heal_images(job, &host, failure).await));
+            }
+            other => other?,
+        };
         let cache = host.cache(&job.settings.cache);
         let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
         if job.plan.no_cache {
-            // The stages of tests are still built once, and later builds get the new layers (but for a store
-            // that another build reads at the moment).
+            // The stages of tests are still built once, and later builds get the new layers.
             forget(job, &host, &mut layers).await?;
         }
         layers.lie_on(&bases.bases).map_err(Stop::internal)?;
@@ -240,9 +244,9 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
             shared: layers.shared().is_some(),
             images: bases.were_there,
         };
-        Ok((host, sources, bases, layers, warm))
+        Ok(Ok((host, sources, bases, layers, warm)))
     })
-    .await?;
+    .await??;
     let sandbox = Sandbox {
         settings: job.settings,
         host: &host,
@@ -318,19 +322,40 @@ async fn heal(
     warm: Warm,
     failure: Box<Failure>,
 ) -> Healed {
-    let (what, discarded) = match warm {
-        Warm { layers: true, .. } => ("layers", discard_layers(job, host, &layers).await),
+    match warm {
+        Warm { layers: true, .. } => {
+            let discarded = discard_layers(job, host, &layers).await;
+            without(job, "layers", discarded, failure)
+        }
         Warm { shared: true, .. } => {
             let done = layers.stay_alone().map(|()| true);
-            ("layers of the ref", done.map_err(Stop::internal))
+            without(
+                job,
+                "layers of the ref",
+                done.map_err(Stop::internal),
+                failure,
+            )
         }
         Warm { images: true, .. } => {
             drop(images);
-            ("base images", discard_images(job, host).await)
+            heal_images(job, host, failure).await
         }
         // Nothing here is older than this build: the fault is another.
-        _ => return Healed::Stop(Stop::Failed(failure)),
-    };
+        _ => Healed::Stop(Stop::Failed(failure)),
+    }
+}
+
+async fn heal_images(job: &Job<'_>, host: &Host, failure: Box<Failure>) -> Healed {
+    without(job, "base images", discard_images(job, host).await, failure)
+}
+
+/// Begins anew when what was damaged is discarded.
+fn without(
+    job: &Job<'_>,
+    what: &str,
+    discarded: Result<bool, Stop>,
+    failure: Box<Failure>,
+) -> Healed {
     match discarded {
         Ok(true) => {
             let text = format!(
@@ -406,6 +431,7 @@ async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), S
     let cache = host.cache(&job.settings.cache);
     let mut read = Vec::new();
     while !layers.close_to_readers().map_err(Stop::internal)? {
+        layers.give_up().map_err(Stop::internal)?;
         let next = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
         read.push(std::mem::replace(layers, next));
     }

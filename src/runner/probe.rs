@@ -16,6 +16,7 @@ use crate::build::clean::abridged;
 use crate::build::{Failure, Kind, Phase};
 
 use super::cache::Cache;
+use super::container;
 use super::process::{Bounds, Ended, capture};
 use super::sandbox::{environment, storage};
 use super::settings::{Isolation, Network, Settings};
@@ -35,16 +36,13 @@ const RUNTIME: &str = "runc";
 const KEPT: &str = "probe.json";
 
 /// The device by which pasta gives a network.
-const TUN: &str = "/dev/net/tun";
+pub(super) const TUN: &str = "/dev/net/tun";
+
+/// How a host gets it.
+const LOAD_TUN: &str = "Load the kernel module tun and give everybody the device: modprobe tun; chmod 0666 /dev/net/tun. Or set sandbox.network to none or host.";
 
 /// What a host must have.
 const NEEDS: &str = "Unprivileged user namespaces, newuidmap with setuid or capabilities, and 65536 subordinate ids in /etc/subuid and /etc/subgid for the user are needed.";
-
-/// What a container must have, besides: it may not be privileged, but its runtime must leave room for a sandbox in it.
-const NEEDS_IN_CONTAINER: &str = "In a container: --security-opt seccomp=unconfined --security-opt systempaths=unconfined --device /dev/net/tun, a volume for the state directory, and newuidmap and newgidmap with file capabilities instead of setuid (chmod u-s; setcap cap_setuid=ep and cap_setgid=ep).";
-
-/// Where Docker and Podman tell that this is a container.
-const CONTAINER_SIGNS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
 /// What the probe found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,7 +101,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         }
     }
     if settings.network == Network::Egress {
-        check_network().map_err(|failure| *failure)?;
+        check_network(settings).map_err(|failure| *failure)?;
     }
     let key = key(settings, &buildah, &own_binary);
     let file = settings.cache.join(KEPT);
@@ -140,16 +138,13 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
     }
     Err(missing(
         format!("no sandbox holds on this host: {}", said.join(" / ")),
-        &needs(),
+        &needs(settings),
     ))
 }
 
-fn needs() -> String {
-    if CONTAINER_SIGNS.iter().any(|sign| Path::new(sign).exists()) {
-        format!("{NEEDS} {NEEDS_IN_CONTAINER}")
-    } else {
-        NEEDS.into()
-    }
+/// What a sandbox needs here.
+fn needs(settings: &Settings) -> String {
+    format!("{NEEDS}{}", container::lacking(&settings.cache))
 }
 
 /// The answer of the last probe that a user's cache holds.
@@ -167,7 +162,7 @@ fn keep(file: &Path, kept: Kept) {
 }
 
 /// What a network of its own needs; found out before anything waits for it.
-fn check_network() -> Result<(), Box<Failure>> {
+fn check_network(settings: &Settings) -> Result<(), Box<Failure>> {
     for tool in NETWORK_TOOLS {
         if find(tool).is_none() {
             return Err(Box::new(missing(
@@ -184,9 +179,10 @@ fn check_network() -> Result<(), Box<Failure>> {
         .open(TUN)
         .map(drop)
         .map_err(|error| {
+            let lacking = container::lacking(&settings.cache);
             Box::new(missing(
                 format!("{TUN} cannot be used by the user that builds run as: {error}"),
-                "Load the kernel module tun and give everybody the device (modprobe tun; chmod 0666 /dev/net/tun), or set sandbox.network to none or host.",
+                &format!("{LOAD_TUN}{lacking}"),
             ))
         })
 }
@@ -253,33 +249,8 @@ fn key(settings: &Settings, buildah: &Path, own: &Path) -> String {
         settings.isolation,
         settings.network,
         settings.no_new_privileges,
-        surroundings(),
+        container::surroundings(),
     )
-}
-
-/// What a container may take away or leave to this process: the same directory may serve builds in one
-/// and outside of it.
-fn surroundings() -> String {
-    let lines = |file: &str, wanted: fn(&str) -> bool| -> Vec<String> {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        text.lines()
-            .filter(|line| wanted(line))
-            .map(str::to_owned)
-            .collect()
-    };
-    // proc_pid_status(5), user_namespaces(7), proc_pid_mounts(5).
-    let privileges = lines("/proc/self/status", |line| {
-        ["CapBnd:", "NoNewPrivs:", "Seccomp:"]
-            .iter()
-            .any(|name| line.starts_with(name))
-    });
-    let ids = lines("/proc/self/uid_map", |_| true);
-    let masked = lines("/proc/self/mounts", |line| {
-        line.split(' ')
-            .nth(1)
-            .is_some_and(|place| place.starts_with("/proc/"))
-    });
-    format!("{privileges:?} {ids:?} {masked:?}")
 }
 
 /// Home of this user in the password database; Buildah ≥ 1.39 wants it to exist.
@@ -355,8 +326,8 @@ pub(super) async fn make_image_store(
                 store.display(),
                 last_words(&text)
             ),
-            &needs(),
+            &needs(settings),
         )),
-        Err(error) => Err(missing(error.to_string(), &needs())),
+        Err(error) => Err(missing(error.to_string(), &needs(settings))),
     }
 }

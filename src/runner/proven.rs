@@ -34,9 +34,7 @@ pub fn part(store: &Path, wanted: &HashSet<&str>) -> io::Result<Part> {
         let Ok(image) = StoredImage::deserialize(&value) else {
             continue;
         };
-        let is_wanted = (image.names.iter().flatten().chain([&image.id]))
-            .any(|name| wanted.contains(name.as_str()));
-        if is_wanted {
+        if wanted.iter().any(|name| image.is(name)) {
             ids.insert(image.id);
             tops.push(image.layer);
             tops.extend(image.mapped_layers.into_iter().flatten());

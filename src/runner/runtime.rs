@@ -1,10 +1,13 @@
 //! A runtime that is killed while it makes a container.
 //!
 //! runc then leaves the container's first process behind, which waits to be started and holds the
-//! pipe that Buildah reads to its end: both wait for ever (run_linux.go, runUsingRuntime).
+//! pipe that Buildah reads to its end: both wait for ever (run_linux.go, runUsingRuntime). Foreign code
+//! may call its processes what it likes, but it has no way to the runtime's own directory, where a
+//! container that was not started has a fifo (libcontainer/container_linux.go, createExecFifo).
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// Between two looks.
@@ -18,14 +21,25 @@ struct Process {
     name: String,
 }
 
-/// Returns when below this process a container waits for a runtime that is gone.
-pub fn wait_for_an_orphan() {
+/// What a container that was not started has below the runtime's directory.
+const FIFO: &str = "exec.fifo";
+
+/// Returns when below this process a container waits for a runtime that is gone; the runtime keeps its
+/// containers in `directory`.
+pub fn wait_for_an_orphan(directory: &Path) {
     let mut seen = 0;
     while seen < LOOKS {
         std::thread::sleep(INTERVAL);
-        let waits = own().is_some_and(|own| has_orphan(&table(), own));
+        let waits = has_unstarted(directory) && own().is_some_and(|own| has_orphan(&table(), own));
         seen = if waits { seen + 1 } else { 0 };
     }
+}
+
+fn has_unstarted(directory: &Path) -> bool {
+    let containers = fs::read_dir(directory).into_iter().flatten().flatten();
+    containers
+        .map(|container| container.path().join(FIFO))
+        .any(|fifo| fifo.exists())
 }
 
 /// This process's number where /proc is mounted, which may be another than here.
@@ -80,6 +94,17 @@ mod tests {
             .iter()
             .map(|(pid, stat)| (*pid, parse(stat).unwrap()))
             .collect()
+    }
+
+    #[test]
+    fn a_container_that_was_not_started_has_a_fifo() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_unstarted(&dir.path().join("missing")));
+        let container = dir.path().join("buildah-x");
+        fs::create_dir(&container).unwrap();
+        assert!(!has_unstarted(dir.path()));
+        fs::write(container.join(FIFO), "").unwrap();
+        assert!(has_unstarted(dir.path()));
     }
 
     #[test]

@@ -180,6 +180,8 @@ impl Sandbox<'_> {
             closed: self.settings.closed.clone(),
             namespace: self.work.root().join("network"),
             watch: self.watch(reach),
+            // runc's own choice in a user namespace (main.go; XDG_RUNTIME_DIR is set by `environment`).
+            containers: self.work.boxed("run").join("runc"),
             running: self.running(),
             inside,
         };

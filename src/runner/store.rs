@@ -33,6 +33,13 @@ pub struct StoredImage {
     pub mapped_layers: Option<Vec<String>>,
 }
 
+impl StoredImage {
+    /// Whether it is known by this reference or id.
+    pub fn is(&self, name: &str) -> bool {
+        self.id == name || self.names.iter().flatten().any(|one| one == name)
+    }
+}
+
 /// A layer in a store, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct StoredLayer {

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use super::cache::{Cache, Held, untidy};
+use super::cache::{Cache, Held, is_spent, modified};
 use super::lock::try_lock;
 use super::probe::Host;
 use super::sandbox::storage;
-use super::store::{INDEX, image_named};
+use super::store::{INDEX, images_in};
 use super::usage::{Ceiling, measure};
 
 /// One sweep.
@@ -60,7 +60,7 @@ impl Sweep {
             total += stored(&cache.images(), &cache.images().join(INDEX));
             for scope in directories(&cache.scopes()) {
                 // That of a running build stays, and counts.
-                if untidy(&scope) && remove_scope(&scope)? > 0 {
+                if is_spent(&scope) && remove_scope(&scope)? > 0 {
                     continue;
                 }
                 let used = modified(&scope.join("writer"));
@@ -105,7 +105,8 @@ impl Sweep {
         let Some(_lock) = try_lock(file)? else {
             return Ok(0);
         };
-        let name = fs::read_to_string(file)?;
+        let known = fs::read_to_string(file)?;
+        let name = known.lines().next().unwrap_or_default();
         let on_it = |scope: &PathBuf| {
             fs::read_to_string(scope.join("bases"))
                 .is_ok_and(|bases| bases.lines().any(|base| base == name))
@@ -116,20 +117,27 @@ impl Sweep {
         }
         let images = cache.images();
         let before = size(&images);
-        if !self.is_current(version) {
+        let others: Vec<PathBuf> = (files(&cache.bases()).into_iter())
+            .filter(|other| other != file)
+            .collect();
+        if self.is_current(version) {
+            let still: String = others.iter().flat_map(fs::read_to_string).collect();
+            for image in images_in(&images) {
+                let is_known = known.lines().any(|line| image.is(line));
+                if is_known && !still.lines().any(|line| image.is(line)) {
+                    let mut command = self.buildah(&images);
+                    command.args(["rmi", "--force", &image.id]);
+                    if !quiet(&mut command) {
+                        return Ok(0);
+                    }
+                }
+            }
+        } else if others.is_empty() {
             // The last one takes the store with it.
-            if files(&cache.bases()).len() <= 1 {
-                let Some(_held) = cache.own_images()? else {
-                    return Ok(0);
-                };
-                fs::remove_dir_all(&images)?;
-            }
-        } else if let Some(image) = image_named(&images, &name) {
-            let mut command = self.buildah(&images);
-            command.args(["rmi", "--force", &image.id]);
-            if !quiet(&mut command) {
+            let Some(_held) = cache.own_images()? else {
                 return Ok(0);
-            }
+            };
+            fs::remove_dir_all(&images)?;
         }
         fs::remove_file(file)?;
         Ok(before.saturating_sub(size(&images)))
@@ -185,12 +193,6 @@ fn stored(dir: &Path, changed: &Path) -> u64 {
     let bytes = size(dir);
     let _ = fs::write(&kept, bytes.to_string());
     bytes
-}
-
-fn modified(path: &Path) -> SystemTime {
-    fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn entries(dir: &Path) -> impl Iterator<Item = fs::DirEntry> {

@@ -105,6 +105,25 @@ async def test_a_directory_has_a_scope_of_its_own(make_server: MakeServer, base:
         assert await stamps(session, source={"path": str(first)}) == anew
 
 
+async def test_a_scope_begins_anew_while_its_layers_are_read(make_server: MakeServer, url: str, base: str) -> None:
+    server = make_server(user=ORDINARY_USER, slots=2)
+    marker, ref = sleep_marker(), {"git": url, "ref": "main"}
+    async with server.connect() as session:
+        old = await stamps(session, source=ref)
+        # Uncommitted work reads the layers of its ref.
+        text = TEXT.format(base=base) + f"RUN sleep {marker} || true\n"
+        reader = await submit(session, source=ref | {"files": [{"path": "Containerfile", "text": text}]})
+        await wait_for(lambda: running("sleep", marker), "the reader")
+        new = await stamps(session, source=ref, no_cache=True)
+        assert new[0] != old[0]
+        assert await stamps(session, source=ref) == new
+        os.kill(running("sleep", marker)[0].pid, signal.SIGTERM)
+        assert (await wait_final(session, reader))["state"] == "succeeded"
+        # What is of no more use goes, and the new layers stay.
+        assert await stamps(session, source=ref) == new
+        assert not list((server.state / "cache").glob("*/*/scopes/*/stale"))
+
+
 async def test_cache_mounts_belong_to_the_scope(make_server: MakeServer, buildah: Path, base: str) -> None:
     text = "FROM {base}\nRUN --mount=type=cache,target=/c echo {word} >> /c/words && cat /c/words > /seen\n"
 
@@ -138,6 +157,11 @@ def break_index(store: Path) -> None:
     index.write_text(index.read_text()[:40])
 
 
+def break_list(store: Path) -> None:
+    images = store / "overlay-images/images.json"
+    images.write_text(images.read_text()[:40])
+
+
 def break_file(store: Path) -> None:
     changed = [path for path in (store / "overlay").glob("*/diff/stamp")]
     assert changed
@@ -153,6 +177,7 @@ def break_file(store: Path) -> None:
         ("scopes/*/store", break_file),
         ("images", break_layers),
         ("images", break_index),
+        ("images", break_list),
     ],
 )
 async def test_damage_is_found_and_healed(

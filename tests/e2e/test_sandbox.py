@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeServer
-from helpers import ask, fail, files, succeed
+from helpers import ask, fail, files, log_text, succeed
 from machine import leftovers, mounts_below, processes_with
 from server import ORDINARY_USER
 
@@ -46,6 +46,15 @@ async def test_foreign_code_sees_no_host(
         shown = [line for line in shown if not (isolation == "chroot" and line.startswith("processes"))]
         assert not shown, f"{hidden}: {shown}"
     assert not [line for line in seen if line.startswith(("there /root ", "there /home ", "there /srv ", "mounted"))], text
+
+
+async def test_a_process_may_have_any_name(make_server: MakeServer, base: str) -> None:
+    # So long would a container without a runtime be waited for.
+    step = "RUN printf 'runc:[2:INIT]' > /proc/$$/comm; cat /proc/$$/comm; sleep 8; echo 'still there'"
+    async with make_server(isolation="rootless").connect() as session:
+        status = await succeed(session, source=files(Containerfile=f"FROM {base}\n{step}\n"))
+        text = await log_text(session, status["build_id"], phase="build")
+    assert "| runc:[2:INIT]" in text and "| still there" in text, text
 
 
 async def test_the_host_is_out_of_reach_of_mounts(make_server: MakeServer, buildah: Path, base: str) -> None:
