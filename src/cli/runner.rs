@@ -80,6 +80,9 @@ pub enum Part {
     },
     /// A command in the user namespace of whoever starts it.
     Unshare {
+        /// As the first process of a PID namespace, with mounts of its own.
+        #[arg(long)]
+        first: bool,
         /// The command.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -142,7 +145,11 @@ impl Runner {
                 let status = enclose::enclose(&spec, &read_json(&spec)?)?;
                 Ok(ExitCode::from(status))
             }
-            Part::Unshare { command } => match userns::enter(&command)? {},
+            Part::Unshare {
+                first: true,
+                command,
+            } => Ok(ExitCode::from(userns::run_first(&command)?)),
+            Part::Unshare { command, .. } => match userns::become_in(&command)? {},
             Part::Sweep { cache, limit } => {
                 sweep_cache(&cache, limit)?;
                 Ok(ExitCode::SUCCESS)

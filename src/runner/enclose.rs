@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -18,10 +19,11 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::enter;
-use super::network;
+use super::network::{self, WayOut};
 use super::runtime;
 use super::settings::Network;
 use super::usage::{Ceiling, measure};
+use super::userns;
 use super::workdir::write_json;
 
 /// Everything about one run of the sandbox.
@@ -112,28 +114,24 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
 }
 
 fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
-    let own_binary = std::env::current_exe()?;
-    let namespace = &enclosure.namespace;
-    let (mut command, way_out) = match enclosure.network {
-        Network::Host => (Command::new("unshare"), None),
-        Network::None => {
-            named("network", network::make_namespace(namespace))?;
-            (unshare_in(namespace), None)
-        }
-        Network::Egress => {
-            let way_out = network::make_way_out(namespace, &enclosure.closed);
-            (unshare_in(namespace), Some(named("network", way_out)?))
-        }
-    };
+    userns::die_with_parent()?;
     let (gate, opener) = io::pipe()?;
+    let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["--mount", "--ipc", "--uts", "--"])
-        .arg(own_binary)
         .args(["runner", "enter", "--spec"])
         .arg(file)
         .stdin(gate);
-    let sandbox = spawn_as_first(command)?;
-    // The sandbox is made while pasta makes its network.
+    let (sandbox, way_out) = std::thread::scope(|scope| {
+        let (made, is_made) = mpsc::channel();
+        let starting = scope.spawn(|| start(command, enclosure, made));
+        // The sandbox is made while pasta makes its network.
+        let way_out = (is_made.recv().ok())
+            .map(|()| named("network", WayOut::begin(&enclosure.namespace)))
+            .transpose();
+        let sandbox = (starting.join())
+            .unwrap_or_else(|_| Err(io::Error::other("the sandbox cannot be started")));
+        Ok::<_, io::Error>((sandbox?, way_out?))
+    })?;
     if let Some(way_out) = way_out
         && !named("network", way_out.wait())?
     {
@@ -151,29 +149,28 @@ fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     wait(sandbox)
 }
 
-/// unshare(1), started in a network namespace.
-fn unshare_in(namespace: &Path) -> Command {
-    let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net={}", namespace.display()))
-        .args(["--", "unshare"]);
-    command
-}
-
-/// Starts a command as the first process of a PID namespace: nobody in there can kill it, so a
-/// signal that ends it came from outside. (unshare(1) cannot tell that its child was killed by SIGKILL.)
-fn spawn_as_first(mut command: Command) -> io::Result<Pid> {
-    // The namespace is that of the children of one thread; this process needs more threads.
-    let child = std::thread::scope(|scope| {
-        let spawning = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWPID)?;
-            command.spawn()
-        });
-        spawning
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the sandbox cannot be started")))
-    })?;
-    i32::try_from(child.id())
+/// Starts a command in the namespaces of a sandbox, as the first process of a PID namespace: nobody in
+/// there can kill it, so a signal that ends it came from outside. Tells when its network is ready for
+/// a way out. Changes the calling thread, which must end then.
+fn start(mut command: Command, enclosure: &Enclosure, made: mpsc::Sender<()>) -> io::Result<Pid> {
+    match enclosure.network {
+        Network::Host => {}
+        Network::None => named("network", network::enter_none())?,
+        Network::Egress => {
+            named("network", network::enter_closed(&enclosure.closed))?;
+            named("network", network::pin(&enclosure.namespace))?;
+            // Nobody listens any more when the other side has failed.
+            let _ = made.send(());
+        }
+    }
+    drop(made);
+    unshare(
+        CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWPID,
+    )?;
+    i32::try_from(command.spawn()?.id())
         .ok()
         .and_then(Pid::from_raw)
         .ok_or_else(|| io::Error::other("the sandbox has no process"))
@@ -201,7 +198,7 @@ pub fn is_outside(cmdline: &[u8]) -> bool {
     words.next().is_some()
         && words
             .next()
-            .is_some_and(|part| matches!(part, b"enclose" | b"build" | b"job"))
+            .is_some_and(|part| matches!(part, b"unshare" | b"enclose" | b"build" | b"job"))
 }
 
 fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {

@@ -6,7 +6,7 @@
 //! change. Name queries go to an address that only pasta knows.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::ifaddrs::getifaddrs;
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::mount_bind;
 
 /// Where name queries go; documentation addresses (RFC 5737, RFC 3849) that no network uses.
 const RESOLVER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
@@ -103,41 +105,63 @@ pub fn resolver(host: &str) -> String {
     text
 }
 
-/// Makes a namespace without any network at the file `place`.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_namespace(place: &Path) -> io::Result<()> {
-    make(place, "", "")
-}
-
-/// Makes a namespace at the file `place` in which everything is closed that foreign code must never
-/// reach, and begins to give it a way out.
+/// Puts the calling thread, and what it starts, into a new namespace in which everything is closed that
+/// foreign code must never reach.
 ///
 /// # Errors
 /// When it cannot be made; then nothing may run in it.
-pub fn make_way_out(place: &Path, closed: &[IpNet]) -> io::Result<WayOut> {
+pub fn enter_closed(closed: &[IpNet]) -> io::Result<()> {
     let has_v6 = fs::read_to_string("/proc/net/if_inet6").is_ok_and(|all| !all.is_empty());
     let own = own_addresses()?;
-    let v6 = has_v6.then(|| rules(&own, closed, true));
-    make(place, &rules(&own, closed, false), &v6.unwrap_or_default())?;
-    WayOut::begin(place)
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let v4 = ip("-4", &format!("{LOOPBACK}{}", rules(&own, closed, false)))?;
+    let v6 = has_v6.then(|| ip("-6", &rules(&own, closed, true)));
+    finish(v4)?;
+    v6.map_or(Ok(()), |v6| finish(v6?))
 }
 
-fn make(place: &Path, v4: &str, v6: &str) -> io::Result<()> {
-    // unshare(1) can do this itself, but only where /proc shows this PID namespace.
-    const PIN: &str = r#"printf 'link set lo up\n%s' "$1" | ip -4 -batch - &&
-        { [ -z "$2" ] || printf %s "$2" | ip -6 -batch -; } &&
-        exec mount --no-canonicalize --bind /proc/self/ns/net "$0""#;
+/// Puts the calling thread, and what it starts, into a new namespace without any network.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn enter_none() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    finish(ip("-4", LOOPBACK)?)
+}
+
+/// Gives the namespace of the calling thread a name, by which others find it.
+///
+/// # Errors
+/// When the file cannot be made.
+pub fn pin(place: &Path) -> io::Result<()> {
     File::create(place)?;
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--", "sh", "-c", PIN]).arg(place);
-    let status = command.args([v4, v6]).stdin(Stdio::null()).status()?;
+    Ok(mount_bind("/proc/thread-self/ns/net", place)?)
+}
+
+/// Line for `ip -batch` that makes loopback work.
+const LOOPBACK: &str = "link set lo up\n";
+
+/// Begins to carry out lines for `ip -batch`.
+fn ip(family: &str, lines: &str) -> io::Result<Child> {
+    let mut child = Command::new("ip")
+        .args([family, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("ip cannot be started: {error}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(lines.as_bytes())?;
+    }
+    Ok(child)
+}
+
+fn finish(mut ip: Child) -> io::Result<()> {
+    let status = ip.wait()?;
     if status.success() {
         Ok(())
     } else {
         Err(io::Error::other(format!(
-            "the network namespace could not be made: {status}"
+            "the network namespace could not be made: ip ended with {status}"
         )))
     }
 }
@@ -151,7 +175,11 @@ pub struct WayOut {
 }
 
 impl WayOut {
-    fn begin(place: &Path) -> io::Result<Self> {
+    /// Begins to give the namespace at `place` a way out. Must be called where there is one.
+    ///
+    /// # Errors
+    /// When pasta cannot be started.
+    pub fn begin(place: &Path) -> io::Result<Self> {
         let said = place.with_extension("log");
         let pasta = Command::new("pasta")
             .args(["--quiet", "--config-net", "--netns-only", "--no-map-gw"])

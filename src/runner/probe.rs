@@ -26,9 +26,9 @@ use super::workdir::{WorkDir, read_json, write_json};
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
 /// What every sandbox is made with.
-const TOOLS: [&str; 4] = ["newuidmap", "newgidmap", "setpriv", "unshare"];
+const TOOLS: [&str; 2] = ["newuidmap", "newgidmap"];
 /// What a network of its own is made with.
-const NETWORK_TOOLS: [&str; 3] = ["pasta", "ip", "nsenter"];
+const NETWORK_TOOLS: [&str; 2] = ["pasta", "ip"];
 /// The runtime of the stronger isolation, where it is there.
 const RUNTIME: &str = "runc";
 
@@ -96,7 +96,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         if find(tool).is_none() {
             return Err(missing(
                 format!("{tool} is not there"),
-                "Install the packages uidmap and util-linux.",
+                "Install the package uidmap.",
             ));
         }
     }

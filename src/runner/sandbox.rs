@@ -1,16 +1,13 @@
 //! The one place where the command line of foreign code is built.
 //!
 //! ```text
-//! nomad-build runner unshare         user namespace of the unprivileged user
-//!   setpriv --pdeathsig              dies with the runner
-//!     unshare --mount --pid          everything below dies with its first process:
-//!       nomad-build runner enclose   makes the network, starts pasta, waits
-//!         nsenter --net unshare --mount --ipc --uts
-//!           nomad-build runner enter mount namespace by allow-list, limits, filter, clean environment
-//!             buildah build | run | push
+//! nomad-build runner unshare         user namespace of the unprivileged user, PID and mount namespaces;
+//!                                    dies with the runner, and everything below it with its first process:
+//!   nomad-build runner enclose       makes the network, starts pasta, waits
+//!     nomad-build runner enter       mount namespace by allow-list, limits, filter, clean environment
+//!       buildah build | run | push
 //! ```
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -365,24 +362,11 @@ pub fn storage(root: &Path, runroot: &Path) -> Vec<String> {
 
 /// The chain of wrappers around `runner enclose`.
 fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
-    command.args(userns::wrapper(&host.own_binary));
-    command.args([
-        // The kernel forgets it with each change of credentials (prctl(2)).
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child=SIGKILL",
-        "--",
-    ]);
+    let mut command = Command::new(&host.own_binary);
     command
+        .args(["runner", "unshare", "--first", "--"])
         .arg(&host.own_binary)
-        .args([OsStr::new("runner"), "enclose".as_ref(), "--spec".as_ref()])
+        .args(["runner", "enclose", "--spec"])
         .arg(spec);
     command.env_clear().envs(env);
     command

@@ -152,7 +152,7 @@ if ROOT:
         ("/x/nb serve", "server"),
         ("/x/nb runner job --dir /y", "runner job"),
         ("/x/anything runner enclose --spec y", "runner enclose"),
-        ("setpriv --pdeathsig KILL /x/nb runner unshare --", "setpriv"),
+        ("/x/nb runner unshare --first -- /x/nb runner enclose --spec y", "runner unshare"),
         ("/usr/bin/buildah --root /x pull --policy always", "buildah pull"),
         ("/usr/bin/buildah-in-a-user-namespace --root /x pull y", "inner buildah pull"),
         ("/usr/bin/runc create --bundle x", "runc create"),

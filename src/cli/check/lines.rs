@@ -13,8 +13,6 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("catatonit", "catatonit"),
     ("newuidmap", "uidmap"),
     ("newgidmap", "uidmap"),
-    ("setpriv", "util-linux"),
-    ("unshare", "util-linux"),
     ("setsid", "util-linux"),
     ("git", "git"),
     ("pasta", "passt"),
