@@ -10,18 +10,20 @@ use std::io;
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use crate::build::Phase;
 use crate::build::reference::Reference;
 use crate::containerfile::NeededImage;
 use crate::diagnosis::{BuildahEnd, points_at_store, pull_failure};
-use crate::registry::{Auth, Client, ClientOptions};
+use crate::registry::{Auth, Client, ClientOptions, RegistryError};
 
 use super::cache::{Base, Cache};
 use super::phases::{Job, Stop};
 use super::probe::Host;
 use super::process::{Ended, Output, run};
 use super::sandbox::{environment, storage};
+use super::settings::Settings;
 use super::source::Sources;
 use super::store::{image_named, is_id};
 
@@ -42,7 +44,12 @@ pub struct Images {
 ///
 /// # Errors
 /// The first that cannot be had, or why the build stops.
-pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Images, Stop> {
+pub async fn fetch(
+    job: &Job<'_>,
+    host: &Host,
+    sources: &Sources,
+    client: NewClient,
+) -> Result<Images, Stop> {
     let mut needed = wanted(job, sources, job.plan.target.as_deref())?;
     // Tests may name stages that the target does not need.
     for stage in job
@@ -71,7 +78,7 @@ pub async fn fetch(job: &Job<'_>, host: &Host, sources: &Sources) -> Result<Imag
         host,
         sources,
         cache,
-        registry: Registry::open(job)?,
+        registry: Registry::open(job, client).await?,
     };
     for image in &needed {
         fetch.one(image, &mut images).await?;
@@ -105,6 +112,22 @@ fn wanted(
         .map_err(|faults| super::source::invalid(sources, &faults))
 }
 
+/// A client that is being made: the certificates of the system are read meanwhile.
+#[derive(Debug)]
+pub struct NewClient(JoinHandle<Result<Client, RegistryError>>);
+
+impl NewClient {
+    /// Begins to make it.
+    pub fn begin(settings: &Settings) -> Self {
+        let options = ClientOptions {
+            insecure: settings.insecure.clone(),
+            ca_file: settings.ca_file.clone(),
+            ..ClientOptions::default()
+        };
+        Self(tokio::task::spawn_blocking(|| Client::new(options)))
+    }
+}
+
 /// Asks registries what a reference stands for.
 struct Registry {
     client: Client,
@@ -112,20 +135,18 @@ struct Registry {
 }
 
 impl Registry {
-    fn open(job: &Job<'_>) -> Result<Self, Stop> {
+    async fn open(job: &Job<'_>, client: NewClient) -> Result<Self, Stop> {
         let file = job.work.credentials().join("pull.json");
         let auth = match std::fs::read(&file) {
             Ok(json) => Auth::from_slice(&json).map_err(Stop::internal)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Auth::anonymous(),
             Err(error) => return Err(Stop::internal(error)),
         };
-        let client = Client::new(ClientOptions {
-            insecure: job.settings.insecure.clone(),
-            ca_file: job.settings.ca_file.clone(),
-            ..ClientOptions::default()
+        let client = client.0.await.map_err(Stop::internal)?;
+        Ok(Self {
+            client: client.map_err(Stop::internal)?,
+            auth,
         })
-        .map_err(Stop::internal)?;
-        Ok(Self { client, auth })
     }
 
     /// `None` where Buildah must find out, and say what is wrong.

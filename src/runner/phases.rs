@@ -221,9 +221,10 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
                 () => Stop::failed(failure),
             })?;
         announce(job, &host);
+        let client = images::NewClient::begin(job.settings);
         let sources = source::fetch(job, context).await?;
         refuse_heredocs(&host, &sources)?;
-        let bases = match images::fetch(job, &host, &sources).await {
+        let bases = match images::fetch(job, &host, &sources, client).await {
             Err(Stop::Damaged(failure)) => {
                 return Ok(Err(heal_images(job, &host, failure).await));
             }
