@@ -114,8 +114,11 @@ pub fn enter_closed(closed: &[IpNet]) -> io::Result<()> {
     let has_v6 = fs::read_to_string("/proc/net/if_inet6").is_ok_and(|all| !all.is_empty());
     let own = own_addresses()?;
     unshare(CloneFlags::CLONE_NEWNET)?;
-    let v4 = format!("{LOOPBACK}{DEVICE_STAYS}{}", rules(&own, closed, false));
-    let v4 = ip("-4", &v4)?;
+    // It goes with the namespace: one that pasta makes goes with pasta, which the end of each sandbox
+    // waits for (drivers/net/tun.c, tun_chr_close).
+    let device = format!("tuntap add dev {DEVICE} mode tap\n");
+    let rules_v4 = rules(&own, closed, false);
+    let v4 = ip("-4", &format!("{LOOPBACK}{device}{rules_v4}"))?;
     let v6 = has_v6.then(|| ip("-6", &rules(&own, closed, true)));
     finish(v4)?;
     v6.map_or(Ok(()), |v6| finish(v6?))
@@ -144,9 +147,6 @@ const LOOPBACK: &str = "link set lo up\n";
 
 /// What pasta's device is called in the namespace.
 const DEVICE: &str = "eth0";
-/// Line for `ip -batch` that makes a device for pasta, which goes with the namespace: one of pasta's own
-/// goes with pasta, and the end of every build would wait for that (drivers/net/tun.c, tun_chr_close).
-const DEVICE_STAYS: &str = "tuntap add dev eth0 mode tap\n";
 
 /// Begins to carry out lines for `ip -batch`.
 fn ip(family: &str, lines: &str) -> io::Result<Child> {

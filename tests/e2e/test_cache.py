@@ -197,6 +197,18 @@ async def test_damage_is_found_and_healed(
         assert await stamps(session, source={"files": files}, tags=[tag]) == after
 
 
+async def test_damaged_layers_of_a_ref_are_read_no_more(make_server: MakeServer, buildah: Path, url: str) -> None:
+    server = make_server(buildah=buildah)
+    ref = {"git": url, "ref": "main"}
+    async with server.connect() as session:
+        main = await stamps(session, source=ref)
+        for store in stores(server, "scopes/*/store"):
+            break_layers(store)
+        patched = await stamps(session, source=ref | {"patch": PATCH})
+        assert patched[0] != main[0] and patched[2] == "patched"
+        assert await stamps(session, source=ref | {"patch": PATCH}) == patched
+
+
 async def test_what_another_build_uses_is_not_discarded_under_it(
     make_server: MakeServer, buildah: Path, registry: LocalRegistry, base: str
 ) -> None:
