@@ -84,8 +84,8 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
 
 async fn serve_stdio(config: Config) -> anyhow::Result<()> {
     let backend = Arc::new(LocalBackend::open(config.clone())?);
-    let left = Arc::clone(&backend);
-    tokio::task::spawn_blocking(move || left.recover());
+    let caretaker = Arc::clone(&backend);
+    tokio::spawn(async move { caretaker.look_after().await });
     let service = Arc::new(Service::new(backend, config));
     let server = Server::new(service, local_principal());
     tracing::info!(

@@ -375,6 +375,21 @@ async def test_everything_dies(make_server: MakeServer, place: Place) -> None:
         await succeed(session, source=files(Containerfile=f"FROM {place.base}\nRUN true\n"))
 
 
+async def test_everything_of_a_build_dies_beside_a_server(make_server: MakeServer, place: Place) -> None:
+    """It has looked at the build before, while that was alive, and is not asked again."""
+    server = make_server()
+    before = Before(server.directory)
+    with server.raw() as raw:
+        raw.initialize()
+        still = await reach(server, place, "build", over(raw))
+        for process in of_build(still.trial.build_id):
+            process.kill()
+        await wait_for(lambda: "end" in record(server, still.trial.build_id), "its end", SOON)
+        await nothing_left(before)
+    async with server.connect() as session, server.connect() as other:
+        assert await still.trial.ended(session, other) == "lost"
+
+
 async def test_a_server_dies_while_it_accepts_a_build(make_server: MakeServer, registry: LocalRegistry) -> None:
     """At a moment when all that there is of the build is its snapshot, and at others."""
     server = make_server()

@@ -19,7 +19,7 @@ pub mod sweep;
 pub mod user;
 pub mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -48,6 +48,8 @@ use user::Users;
 
 /// How often a waiting call looks when no event comes.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a server looks after builds whose jobs have died (the kernel tells nobody that a lock is free).
+const ROUND: Duration = Duration::from_secs(5);
 /// A job that dies before it begins is started again so often.
 const MAX_STARTS: u32 = 3;
 /// Events closer together than this are taken together.
@@ -99,14 +101,56 @@ impl LocalBackend {
         Self { program, ..self }
     }
 
-    /// Looks after everything that dead servers and jobs have left: whoever starts a server need
-    /// not ask for a build for that. Blocks; needs the runtime.
-    pub fn recover(&self) {
-        if let Err(error) = self.list_now() {
-            tracing::error!(%error, "the builds cannot be looked after");
+    /// Looks after everything that dead servers and jobs have left and will leave: nobody need ask
+    /// for a build for that. Goes on until it is dropped.
+    pub async fn look_after(&self) {
+        let mut ended = HashSet::new();
+        tokio::task::block_in_place(|| {
+            self.tend_all(&mut ended);
+            retention::sweep(&self.layout, &self.config, &self.program, now_ms());
+            sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
+        });
+        loop {
+            tokio::time::sleep(ROUND).await;
+            tokio::task::block_in_place(|| self.tend_all(&mut ended));
         }
-        retention::sweep(&self.layout, &self.config, &self.program, now_ms());
-        sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
+    }
+
+    /// Tends every build but those known to have ended.
+    fn tend_all(&self, ended: &mut HashSet<BuildId>) {
+        let ids = self.ids().unwrap_or_else(|error| {
+            tracing::error!(%error, "the builds cannot be looked after");
+            Vec::new()
+        });
+        ended.retain(|id| ids.contains(id));
+        for id in ids {
+            if ended.contains(&id) {
+                continue;
+            }
+            let dir = self.layout.build(&id);
+            match store::read(&dir).map(|record| record.end.is_some()) {
+                Ok(true) => {
+                    ended.insert(id);
+                }
+                Ok(false) => {
+                    if let Err(error) = self.tend(&dir) {
+                        tracing::error!(%error, build = %id, "a build cannot be looked after");
+                    }
+                }
+                // It was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::error!(%error, build = %id, "a build cannot be read"),
+            }
+        }
+    }
+
+    fn ids(&self) -> io::Result<Vec<BuildId>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(self.layout.builds())? {
+            let name = entry?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<BuildId>().ok()));
+        }
+        Ok(ids)
     }
 
     fn dir(&self, id: &BuildId) -> Result<BuildDir, BackendError> {
@@ -299,11 +343,7 @@ impl LocalBackend {
 
     fn list_now(&self) -> Result<Vec<View>, BackendError> {
         let mut views = Vec::new();
-        for entry in fs::read_dir(self.layout.builds())? {
-            let name = entry?.file_name();
-            let Some(id) = name.to_str().and_then(|name| name.parse::<BuildId>().ok()) else {
-                continue;
-            };
+        for id in self.ids()? {
             match self.look_now(&id) {
                 Ok(view) => views.push(view),
                 Err(BackendError::NotFound(_)) => {}
