@@ -74,7 +74,7 @@ pub enum Part {
     },
     /// Around the sandbox: its network, its lifeline.
     Enclose {
-        /// Description of the sandbox.
+        /// Description of what is around the sandbox.
         #[arg(long)]
         spec: PathBuf,
     },
@@ -104,7 +104,7 @@ pub enum Part {
     },
     /// The way into the sandbox.
     Enter {
-        /// Description of the sandbox.
+        /// Description of what is in the sandbox.
         #[arg(long)]
         spec: PathBuf,
     },
@@ -142,7 +142,7 @@ impl Runner {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.part {
             Part::Enclose { spec } => {
-                let status = enclose::enclose(&spec, &read_json(&spec)?)?;
+                let status = enclose::enclose(&read_json(&spec)?)?;
                 Ok(ExitCode::from(status))
             }
             Part::Unshare {
@@ -159,8 +159,8 @@ impl Runner {
                 Ok(ExitCode::SUCCESS)
             }
             Part::Enter { spec } => {
-                let enclosure: enclose::Enclosure = read_json(&spec)?;
-                match enter::enter(&enclosure.inside)? {}
+                let contents: enclose::Contents = read_json(&spec)?;
+                match enter::enter(&contents.inside)? {}
             }
             Part::Job { dir } => runtime()?.block_on(async {
                 let job = Job::open(&dir)?;

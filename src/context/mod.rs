@@ -25,6 +25,7 @@ mod measure;
 mod overlay;
 mod path;
 mod snapshot;
+mod state;
 mod unpack;
 mod walk;
 
@@ -41,6 +42,7 @@ pub use overlay::{OverlayError, OverlayFault, OverlayObstacle, overlay_files};
 pub use path::{FileFault, PathFault, check_files};
 pub(crate) use path::{MAX_DEPTH, MAX_PATH};
 pub use snapshot::{Snapshot, snapshot_dir, snapshot_files};
+pub use state::state;
 pub use unpack::{EntryFault, UnpackError, Unpacked, unpack};
 
 /// A file that the caller of a build gave as text.

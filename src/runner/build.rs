@@ -11,8 +11,8 @@ use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
 use crate::log::{Event, Line};
 
 use super::phases::{Job, Stop};
-use super::process::{Ended, Output, run};
-use super::sandbox::{Reach, Sandbox, Store};
+use super::process::{Ended, Output};
+use super::sandbox::{Opening, Reach, Sandbox, Store};
 use super::source::Sources;
 use super::store::image_named;
 use super::workdir::read_untrusted;
@@ -21,6 +21,7 @@ use super::workdir::read_untrusted;
 const MAX_ID: u64 = 256;
 
 /// Builds the stages that tests ask for, then the image itself; returns digests of their configurations.
+/// The first of them is built in the sandbox whose making has begun.
 ///
 /// # Errors
 /// Why the build stops.
@@ -28,14 +29,16 @@ pub async fn build(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     sources: &Sources,
+    opening: Opening,
 ) -> Result<Images, Stop> {
+    let mut opening = Some(opening);
     let mut stages: Vec<(String, String)> = Vec::new();
     for test in &job.plan.tests {
         if let Some(stage) = &test.stage
             && !stages.iter().any(|(name, _)| name == stage)
         {
             let target = select(&sources.parsed, Some(stage), &job.plan.build_args)?;
-            let id = one(job, sandbox, sources, target.as_deref()).await?;
+            let id = one(job, sandbox, sources, target.as_deref(), opening.take()).await?;
             stages.push((stage.clone(), id));
         }
     }
@@ -44,7 +47,7 @@ pub async fn build(
         job.plan.target.as_deref(),
         &job.plan.build_args,
     )?;
-    let id = one(job, sandbox, sources, target.as_deref()).await?;
+    let id = one(job, sandbox, sources, target.as_deref(), opening.take()).await?;
     job.reporter.event(Event::Image { id: id.clone() });
     Ok(Images { id, stages })
 }
@@ -81,6 +84,7 @@ async fn one(
     sandbox: &Sandbox<'_>,
     sources: &Sources,
     target: Option<&str>,
+    opening: Option<Opening>,
 ) -> Result<String, Stop> {
     let iid = job.work.boxed("out").join("iid");
     let _ = fs::remove_file(&iid);
@@ -92,9 +96,11 @@ async fn one(
         layers: true,
         network: true,
     };
-    let mut command = sandbox
-        .command("build", commands, reach)
-        .map_err(Stop::internal)?;
+    let started = match opening {
+        Some(opening) => sandbox.fill(opening, commands, reach),
+        None => sandbox.start(commands, reach),
+    }
+    .map_err(Stop::internal)?;
     let mut steps = Steps::new(sources);
     // What an earlier step bore without failing is not the reason why a later one fails.
     let mut before = job.cgroup.counters();
@@ -103,15 +109,13 @@ async fn one(
         phase: Phase::Build,
         test: None,
     };
-    let ended = run(&mut command, output, &job.bounds, |line| {
+    let ended = started.run(output, &job.bounds, |line| {
         if let Some(step) = steps.observe(line) {
             before = job.cgroup.counters();
             job.reporter.event(Event::StepStarted { step });
         }
-    })
-    .await
-    .map_err(Stop::internal)?;
-    match ended {
+    });
+    match ended.await {
         Ended::Exited(0) => {}
         Ended::Exited(_) if job.killed_by_a_stranger(sandbox, before, None) => {
             return Err(Stop::Interrupted);

@@ -8,6 +8,7 @@
 //!               scopes/SCOPE.N/store    layers; written by one build at a time, read by others
 //!                             /mounts   RUN --mount=type=cache
 //!                             /bases    base images that its layers may lie on
+//!                             /sources  the unpacked sources of the last build
 //!                             /alone    where the layers of the shared scope were found damaged
 //!                             /stale    where a build that began anew could not discard them
 //!                             /writer /readers    locks
@@ -28,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::build::scope::Scopes;
 
+use super::kept::Kept;
 use super::lock::{is_at, try_lock, try_share};
 use super::store::{MAX_LIST, images_in};
 use super::sweep::directories;
@@ -255,6 +257,11 @@ impl Layers {
     /// When it is still there, or cannot be made.
     pub fn make_store(&self) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(self.store())
+    }
+
+    /// Where the sources of the last build are kept.
+    pub fn sources(&self) -> Kept {
+        Kept::new(self.dir.join("sources"))
     }
 
     /// What lies behind `RUN --mount=type=cache`.

@@ -1,14 +1,15 @@
 //! Around the sandbox: the first process of an outer PID namespace.
 //!
-//! It makes the sandbox's network, starts the sandbox, watches what it writes, and waits for it. It stands outside of what
-//! foreign code sees, but within the build's user namespace; when it dies, for whatever reason, the
-//! kernel ends everything below it: Buildah, the runtime, foreign code, and pasta.
+//! It makes the sandbox's network, which may take place while nobody knows yet what will be in the sandbox;
+//! when it is told that this is known, it starts the sandbox, watches what it writes, and waits for it.
+//! It stands outside of what foreign code sees, but within the build's user namespace; when it dies, for
+//! whatever reason, the kernel ends everything below it: Buildah, the runtime, foreign code, and pasta.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -24,9 +25,9 @@ use super::runtime;
 use super::settings::Network;
 use super::usage::{Ceiling, measure};
 use super::userns;
-use super::workdir::write_json;
+use super::workdir::{read_json, write_json};
 
-/// Everything about one run of the sandbox.
+/// What is around one run of the sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Enclosure {
     /// Its network.
@@ -35,12 +36,19 @@ pub struct Enclosure {
     pub closed: Vec<IpNet>,
     /// File on which the network namespace is mounted.
     pub namespace: PathBuf,
+    /// There while it runs; one that was killed leaves it.
+    pub running: PathBuf,
+    /// File of the [`Contents`], read when standard input says so.
+    pub contents: PathBuf,
+}
+
+/// What is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contents {
     /// What it may write to.
     pub watch: Watch,
     /// Where the runtime keeps its containers.
     pub containers: PathBuf,
-    /// There while it runs; one that was killed leaves it.
-    pub running: PathBuf,
     /// The sandbox.
     pub inside: enter::Spec,
 }
@@ -95,13 +103,13 @@ impl Watch {
     }
 }
 
-/// Runs the sandbox that is described in `file`; returns its exit status (128 + signal, as a shell tells it).
+/// Runs the sandbox; returns its exit status (128 + signal, as a shell tells it).
 ///
 /// # Errors
-/// When it cannot be started.
-pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
+/// When it cannot be started, or is not wanted any more.
+pub fn enclose(enclosure: &Enclosure) -> io::Result<u8> {
     fs::write(&enclosure.running, b"")?;
-    let result = run(file, enclosure);
+    let result = run(enclosure);
     if result.as_ref().map_or(true, |status| status.exited()) {
         fs::remove_file(&enclosure.running)?;
     }
@@ -113,13 +121,13 @@ pub fn enclose(file: &Path, enclosure: &Enclosure) -> io::Result<u8> {
         .unwrap_or(u8::MAX))
 }
 
-fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
+fn run(enclosure: &Enclosure) -> io::Result<WaitStatus> {
     userns::die_with_parent()?;
     let (gate, opener) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["runner", "enter", "--spec"])
-        .arg(file)
+        .arg(&enclosure.contents)
         .stdin(gate);
     let (sandbox, way_out) = std::thread::scope(|scope| {
         let (made, is_made) = mpsc::channel();
@@ -137,10 +145,11 @@ fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     {
         eprintln!("this host has no way out to a network, so there is none here");
     }
+    let contents: Contents = read_json(&enclosure.contents)?;
     enter::open(opener)?;
-    let watch = enclosure.watch.clone();
+    let watch = contents.watch;
     std::thread::spawn(move || watch.end_at_the_limit(sandbox));
-    let containers = enclosure.containers.clone();
+    let containers = contents.containers;
     std::thread::spawn(move || {
         runtime::wait_for_an_orphan(&containers);
         eprintln!("the runtime was killed while it made a container");
@@ -149,9 +158,10 @@ fn run(file: &Path, enclosure: &Enclosure) -> io::Result<WaitStatus> {
     wait(sandbox)
 }
 
-/// Starts a command in the namespaces of a sandbox, as the first process of a PID namespace: nobody in
-/// there can kill it, so a signal that ends it came from outside. Tells when its network is ready for
-/// a way out. Changes the calling thread, which must end then.
+/// Makes the network, and tells when it is ready for a way out; as soon as it is known what will be in the
+/// sandbox, starts a command in its namespaces, as the first process of a PID namespace: nobody in
+/// there can kill it, so a signal that ends it came from outside. Changes the calling thread, which must
+/// end then.
 fn start(mut command: Command, enclosure: &Enclosure, made: mpsc::Sender<()>) -> io::Result<Pid> {
     match enclosure.network {
         Network::Host => {}
@@ -164,6 +174,7 @@ fn start(mut command: Command, enclosure: &Enclosure, made: mpsc::Sender<()>) ->
         }
     }
     drop(made);
+    enter::pass()?;
     unshare(
         CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWIPC

@@ -129,7 +129,7 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
     })?)
 }
 
-/// Lets the commands of a sandbox begin, whose standard input is the other end of the pipe.
+/// Lets whoever waits in [`pass`] go on; its standard input is the other end of the pipe.
 ///
 /// # Errors
 /// When nobody waits there any more.
@@ -141,7 +141,11 @@ pub fn open(mut gate: PipeWriter) -> io::Result<()> {
     }
 }
 
-fn pass() -> io::Result<()> {
+/// Waits for the word of [`open`] on standard input.
+///
+/// # Errors
+/// When it will never come.
+pub fn pass() -> io::Result<()> {
     io::stdin().read_exact(&mut [0; 2])
 }
 

@@ -18,6 +18,7 @@ pub mod enclose;
 pub mod enter;
 pub mod handoff;
 pub mod images;
+pub mod kept;
 pub mod limits;
 pub mod lock;
 pub mod network;

@@ -190,6 +190,9 @@ impl WayOut {
         let said = place.with_extension("log");
         let pasta = Command::new("pasta")
             .args(["--quiet", "--config-net", "--netns-only", "--no-map-gw"])
+            // It goes with its PID namespace. A watch for the end of the network namespace would make the end of
+            // each sandbox wait for the kernel (fs/notify/mark.c).
+            .arg("--no-netns-quit")
             .args(["--ns-ifname", DEVICE])
             .args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"])
             .args(["--dns-forward", &RESOLVER_V4.to_string()])

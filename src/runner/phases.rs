@@ -20,9 +20,9 @@ use super::cache::Layers;
 use super::cgroup::{Cgroup, Counters};
 use super::limits::{Evidence, explain};
 use super::probe::{self, Host};
-use super::process::{Bounds, Ended, Output, capture, run};
+use super::process::{Bounds, Ended, Output, capture};
 use super::reporter::Reporter;
-use super::sandbox::{Reach, Sandbox, Store, remove_tree};
+use super::sandbox::{Opening, Reach, Sandbox, Store, remove_tree};
 use super::settings::{Network, Settings};
 use super::source::{self, Sources};
 use super::workdir::WorkDir;
@@ -210,44 +210,24 @@ pub async fn run_build(job: &Job<'_>, context: Option<File>) -> End {
 }
 
 async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
-    let (host, sources, bases, layers, warm) = in_phase(job, Phase::Source, async {
-        job.work.prepare().map_err(Stop::internal)?;
-        std::fs::create_dir_all(&job.settings.cache).map_err(Stop::internal)?;
-        let host = probe::probe(job.settings, job.work, &job.bounds)
-            .await
-            .map_err(|failure| match () {
-                () if job.bounds.cancel.is_cancelled() => Stop::Interrupted,
-                () if Instant::now() >= job.bounds.deadline => job.out_of_time(Phase::Source),
-                () => Stop::failed(failure),
-            })?;
-        announce(job, &host);
-        let client = images::NewClient::begin(job.settings);
-        let sources = source::fetch(job, context).await?;
-        refuse_heredocs(&host, &sources)?;
-        let bases = match images::fetch(job, &host, &sources, client).await {
-            Err(Stop::Damaged(failure)) => {
-                return Ok(Err(heal_images(job, &host, failure).await));
+    let mut opening = None;
+    let gathered = in_phase(job, Phase::Source, gather(job, context, &mut opening)).await;
+    let (gathered, opening) = match (gathered, opening) {
+        (Ok(Ok(gathered)), Some(opening)) => (gathered, opening),
+        (ended, opening) => {
+            if let Some(opening) = opening {
+                opening.give_up().await;
             }
-            other => other?,
-        };
-        let cache = host.cache(&job.settings.cache);
-        let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
-        if job.plan.no_cache {
-            // The stages of tests are still built once, and later builds get the new layers.
-            forget(job, &host, &mut layers).await?;
+            return ended?.and(Err(Stop::internal("there is no sandbox").into()));
         }
-        layers.lie_on(&bases.bases).map_err(Stop::internal)?;
-        job.work
-            .forget_source_credentials()
-            .map_err(Stop::internal)?;
-        let warm = Warm {
-            layers: layers.is_warm(),
-            shared: layers.shared().is_some(),
-            images: bases.were_there,
-        };
-        Ok(Ok((host, sources, bases, layers, warm)))
-    })
-    .await??;
+    };
+    let Gathered {
+        host,
+        sources,
+        bases,
+        layers,
+        warm,
+    } = gathered;
     let sandbox = Sandbox {
         settings: job.settings,
         host: &host,
@@ -255,9 +235,14 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
         layers: Some(&layers),
         bases: &bases.bases,
     };
-    let ended = in_sandbox(job, &sandbox, &sources).await;
+    let ended = in_sandbox(job, &sandbox, &sources, opening).await;
     if layers.has_containers() {
         tidy(&sandbox).await;
+    }
+    if let Some(tree) = &sources.tree
+        && let Err(error) = layers.sources().keep(tree, &job.work.src())
+    {
+        tracing::warn!(%error, "the sources cannot be kept");
     }
     match ended {
         Err(Stop::Damaged(failure)) => Err(heal(job, &host, layers, bases, warm, failure).await),
@@ -265,9 +250,75 @@ async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
     }
 }
 
+/// What the phases after the source work with.
+struct Gathered {
+    host: Host,
+    sources: Sources,
+    bases: images::Images,
+    layers: Layers,
+    warm: Warm,
+}
+
+/// The phase source. The first sandbox is made meanwhile; whatever comes of this, it is `opening`.
+async fn gather(
+    job: &Job<'_>,
+    context: Option<File>,
+    opening: &mut Option<Opening>,
+) -> Result<Result<Gathered, Healed>, Stop> {
+    job.work.prepare().map_err(Stop::internal)?;
+    let begun =
+        std::env::current_exe().and_then(|own| Opening::begin(job.settings, &own, job.work, true));
+    *opening = Some(begun.map_err(Stop::internal)?);
+    std::fs::create_dir_all(&job.settings.cache).map_err(Stop::internal)?;
+    let host = probe::probe(job.settings, job.work, &job.bounds)
+        .await
+        .map_err(|failure| match () {
+            () if job.bounds.cancel.is_cancelled() => Stop::Interrupted,
+            () if Instant::now() >= job.bounds.deadline => job.out_of_time(Phase::Source),
+            () => Stop::failed(failure),
+        })?;
+    announce(job, &host);
+    let client = images::NewClient::begin(job.settings);
+    let cache = host.cache(&job.settings.cache);
+    let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
+    let sources = source::fetch(job, context, layers.sources()).await?;
+    refuse_heredocs(&host, &sources)?;
+    let bases = match images::fetch(job, &host, &sources, client).await {
+        Err(Stop::Damaged(failure)) => {
+            return Ok(Err(heal_images(job, &host, failure).await));
+        }
+        other => other?,
+    };
+    if job.plan.no_cache {
+        // The stages of tests are still built once, and later builds get the new layers.
+        forget(job, &host, &mut layers).await?;
+    }
+    layers.lie_on(&bases.bases).map_err(Stop::internal)?;
+    job.work
+        .forget_source_credentials()
+        .map_err(Stop::internal)?;
+    let warm = Warm {
+        layers: layers.is_warm(),
+        shared: layers.shared().is_some(),
+        images: bases.were_there,
+    };
+    Ok(Ok(Gathered {
+        host,
+        sources,
+        bases,
+        layers,
+        warm,
+    }))
+}
+
 /// Everything that runs foreign code or works on what it left.
-async fn in_sandbox(job: &Job<'_>, sandbox: &Sandbox<'_>, sources: &Sources) -> Result<(), Stop> {
-    let built = build_phase(job, sandbox, sources);
+async fn in_sandbox(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    sources: &Sources,
+    opening: Opening,
+) -> Result<(), Stop> {
+    let built = build_phase(job, sandbox, sources, opening);
     let images = in_phase(job, Phase::Build, built).await?;
     if !job.plan.tests.is_empty() {
         in_phase(job, Phase::Test, test::test(job, sandbox, &images)).await?;
@@ -291,13 +342,11 @@ async fn tidy(sandbox: &Sandbox<'_>) {
         cancel: CancellationToken::new(),
         deadline: Instant::now() + TIDY,
     };
-    let removed = match sandbox.command("tidy", vec![argv], reach) {
-        Ok(mut command) => capture(&mut command, &bounds, 4096).await,
-        Err(error) => Err(error),
-    };
-    match removed {
-        Ok((Ended::Exited(0), _)) => {}
-        Ok((_, text)) => tracing::warn!(text, "containers remain in the store of the scope"),
+    match sandbox.start(vec![argv], reach) {
+        Ok(started) => match started.capture(&bounds, 4096).await {
+            (Ended::Exited(0), _) => {}
+            (_, text) => tracing::warn!(text, "containers remain in the store of the scope"),
+        },
         Err(error) => tracing::warn!(%error, "containers remain in the store of the scope"),
     }
 }
@@ -467,8 +516,9 @@ async fn build_phase(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     sources: &Sources,
+    opening: Opening,
 ) -> Result<build::Images, Stop> {
-    let images = build::build(job, sandbox, sources).await?;
+    let images = build::build(job, sandbox, sources, opening).await?;
     job.work.renew_box().map_err(Stop::internal)?;
     // Nothing after this phase needs them.
     match std::fs::remove_dir_all(job.work.secrets()) {
@@ -542,8 +592,8 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
     let mut argv = sandbox.buildah(Store::Own);
     argv.extend(["push", "--quiet", "--format=oci", id].map(String::from));
     argv.push(format!("oci:{}:image", job.work.layout().display()));
-    let mut command = sandbox
-        .command("pack", vec![argv], Reach::default())
+    let started = sandbox
+        .start(vec![argv], Reach::default())
         .map_err(Stop::internal)?;
     job.reporter.say(phase, "packing the image");
     let before = job.cgroup.counters();
@@ -552,10 +602,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
         phase,
         test: None,
     };
-    match run(&mut command, output, &job.bounds, |_| {})
-        .await
-        .map_err(Stop::internal)?
-    {
+    match started.run(output, &job.bounds, |_| {}).await {
         Ended::Exited(0) => Ok(()),
         Ended::Exited(_) if job.killed_by_a_stranger(sandbox, before, None) => {
             Err(Stop::Interrupted)

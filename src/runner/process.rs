@@ -84,47 +84,10 @@ pub async fn run(
     command: &mut Command,
     output: Output<'_>,
     bounds: &Bounds,
-    mut observe: impl FnMut(&str),
+    observe: impl FnMut(&str),
 ) -> io::Result<Ended> {
-    let (mut group, mut pipe) = spawn(command)?;
-    let mut splitter = LineSplitter::default();
-    let mut buffer = vec![0u8; 64 * 1024];
-    let redactor = output.reporter.redactor();
-    let mut lines = Vec::new();
-    let ended = loop {
-        tokio::select! {
-            // A flood of output is always ready: what ends the process comes first.
-            biased;
-            () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
-            () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
-            read = pipe.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => break group.finish(bounds).await,
-                Ok(count) => {
-                    splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
-                        observe(&line);
-                        lines.push(line);
-                    });
-                    if !lines.is_empty() {
-                        output.reporter.output(output.phase, output.test, lines.drain(..));
-                    }
-                }
-            },
-        }
-    };
-    // What still lay in the pipe when it was stopped.
-    while let Ok(Ok(count @ 1..)) =
-        tokio::time::timeout(Duration::from_millis(50), pipe.read(&mut buffer)).await
-    {
-        splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
-            lines.push(line)
-        });
-    }
-    splitter.finish(redactor, |line| {
-        observe(&line);
-        lines.push(line);
-    });
-    output.reporter.output(output.phase, output.test, lines);
-    Ok(ended)
+    let started = Started::begin(command.stdin(Stdio::null()))?;
+    Ok(started.run(output, bounds, observe).await)
 }
 
 /// Runs a command and keeps at most `limit` bytes of what it prints, for small questions.
@@ -136,31 +99,112 @@ pub async fn capture(
     bounds: &Bounds,
     limit: u64,
 ) -> io::Result<(Ended, String)> {
-    let (mut group, pipe) = spawn(command)?;
-    let mut text = Vec::new();
-    let mut limited = pipe.take(limit);
-    let ended = tokio::select! {
-        biased;
-        () = bounds.cancel.cancelled() => group.stop(Ended::Cancelled).await,
-        () = tokio::time::sleep_until(bounds.deadline) => group.stop(Ended::OutOfTime).await,
-        _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
-    };
-    Ok((ended, String::from_utf8_lossy(&text).into_owned()))
+    let started = Started::begin(command.stdin(Stdio::null()))?;
+    Ok(started.capture(bounds, limit).await)
 }
 
-/// Starts a command as a group of its own; one pipe for both of its streams keeps their order.
-fn spawn(command: &mut Command) -> io::Result<(Group, Receiver)> {
-    let (reader, writer) = io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .process_group(0)
-        .kill_on_drop(true);
-    let child = command.spawn()?;
-    // The command holds the write end: without this the pipe would never close.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    Ok((Group::new(child), Receiver::from_owned_fd(reader.into())?))
+/// A command that was started as a group of its own, and whose output nobody has read yet. Its leader is
+/// killed when this is dropped.
+pub struct Started {
+    group: Group,
+    pipe: Receiver,
+}
+
+impl Started {
+    /// Starts a command; one pipe for both of its streams keeps their order.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn begin(command: &mut Command) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        command
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0)
+            .kill_on_drop(true);
+        let child = command.spawn()?;
+        // The command holds the ends of the pipes: without this they would never close.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok(Self {
+            group: Group::new(child),
+            pipe: Receiver::from_owned_fd(reader.into())?,
+        })
+    }
+
+    /// Follows it to its end, as [`run`] does.
+    pub async fn run(
+        self,
+        output: Output<'_>,
+        bounds: &Bounds,
+        mut observe: impl FnMut(&str),
+    ) -> Ended {
+        let Self {
+            mut group,
+            mut pipe,
+        } = self;
+        let mut splitter = LineSplitter::default();
+        let mut buffer = vec![0u8; 64 * 1024];
+        let redactor = output.reporter.redactor();
+        let mut lines = Vec::new();
+        let ended = loop {
+            tokio::select! {
+                // A flood of output is always ready: what ends the process comes first.
+                biased;
+                () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
+                () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
+                read = pipe.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => break group.finish(bounds).await,
+                    Ok(count) => {
+                        splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
+                            observe(&line);
+                            lines.push(line);
+                        });
+                        if !lines.is_empty() {
+                            output.reporter.output(output.phase, output.test, lines.drain(..));
+                        }
+                    }
+                },
+            }
+        };
+        // What still lay in the pipe when it was stopped.
+        while let Ok(Ok(count @ 1..)) =
+            tokio::time::timeout(Duration::from_millis(50), pipe.read(&mut buffer)).await
+        {
+            splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
+                lines.push(line)
+            });
+        }
+        splitter.finish(redactor, |line| {
+            observe(&line);
+            lines.push(line);
+        });
+        output.reporter.output(output.phase, output.test, lines);
+        ended
+    }
+
+    /// Waits for its end, as [`capture`] does.
+    pub async fn capture(self, bounds: &Bounds, limit: u64) -> (Ended, String) {
+        let Self { mut group, pipe } = self;
+        let mut text = Vec::new();
+        let mut limited = pipe.take(limit);
+        let ended = tokio::select! {
+            biased;
+            () = bounds.cancel.cancelled() => group.stop(Ended::Cancelled).await,
+            () = tokio::time::sleep_until(bounds.deadline) => group.stop(Ended::OutOfTime).await,
+            _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
+        };
+        (ended, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Kills it; what it printed is lost.
+    pub async fn kill(mut self) {
+        self.group.signal(Signal::KILL);
+        let _ = self.group.child.wait().await;
+        self.group.sweep().await;
+    }
 }
 
 struct Group {

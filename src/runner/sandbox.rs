@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
@@ -18,11 +18,12 @@ use crate::build::Failure;
 use crate::diagnosis::{BuildahEnd, points_at_store};
 
 use super::cache::{Base, Layers};
-use super::enclose::{Enclosure, Watch};
-use super::enter::{Bind, Spec};
+use super::enclose::{Contents, Enclosure, Watch};
+use super::enter::{self, Bind, Spec};
 use super::network;
 use super::phases::Stop;
 use super::probe::Host;
+use super::process::Started;
 use super::proven;
 use super::settings::{Network, Settings};
 use super::store;
@@ -142,16 +143,32 @@ impl Sandbox<'_> {
         format!("--ulimit=fsize={bytes}:{bytes}")
     }
 
-    /// A command that runs `commands` in order inside the sandbox.
+    /// Runs `commands` in order inside the sandbox.
     ///
     /// # Errors
-    /// When the description cannot be written.
-    pub fn command(
+    /// When it cannot be started.
+    pub fn start(&self, commands: Vec<Vec<String>>, reach: Reach) -> io::Result<Started> {
+        let own_binary = &self.host.own_binary;
+        let opening = Opening::begin(self.settings, own_binary, self.work, reach.network)?;
+        self.fill(opening, commands, reach)
+    }
+
+    /// The same in a sandbox whose making has begun before; its network is as it was begun.
+    ///
+    /// # Errors
+    /// When what is in it cannot be told.
+    pub fn fill(
         &self,
-        name: &str,
+        opening: Opening,
         commands: Vec<Vec<String>>,
         reach: Reach,
-    ) -> io::Result<Command> {
+    ) -> io::Result<Started> {
+        write_json(&contents_file(self.work), &self.contents(commands, reach)?)?;
+        enter::open(opening.gate)?;
+        Ok(opening.started)
+    }
+
+    fn contents(&self, commands: Vec<Vec<String>>, reach: Reach) -> io::Result<Contents> {
         let inside = Spec {
             root: self.work.sandbox_root(),
             binds: self.binds(reach)?,
@@ -160,31 +177,15 @@ impl Sandbox<'_> {
             env: self.environment(),
             processes: self.settings.limits.processes,
             no_new_privileges: self.settings.no_new_privileges,
-            reached: self.reached(),
+            reached: reached(self.work),
             commands,
         };
-        for sign in [self.reached(), self.running()] {
-            match fs::remove_file(sign) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        let enclosure = Enclosure {
-            network: match self.settings.network {
-                Network::Egress if !reach.network => Network::None,
-                network => network,
-            },
-            closed: self.settings.closed.clone(),
-            namespace: self.work.root().join("network"),
+        Ok(Contents {
             watch: self.watch(reach),
             // runc's own choice in a user namespace (main.go; XDG_RUNTIME_DIR is set by `environment`).
             containers: self.work.boxed("run").join("runc"),
-            running: self.running(),
             inside,
-        };
-        let file = self.work.root().join(format!("enclose-{name}.json"));
-        write_json(&file, &enclosure)?;
-        Ok(wrap(self.host, environment(&self.work.outside()), &file))
+        })
     }
 
     /// What may be written to, and how much of it.
@@ -220,23 +221,14 @@ impl Sandbox<'_> {
         }
     }
 
-    fn reached(&self) -> PathBuf {
-        self.work.boxed("out").join("reached")
-    }
-
     /// Whether the last command of the sandbox that ran last was started.
     pub fn was_reached(&self) -> bool {
-        self.reached().exists()
-    }
-
-    /// Out of reach of what runs inside.
-    fn running(&self) -> PathBuf {
-        self.work.root().join("running")
+        reached(self.work).exists()
     }
 
     /// Whether the sandbox that ran last did not end by itself: it, or something around it, was killed.
     pub fn was_killed(&self) -> bool {
-        self.running().exists()
+        running(self.work).exists()
     }
 
     fn binds(&self, reach: Reach) -> io::Result<Vec<Bind>> {
@@ -360,12 +352,79 @@ pub fn storage(root: &Path, runroot: &Path) -> Vec<String> {
     ]
 }
 
+/// A sandbox that is being made while it is not yet known what will be in it. It is ended when this is
+/// dropped.
+pub struct Opening {
+    started: Started,
+    gate: PipeWriter,
+}
+
+impl Opening {
+    /// Begins to make a sandbox: its namespaces, and its network. Must be called by a thread that lives as
+    /// long as the sandbox.
+    ///
+    /// # Errors
+    /// When that cannot be started.
+    pub fn begin(
+        settings: &Settings,
+        own_binary: &Path,
+        work: &WorkDir,
+        network: bool,
+    ) -> io::Result<Self> {
+        for sign in [reached(work), running(work)] {
+            match fs::remove_file(sign) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let file = work.root().join("enclosure.json");
+        write_json(&file, &enclosure(settings, work, network))?;
+        let (passed, gate) = io::pipe()?;
+        let mut command = wrap(own_binary, environment(&work.outside()), &file);
+        command.stdin(passed);
+        let started = Started::begin(&mut command)?;
+        Ok(Self { started, gate })
+    }
+
+    /// Nobody needs it any more.
+    pub async fn give_up(self) {
+        self.started.kill().await;
+    }
+}
+
+fn enclosure(settings: &Settings, work: &WorkDir, network: bool) -> Enclosure {
+    Enclosure {
+        network: match settings.network {
+            Network::Egress if !network => Network::None,
+            network => network,
+        },
+        closed: settings.closed.clone(),
+        namespace: work.root().join("network"),
+        running: running(work),
+        contents: contents_file(work),
+    }
+}
+
+fn contents_file(work: &WorkDir) -> PathBuf {
+    work.root().join("contents.json")
+}
+
+/// Written when the last command starts.
+fn reached(work: &WorkDir) -> PathBuf {
+    work.boxed("out").join("reached")
+}
+
+/// Out of reach of what runs inside.
+fn running(work: &WorkDir) -> PathBuf {
+    work.root().join("running")
+}
+
 /// The chain of wrappers around `runner enclose`.
-fn wrap(host: &Host, env: Vec<(String, String)>, spec: &Path) -> Command {
-    let mut command = Command::new(&host.own_binary);
+fn wrap(own_binary: &Path, env: Vec<(String, String)>, spec: &Path) -> Command {
+    let mut command = Command::new(own_binary);
     command
         .args(["runner", "unshare", "--first", "--"])
-        .arg(&host.own_binary)
+        .arg(own_binary)
         .args(["runner", "enclose", "--spec"])
         .arg(spec);
     command.env_clear().envs(env);
@@ -422,12 +481,8 @@ mod tests {
             layers: None,
             bases: &[],
         };
-        let command = sandbox
-            .command("x", vec![vec!["true".into()]], Reach::default())
-            .unwrap();
-        let enclosure: Enclosure =
-            super::super::workdir::read_json(&work.root().join("enclose-x.json")).unwrap();
-        let spec = enclosure.inside;
+        let contents = sandbox.contents(vec![vec!["true".into()]], Reach::default());
+        let spec = contents.unwrap().inside;
         let writable: Vec<_> = spec
             .binds
             .iter()
@@ -453,6 +508,7 @@ mod tests {
             names,
             ["PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LC_ALL"]
         );
+        let command = wrap(&host.own_binary, environment(&work.outside()), work.root());
         assert_eq!(command.as_std().get_envs().count(), 5);
     }
 }

@@ -20,6 +20,7 @@ use crate::diagnosis::Place;
 use crate::git;
 use crate::log::Event;
 
+use super::kept::{Kept, Tree};
 use super::phases::{Job, Stop};
 use super::sandbox::{BUILD_ID, PATH};
 use super::workdir::read_json;
@@ -37,6 +38,8 @@ pub struct Sources {
     pub ignore_file: Option<PathBuf>,
     /// What stands in the Containerfile.
     pub parsed: Containerfile,
+    /// What the tree is, where a later build can take it as it is.
+    pub tree: Option<Tree>,
 }
 
 /// A credential for git as it lies in the work directory during this phase.
@@ -60,12 +63,13 @@ pub const GIT_CREDENTIALS: &str = "git.json";
 /// How many places a failure names.
 const NAMED: usize = 10;
 
-/// Brings the sources in; `snapshot` is the tar of a plan whose source is one.
+/// Brings the sources in; `snapshot` is the tar of a plan whose source is one, and `kept` what the scope may
+/// still have of it.
 ///
 /// # Errors
 /// Why the build stops.
-pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Stop> {
-    match &job.plan.source {
+pub async fn fetch(job: &Job<'_>, snapshot: Option<File>, kept: Kept) -> Result<Sources, Stop> {
+    let tree = match &job.plan.source {
         PlanSource::Git {
             url,
             git_ref,
@@ -80,33 +84,56 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>) -> Result<Sources, Sto
                 overlay(job, context_files(files)).await?;
             }
             job.reporter.event(Event::Source { source: status });
+            None
         }
         PlanSource::Snapshot { digest, .. } => {
             let Some(snapshot) = snapshot else {
                 return Err(Stop::internal("the snapshot of the sources is missing"));
             };
-            let (dest, limits) = (job.work.src(), limits(job));
-            blocking(move || {
-                context::unpack(
-                    io::BufReader::with_capacity(1 << 20, snapshot),
-                    &dest,
-                    limits,
-                )
-            })
-            .await?
-            .map_err(|error| match error {
-                UnpackError::TooBig(_) => too_big(error),
-                other => refused(&other),
-            })?;
+            let tree = unpack(job, snapshot, digest, kept).await?;
             let source = SourceStatus {
                 digest: Some(digest.clone()),
                 subdir: job.plan.shown_below.clone(),
                 ..SourceStatus::default()
             };
             job.reporter.event(Event::Source { source });
+            tree
         }
+    };
+    let sources = read(job).await?;
+    Ok(Sources { tree, ..sources })
+}
+
+/// Unpacks a snapshot, unless the scope's last build has kept the same.
+async fn unpack(
+    job: &Job<'_>,
+    snapshot: File,
+    digest: &str,
+    kept: Kept,
+) -> Result<Option<Tree>, Stop> {
+    let (dest, aside, limits) = (job.work.src(), job.work.outdated(), limits(job));
+    let (digest, fresh) = (digest.to_owned(), job.plan.no_cache);
+    let (there, wanted) = (dest.clone(), digest.clone());
+    let taken = blocking(move || match fresh {
+        true => kept.discard(&aside).map(|()| None),
+        false => kept.take(&wanted, &there, &aside),
+    });
+    if let Some(tree) = taken.await?.map_err(Stop::internal)? {
+        let text = "the sources are those of the last build";
+        job.reporter.say(Phase::Source, text);
+        return Ok(Some(tree));
     }
-    read(job).await
+    blocking(move || {
+        let tar = io::BufReader::with_capacity(1 << 20, snapshot);
+        context::unpack(tar, &dest, limits).map_err(|error| match error {
+            UnpackError::TooBig(_) => too_big(error),
+            other => refused(&other),
+        })?;
+        let tree = Tree::unpacked(&digest, &dest)
+            .inspect_err(|error| tracing::warn!(%error, "the sources cannot be kept"));
+        Ok(tree.ok())
+    })
+    .await?
 }
 
 /// Writes the given files over the checkout, which may then be too big.
@@ -410,6 +437,7 @@ async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
         ignore_file,
         containerfile_shown: shown,
         parsed,
+        tree: None,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::log::Event;
 
 use super::build::Images;
 use super::phases::{Job, Stop};
-use super::process::{Ended, Output, run};
+use super::process::{Ended, Output};
 use super::sandbox::{Reach, Sandbox, Store};
 
 /// Where the init lies in the container.
@@ -86,9 +86,8 @@ async fn one(
     let (before, counted) = (job.reporter.last(), job.cgroup.counters());
     let begun = Instant::now();
     let bounds = job.bounds.within(Duration::from_secs(test.timeout.into()));
-    let mut command = sandbox
-        .command(
-            "test",
+    let started = sandbox
+        .start(
             commands(sandbox, test, index, image),
             Reach {
                 network: true,
@@ -101,9 +100,7 @@ async fn one(
         phase: Phase::Test,
         test: Some(&test.name),
     };
-    let ended = run(&mut command, output, &bounds, |_| {})
-        .await
-        .map_err(Stop::internal)?;
+    let ended = started.run(output, &bounds, |_| {}).await;
     let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     let last = job.reporter.last();
     let (status, exit_code) = match ended {

@@ -170,8 +170,8 @@ async fn attacks(sandbox: &Sandbox<'_>, bounds: &Bounds) -> io::Result<Vec<(Ende
             network: true,
             ..Reach::default()
         };
-        let mut command = sandbox.command("probe", vec![argv], reach)?;
-        answers.push(capture(&mut command, &bounds.within(TIME), 64 * 1024).await?);
+        let started = sandbox.start(vec![argv], reach)?;
+        answers.push(started.capture(&bounds.within(TIME), 64 * 1024).await);
         // What does not work at all needs no further attack.
         if answers
             .first()

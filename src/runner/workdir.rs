@@ -4,7 +4,7 @@
 //! WORK/plan.json settings.json handoff.json   never in the sandbox
 //!      git/ credentials/                      phase source only, removed before foreign code runs
 //!      secrets/                               secrets of RUN --mount=type=secret
-//!      src/                                   the sources
+//!      src/ outdated/                         the sources; those of the scope's last build, where they are others
 //!      outside/{home,tmp,run}                 scratch space outside of the sandbox
 //!      box/{s,r,tmp,out,run}                  Buildah's storage and scratch space
 //!      spent/                                 that of the phase build, in the phases after it
@@ -70,6 +70,11 @@ impl WorkDir {
     /// The sources.
     pub fn src(&self) -> PathBuf {
         self.root.join("src")
+    }
+
+    /// Where sources go that another build of the scope has kept, and this one does not take.
+    pub fn outdated(&self) -> PathBuf {
+        self.root.join("outdated")
     }
 
     /// Git's own directory, beside the sources.

@@ -105,6 +105,45 @@ async def test_a_directory_has_a_scope_of_its_own(make_server: MakeServer, base:
         assert await stamps(session, source={"path": str(first)}) == anew
 
 
+async def test_unpacked_sources_are_taken_only_as_they_were(make_server: MakeServer, base: str) -> None:
+    server = make_server()
+    directory, said = server.directory / "project", "the sources are those of the last build"
+    (directory / "sub").mkdir(parents=True)
+    word = directory / "sub/word"
+    word.write_text("one")
+    (directory / "Containerfile").write_text(f"FROM {base}\nCOPY sub /sub\n")
+
+    async with server.connect() as session:
+
+        async def build(**args: object) -> tuple[bool, str]:
+            """Whether its sources were there, and what the word is in the image."""
+            status = await succeed(session, source={"path": str(directory)}, tests=[{"command": "cat /sub/word"}], **args)
+            text = await log_text(session, status["build_id"])
+            assert not (server.state / "b" / status["build_id"] / "work").exists()
+            return said in text, text
+
+        def is_(answer: tuple[bool, str], kept: bool, word: str) -> bool:
+            return answer[0] == kept and f"| {word}\n" in answer[1] + "\n"
+
+        assert is_(await build(), False, "one")
+        assert is_(await build(), True, "one")
+        assert is_(await build(no_cache=True), False, "one")
+        assert is_(await build(), True, "one")
+        word.write_text("two")
+        assert is_(await build(), False, "two")
+        assert is_(await build(), True, "two")
+        # Somebody touches what is kept.
+        [kept] = server.state.glob("cache/*/*/scopes/*/sources/tree/sub/word")
+        times = kept.stat()
+        kept.write_text("bad")
+        os.utime(kept, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert is_(await build(), False, "two")
+        assert is_(await build(), True, "two")
+        failed = await run(session, source={"path": str(directory)}, tests=[{"command": "exit 3"}])
+        assert failed["state"] == "failed"
+        assert is_(await build(), True, "two")
+
+
 async def test_a_scope_begins_anew_while_its_layers_are_read(make_server: MakeServer, url: str, base: str) -> None:
     server = make_server(user=ORDINARY_USER, slots=2)
     marker, ref = sleep_marker(), {"git": url, "ref": "main"}

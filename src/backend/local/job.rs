@@ -126,7 +126,7 @@ impl Job {
             Ok(Turn::Place(taken)) => {
                 let place = &*place.insert(taken);
                 let user = &place.lease.user;
-                let gone = match self.run_as(user, &mut watch, &mut terminate).await {
+                match self.run_as(user, &mut watch, &mut terminate).await {
                     Ok(Some(gone)) => gone,
                     // Another job has the build: nothing of it is this one's to touch.
                     Ok(None) => return Ok(()),
@@ -135,30 +135,23 @@ impl Job {
                         self.fail(&error);
                         Gone::Exited
                     }
-                };
-                self.clean_up(Some(&place.lease)).await;
-                gone
+                }
             }
             Ok(Turn::Stopped) => return Ok(()),
-            Ok(Turn::Cancelled) => {
-                self.clean_up(None).await;
-                Gone::Exited
-            }
-            Ok(Turn::TimedOut) => {
-                self.clean_up(None).await;
-                Gone::QueueTimedOut
-            }
+            Ok(Turn::Cancelled) => Gone::Exited,
+            Ok(Turn::TimedOut) => Gone::QueueTimedOut,
             Err(error) => {
                 self.fail(&error);
-                self.clean_up(None).await;
                 Gone::Exited
             }
         };
+        let lease = place.as_ref().map(|place| &place.lease);
+        self.clean_up(lease).await;
         let written = conclude::write_end(&self.dir, gone);
         // Nobody waits for the rest, but no other build may run as this user meanwhile.
-        if let Some(place) = &place {
-            let cache = self.layout.cache(&place.lease.user.name);
-            let (config, user) = (&self.config, &place.lease.user);
+        if let Some(lease) = lease {
+            let cache = self.layout.cache(&lease.user.name);
+            let (config, user) = (&self.config, &lease.user);
             tokio::task::block_in_place(|| sweep::sweep(&cache, config, user, &self.program));
         }
         drop(place);

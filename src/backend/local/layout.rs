@@ -177,6 +177,12 @@ impl BuildDir {
         self.root.join("job.lock")
     }
 
+    /// Whether nothing is there that goes when the build has ended.
+    pub fn is_tidy(&self) -> bool {
+        let goes = [self.cgroup(), self.context(), self.work()];
+        !goes.iter().any(|path| path.exists())
+    }
+
     /// The runner's directory.
     pub fn work(&self) -> PathBuf {
         self.root.join("work")

@@ -53,7 +53,7 @@ const ROUND: Duration = Duration::from_secs(5);
 /// A job that dies before it begins is started again so often.
 const MAX_STARTS: u32 = 3;
 /// Events closer together than this are taken together.
-const COALESCE: Duration = Duration::from_millis(20);
+const COALESCE: Duration = Duration::from_millis(10);
 
 /// Builds on this machine.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl LocalBackend {
         }
     }
 
-    /// Tends every build but those known to have ended.
+    /// Tends every build but those known to have ended and left nothing.
     fn tend_all(&self, ended: &mut HashSet<BuildId>) {
         let ids = self.ids().unwrap_or_else(|error| {
             tracing::error!(%error, "the builds cannot be looked after");
@@ -129,9 +129,15 @@ impl LocalBackend {
             }
             let dir = self.layout.build(&id);
             match store::read(&dir).map(|record| record.end.is_some()) {
-                Ok(true) => {
-                    ended.insert(id);
-                }
+                Ok(true) => match retention::remove_rest(&self.program, &dir) {
+                    Ok(true) => _ = ended.insert(id),
+                    Ok(false) => {}
+                    // With the next submission it is tried again.
+                    Err(error) => {
+                        tracing::warn!(%error, build = %id, "a work directory remains");
+                        ended.insert(id);
+                    }
+                },
                 Ok(false) => {
                     if let Err(error) = self.tend(&dir) {
                         tracing::error!(%error, build = %id, "a build cannot be looked after");

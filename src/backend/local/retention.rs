@@ -36,7 +36,8 @@ pub fn sweep(layout: &Layout, config: &Config, program: &Path, now: i64) {
             && let Some(end) = &record.end
         {
             match remove_rest(program, &dir) {
-                Ok(()) => ended.push((end.at, dir)),
+                Ok(true) => ended.push((end.at, dir)),
+                Ok(false) => {}
                 Err(error) => tracing::warn!(%error, build = %id, "a work directory remains"),
             }
         }
@@ -76,14 +77,18 @@ fn sweep_unaccepted(layout: &Layout) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what could not be removed when the build ended.
-fn remove_rest(program: &Path, dir: &BuildDir) -> io::Result<()> {
-    if !dir.work().exists() {
-        return Ok(());
+/// Removes what was not removed when the build ended; returns whether nothing remains, which is not so as
+/// long as its job is at it.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_rest(program: &Path, dir: &BuildDir) -> io::Result<bool> {
+    if dir.is_tidy() {
+        return Ok(true);
     }
     match store::try_lock(&dir.job_lock())? {
-        Some(_lock) => reap::remove_work(program, dir),
-        None => Err(io::Error::other("its job is at it")),
+        Some(_lock) => reap::remove_work(program, dir).map(|()| true),
+        None => Ok(false),
     }
 }
 
