@@ -2,8 +2,8 @@
 """What nomad-build costs beside plain Buildah, as ratios measured side by side in one run: `make bench`.
 
 - rebuilds in which nothing changed, warm, against `buildah build --layers` (goal: at most 1.3 times)
-- the whole chain around Buildah: the phase build of a Containerfile with FROM alone, without what plain Buildah takes
-  for it (goal: at most 200 ms)
+- all that is around Buildah, the sandbox among it: a build of a Containerfile with FROM alone, from the call to its end,
+  without what plain Buildah takes for it (goal: at most 200 ms for the sandbox)
 - eight different builds handed over at once, with as many slots as there are processors, which is the default, and with
   eight (goal: at least 0.85 of plain Buildah's throughput)
 
@@ -133,9 +133,8 @@ def rebuilds(bench: Bench) -> None:
     chains = []
     for _ in range(ROUNDS):
         plain = seconds(lambda: bench.plain(empty))
-        [status] = bench.ours(empty)
-        chains.append(status["times"]["phase_seconds"]["build"] - plain)
-    print(f"the chain around Buildah: {statistics.median(chains) * 1000:.0f} ms, at best {min(chains) * 1000:.0f} ms", flush=True)
+        chains.append(seconds(lambda: bench.ours(empty)) - plain)
+    print(f"all around Buildah: {statistics.median(chains) * 1000:.0f} ms, at best {min(chains) * 1000:.0f} ms", flush=True)
 
 
 def throughput(bench: Bench, slots: int) -> None:
