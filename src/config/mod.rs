@@ -100,7 +100,8 @@ pub struct Local {
     pub keep_builds: u32,
     /// Days for which an ended build is kept.
     pub keep_days: u32,
-    /// What base images and layers may take on the disk, in MiB, for each user that builds run as.
+    /// What base images, layers and sources may take on the disk, in MiB, for each user that builds run as; and
+    /// the blobs of base images, where there are several users.
     pub cache_mb: u64,
     /// Directories below which `path` may lie. Empty: all that this user can read.
     pub paths: Vec<PathBuf>,

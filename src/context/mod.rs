@@ -42,6 +42,8 @@ pub use overlay::{OverlayError, OverlayFault, OverlayObstacle, overlay_files};
 pub use path::{FileFault, PathFault, check_files};
 pub(crate) use path::{MAX_DEPTH, MAX_PATH};
 pub use snapshot::{Snapshot, snapshot_dir, snapshot_files};
+#[cfg(test)]
+pub(crate) use state::next_tick;
 pub use state::state;
 pub use unpack::{EntryFault, UnpackError, Unpacked, unpack};
 

@@ -13,8 +13,9 @@ use super::beneath::open_directory;
 use super::path::MAX_DEPTH;
 
 /// A digest of names, kinds, modes, sizes, inodes, and times of the last change of all that is below `root`,
-/// itself not included. Whoever changes something changes it, since nobody can set the time of the last
-/// change (inode(7), ctime). Contents are not read. Blocks.
+/// itself not included. Whoever changes something later than a tick of the clock (some milliseconds before
+/// Linux 6.13) changes it, since nobody can set the time of the last change (inode(7), ctime). Contents are not
+/// read. Blocks.
 ///
 /// # Errors
 /// When the tree cannot be read, or is deeper than a source may be.
@@ -60,6 +61,19 @@ fn directory(fd: BorrowedFd<'_>, depth: usize, sum: &mut Sha256) -> io::Result<(
     Ok(())
 }
 
+/// Waits until a change in `dir` has another time than one before.
+#[cfg(test)]
+pub(crate) fn next_tick(dir: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let tick = || {
+        let file = tempfile::NamedTempFile::new_in(dir).unwrap();
+        let now = file.as_file().metadata().unwrap();
+        (now.ctime(), now.ctime_nsec())
+    };
+    let before = tick();
+    while tick() == before {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +98,9 @@ mod tests {
             let now = state(&at).unwrap();
             assert!(!seen.contains(&now));
             seen.push(now);
+            next_tick(dir.path());
         };
+        next_tick(dir.path());
         // The same size, and the same time of the last modification.
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         io::Write::write_all(&mut &file, b"2").unwrap();

@@ -177,6 +177,21 @@ impl Client {
         Ok(manifest)
     }
 
+    /// Begins to fetch a blob. Its bytes are what the registry gives: who takes them compares the digest, and
+    /// bounds the time.
+    pub async fn blob(
+        &self,
+        repo: &Repository,
+        digest: &Digest,
+        auth: &Auth,
+    ) -> Result<Response, RegistryError> {
+        let session = Session::new(self, repo, auth, PULL)?;
+        let url = session.url(&format!("blobs/{digest}"))?;
+        session
+            .send_again(Method::GET, &url, &Payload::Unbounded)
+            .await
+    }
+
     /// Deletes a manifest and with it all tags that stand for it.
     pub async fn delete_manifest(
         &self,

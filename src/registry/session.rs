@@ -44,6 +44,8 @@ pub(super) struct Session<'a> {
 /// A request's body. It is made anew for every attempt.
 pub(super) enum Payload<'a> {
     Empty,
+    /// None either, and the answer may take any time.
+    Unbounded,
     Manifest(&'a Manifest),
     /// A blob from its file; `sent` counts the bytes that were read for sending.
     Blob {
@@ -190,6 +192,7 @@ impl<'a> Session<'a> {
             Payload::Empty => request
                 .timeout(self.client.read_timeout)
                 .header(ACCEPT, ACCEPTED),
+            Payload::Unbounded => request,
             Payload::Manifest(manifest) => request
                 .timeout(self.client.read_timeout)
                 .header(CONTENT_TYPE, manifest.media_type())

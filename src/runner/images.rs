@@ -5,15 +5,17 @@
 //! refuse it, it does not get from the store. What is there under that digest is not fetched again,
 //! and the build sees the image of that digest whatever another build fetches meanwhile.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use crate::build::Phase;
-use crate::build::reference::Reference;
+use crate::build::reference::{Reference, Repository};
 use crate::containerfile::NeededImage;
 use crate::diagnosis::{BuildahEnd, points_at_store, pull_failure};
 use crate::registry::{Auth, Client, ClientOptions, RegistryError};
@@ -137,7 +139,7 @@ struct Registry {
 impl Registry {
     async fn open(job: &Job<'_>, client: NewClient) -> Result<Self, Stop> {
         let file = job.work.credentials().join("pull.json");
-        let auth = match std::fs::read(&file) {
+        let auth = match fs::read(&file) {
             Ok(json) => Auth::from_slice(&json).map_err(Stop::internal)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Auth::anonymous(),
             Err(error) => return Err(Stop::internal(error)),
@@ -163,6 +165,81 @@ impl Registry {
             repository.name()
         ))
     }
+}
+
+/// Where a mirror has a repository, as a reference names it. A port may not stand in a path.
+pub fn mirrored(mirror: &str, repository: &Repository) -> String {
+    let host = hex::encode(repository.host());
+    format!("{mirror}/{host}/{}", repository.name())
+}
+
+/// The system's settings for registries (containers-registries.conf(5)).
+const SYSTEM_FILE: &str = "/etc/containers/registries.conf";
+/// Further ones (containers-registries.conf.d(5)).
+const SYSTEM_DIR: &str = "/etc/containers/registries.conf.d";
+/// Name of the mirror's location in the credentials directory.
+pub const MIRROR: &str = "mirror";
+
+/// Settings by which Buildah asks the mirror of the backend first, where there is one; they hold until this is
+/// dropped.
+struct Mirrored(PathBuf);
+
+impl Mirrored {
+    /// What the operator has set for a registry holds: then there is none.
+    fn lay_out(job: &Job<'_>, name: &str) -> io::Result<Option<Self>> {
+        let location = match fs::read_to_string(job.work.credentials().join(MIRROR)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let Some(reference) = (Reference::parse(name).ok()).filter(|one| one.digest().is_some())
+        else {
+            return Ok(None);
+        };
+        let repository = reference.repository();
+        let further = fs::read_dir(SYSTEM_DIR).into_iter().flatten().flatten();
+        let mut files = further
+            .map(|entry| entry.path())
+            .chain([SYSTEM_FILE.into()]);
+        let host = repository.host();
+        if files.any(|file| fs::read_to_string(file).is_ok_and(|text| speaks_of(&text, host))) {
+            return Ok(None);
+        }
+        // Those of the user are read beside the system's (image/v5/pkg/sysregistriesv2).
+        let home = job.work.outside().join("home");
+        let dir = home.join(".config/containers/registries.conf.d");
+        fs::create_dir_all(&dir)?;
+        let quoted = |text: String| Value::from(text).to_string();
+        let own = quoted(format!("{host}/{}", repository.name()));
+        let text = format!(
+            "[[registry]]\nprefix = {own}\nlocation = {own}\ninsecure = {}\n\
+             [[registry.mirror]]\nlocation = {}\ninsecure = true\n",
+            job.settings.is_insecure(host),
+            quoted(mirrored(&location, repository)),
+        );
+        let file = dir.join("mirror.conf");
+        fs::write(&file, text)?;
+        Ok(Some(Self(file)))
+    }
+}
+
+impl Drop for Mirrored {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::warn!(%error, "the settings of the mirror remain");
+        }
+    }
+}
+
+/// Whether settings for registries have something for one; where they cannot be read, they might.
+fn speaks_of(settings: &str, host: &str) -> bool {
+    let Ok(settings) = settings.parse::<toml::Table>() else {
+        return true;
+    };
+    let tables = settings.get("registry").and_then(toml::Value::as_array);
+    (tables.into_iter().flatten())
+        .flat_map(|table| ["prefix", "location"].map(|key| table.get(key)))
+        .filter_map(|place| place?.as_str())
+        .any(|place| place.contains(host) || place.starts_with('*'))
 }
 
 /// What an image is called in a store; what is no reference to a registry stays as it is.
@@ -222,6 +299,18 @@ impl Fetch<'_> {
 
     /// Returns the id of the image, which Buildah prints at its end.
     async fn pull(&self, image: &NeededImage, name: &str) -> Result<Option<String>, Stop> {
+        self.say(format!("fetching the image {name}"));
+        if let Some(_mirrored) = Mirrored::lay_out(self.job, name).map_err(Stop::internal)? {
+            match self.pull_once(image, name).await {
+                // Without the mirror Buildah tells plainly what is wrong.
+                Err(Stop::Failed(_)) => {}
+                other => return other,
+            }
+        }
+        self.pull_once(image, name).await
+    }
+
+    async fn pull_once(&self, image: &NeededImage, name: &str) -> Result<Option<String>, Stop> {
         let job = self.job;
         let mut command = Command::new(&self.host.buildah);
         command
@@ -247,7 +336,6 @@ impl Fetch<'_> {
             .env_clear()
             .envs(environment(&job.work.outside()))
             .envs(job.settings.environment.iter().map(|(k, v)| (k, v)));
-        self.say(format!("fetching the image {name}"));
         let output = Output {
             reporter: job.reporter,
             phase: Phase::Source,
@@ -287,5 +375,47 @@ impl Fetch<'_> {
             Ended::Cancelled => Err(Stop::Interrupted),
             Ended::OutOfTime => Err(job.out_of_time(Phase::Source)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_has_set_for_a_registry_is_known() {
+        let settings = "unqualified-search-registries = [\"a.example\"]\n\
+            [aliases]\n\"debian\" = \"b.example/debian\"\n\
+            [[registry]]\nlocation = \"c.example/team\"\n[[registry]]\nprefix = \"d.example\"\nlocation = \"e.example\"\n";
+        let known = |host: &str| speaks_of(settings, host);
+        assert_eq!(
+            [
+                "a.example",
+                "b.example",
+                "c.example",
+                "d.example",
+                "e.example"
+            ]
+            .map(known),
+            [false, false, true, true, true]
+        );
+        assert!(speaks_of(
+            "[[registry]]\nprefix = \"*.example\"\n",
+            "x.example"
+        ));
+        assert!(speaks_of("[[registry", "x.example"));
+    }
+
+    #[test]
+    fn a_registry_with_a_port_has_a_place_in_a_mirror() {
+        let repository = Repository::parse("registry.example:5000/team/app").unwrap();
+        let place = mirrored("127.0.0.1:80/abc", &repository);
+        assert_eq!(
+            place,
+            format!(
+                "127.0.0.1:80/abc/{}/team/app",
+                hex::encode("registry.example:5000")
+            )
+        );
     }
 }

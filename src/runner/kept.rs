@@ -5,7 +5,8 @@
 //!              /tree.json   which snapshot it is of, and its state then
 //! ```
 //! No build writes to its sources. All the same a tree that is not in the state in which it was unpacked is not
-//! taken. It leaves the scope as long as a build has it: what a killed build had goes with that build.
+//! taken. It leaves the scope as long as a build has it: what a killed build had goes with that build. Where
+//! trees cannot be moved (a cache on another file system) none is kept.
 
 use std::fs;
 use std::io;
@@ -30,7 +31,7 @@ pub struct Tree {
 }
 
 /// The place of a scope for its sources.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Kept {
     dir: PathBuf,
 }
@@ -58,19 +59,23 @@ impl Kept {
     /// there. Returns `None` where there is none of this snapshot, and `to` is empty. Blocks.
     ///
     /// # Errors
-    /// When something cannot be moved.
+    /// When `to` cannot be made again.
     pub fn take(&self, snapshot: &str, to: &Path, aside: &Path) -> io::Result<Option<Tree>> {
-        let note = read_untrusted(&self.note(), MAX_NOTE)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Tree>(&text).ok());
         let there = self.tree();
         if !there.is_dir() {
             return Ok(None);
         }
+        let note = read_untrusted(&self.note(), MAX_NOTE)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Tree>(&text).ok());
         let Some(tree) = note.filter(|tree| tree.snapshot == snapshot) else {
-            return self.discard(aside).map(|()| None);
+            self.discard(aside);
+            return Ok(None);
         };
-        fs::rename(there, to)?;
+        if fs::rename(there, to).is_err() {
+            self.discard(aside);
+            return Ok(None);
+        }
         if context::state(to).is_ok_and(|state| state == tree.state) {
             return Ok(Some(tree));
         }
@@ -79,25 +84,25 @@ impl Kept {
         Ok(None)
     }
 
-    /// Moves a tree, if there is one, to `aside`, which is not there. Blocks.
-    ///
-    /// # Errors
-    /// When it cannot be moved.
-    pub fn discard(&self, aside: &Path) -> io::Result<()> {
-        match fs::rename(self.tree(), aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// Moves a tree, if there is one, to `aside`, which is not there; or removes it. Blocks.
+    pub fn discard(&self, aside: &Path) {
+        let there = self.tree();
+        if there.is_dir()
+            && fs::rename(&there, aside).is_err()
+            && let Err(error) = fs::remove_dir_all(there)
+        {
+            tracing::warn!(%error, "outdated sources remain in the cache");
         }
     }
 
     /// Keeps a tree for the next build. Blocks.
     ///
     /// # Errors
-    /// When it cannot be moved; then there is none.
+    /// When it cannot be moved; then the next build finds none.
     pub fn keep(&self, tree: &Tree, from: &Path) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        write_json(&self.note(), tree)?;
-        fs::rename(from, self.tree())
+        fs::rename(from, self.tree())?;
+        write_json(&self.note(), tree)
     }
 
     fn tree(&self) -> PathBuf {
@@ -168,13 +173,31 @@ mod tests {
     #[test]
     fn a_tree_that_was_touched_is_not_taken() {
         let scope = tempfile::tempdir().unwrap();
-        let kept = Kept::new(scope.path());
+        let kept = Kept::new(scope.path().join("sources"));
         let first = Build::new();
         let tree = first.unpack("a");
+        context::next_tick(first.root.path());
         fs::write(first.src().join("x"), "b").unwrap();
         kept.keep(&tree, &first.src()).unwrap();
         let next = Build::new();
         assert_eq!(next.take(&kept, "a"), None);
         assert!(next.is_empty());
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_moved_is_not_kept_and_no_build_fails() {
+        let scope = tempfile::tempdir().unwrap();
+        let kept = Kept::new(scope.path().join("sources"));
+        let first = Build::new();
+        let tree = first.unpack("a");
+        kept.keep(&tree, &first.src()).unwrap();
+        let next = Build::new();
+        // Nothing can be moved onto a directory that has something.
+        for name in ["src", "aside"] {
+            fs::create_dir_all(next.root.path().join(name).join("x")).unwrap();
+        }
+        assert_eq!(next.take(&kept, "a"), None);
+        assert!(!kept.tree().exists());
+        assert_eq!(Build::new().take(&kept, "a"), None);
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::conclude::Outcome;
 use crate::build::failure::{Failure, Fault, Kind};
+use crate::build::plan::PlanSource;
 use crate::build::{Phase, Plan};
 use crate::diagnosis::{BuildahEnd, buildah_failure};
 use crate::log::Event;
@@ -210,17 +211,7 @@ pub async fn run_build(job: &Job<'_>, context: Option<File>) -> End {
 }
 
 async fn phases(job: &Job<'_>, context: Option<File>) -> Result<(), Healed> {
-    let mut opening = None;
-    let gathered = in_phase(job, Phase::Source, gather(job, context, &mut opening)).await;
-    let (gathered, opening) = match (gathered, opening) {
-        (Ok(Ok(gathered)), Some(opening)) => (gathered, opening),
-        (ended, opening) => {
-            if let Some(opening) = opening {
-                opening.give_up().await;
-            }
-            return ended?.and(Err(Stop::internal("there is no sandbox").into()));
-        }
-    };
+    let (gathered, opening) = in_phase(job, Phase::Source, begin(job, context)).await??;
     let Gathered {
         host,
         sources,
@@ -259,16 +250,36 @@ struct Gathered {
     warm: Warm,
 }
 
-/// The phase source. The first sandbox is made meanwhile; whatever comes of this, it is `opening`.
-async fn gather(
+/// The phase source; the first sandbox is made meanwhile.
+async fn begin(
     job: &Job<'_>,
     context: Option<File>,
-    opening: &mut Option<Opening>,
-) -> Result<Result<Gathered, Healed>, Stop> {
-    job.work.prepare().map_err(Stop::internal)?;
-    let begun =
+) -> Result<Result<(Gathered, Opening), Healed>, Stop> {
+    let opening =
         std::env::current_exe().and_then(|own| Opening::begin(job.settings, &own, job.work, true));
-    *opening = Some(begun.map_err(Stop::internal)?);
+    let opening = opening.map_err(Stop::internal)?;
+    let gathered = gather(job, context).await;
+    // Not everything in there can be interrupted.
+    let gathered = match () {
+        () if job.bounds.cancel.is_cancelled() => Err(Stop::Interrupted),
+        () if Instant::now() >= job.bounds.deadline => Err(job.out_of_time(Phase::Source)),
+        () => gathered,
+    };
+    match gathered {
+        Ok(Ok(gathered)) => Ok(Ok((gathered, opening))),
+        Ok(Err(healed)) => {
+            opening.give_up().await;
+            Ok(Err(healed))
+        }
+        Err(stop) => {
+            opening.give_up().await;
+            Err(stop)
+        }
+    }
+}
+
+async fn gather(job: &Job<'_>, context: Option<File>) -> Result<Result<Gathered, Healed>, Stop> {
+    job.work.prepare().map_err(Stop::internal)?;
     std::fs::create_dir_all(&job.settings.cache).map_err(Stop::internal)?;
     let host = probe::probe(job.settings, job.work, &job.bounds)
         .await
@@ -280,14 +291,24 @@ async fn gather(
     announce(job, &host);
     let client = images::NewClient::begin(job.settings);
     let cache = host.cache(&job.settings.cache);
-    let mut layers = cache.take(&job.plan.scopes).map_err(Stop::internal)?;
-    let sources = source::fetch(job, context, layers.sources()).await?;
+    let take = || cache.take(&job.plan.scopes).map_err(Stop::internal);
+    // What the scope may have of the sources is needed before them; from git they may take long, or never come.
+    let early = match job.plan.source {
+        PlanSource::Snapshot { .. } => Some(take()?),
+        PlanSource::Git { .. } => None,
+    };
+    let kept = early.as_ref().map(Layers::sources);
+    let sources = source::fetch(job, context, kept).await?;
     refuse_heredocs(&host, &sources)?;
     let bases = match images::fetch(job, &host, &sources, client).await {
         Err(Stop::Damaged(failure)) => {
             return Ok(Err(heal_images(job, &host, failure).await));
         }
         other => other?,
+    };
+    let mut layers = match early {
+        Some(layers) => layers,
+        None => take()?,
     };
     if job.plan.no_cache {
         // The stages of tests are still built once, and later builds get the new layers.

@@ -199,6 +199,11 @@ impl Started {
         (ended, String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.group.child.try_wait(), Ok(None))
+    }
+
     /// Kills it; what it printed is lost.
     pub async fn kill(mut self) {
         self.group.signal(Signal::KILL);

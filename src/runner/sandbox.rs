@@ -153,16 +153,20 @@ impl Sandbox<'_> {
         self.fill(opening, commands, reach)
     }
 
-    /// The same in a sandbox whose making has begun before; its network is as it was begun.
+    /// The same in a sandbox whose making has begun before; its network is as it was begun. One that was
+    /// killed meanwhile is made anew.
     ///
     /// # Errors
     /// When what is in it cannot be told.
     pub fn fill(
         &self,
-        opening: Opening,
+        mut opening: Opening,
         commands: Vec<Vec<String>>,
         reach: Reach,
     ) -> io::Result<Started> {
+        if !opening.started.is_running() {
+            return self.start(commands, reach);
+        }
         write_json(&contents_file(self.work), &self.contents(commands, reach)?)?;
         enter::open(opening.gate)?;
         Ok(opening.started)

@@ -68,7 +68,11 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// Why the build stops.
-pub async fn fetch(job: &Job<'_>, snapshot: Option<File>, kept: Kept) -> Result<Sources, Stop> {
+pub async fn fetch(
+    job: &Job<'_>,
+    snapshot: Option<File>,
+    kept: Option<Kept>,
+) -> Result<Sources, Stop> {
     let tree = match &job.plan.source {
         PlanSource::Git {
             url,
@@ -100,8 +104,7 @@ pub async fn fetch(job: &Job<'_>, snapshot: Option<File>, kept: Kept) -> Result<
             tree
         }
     };
-    let sources = read(job).await?;
-    Ok(Sources { tree, ..sources })
+    read(job, tree).await
 }
 
 /// Unpacks a snapshot, unless the scope's last build has kept the same.
@@ -109,21 +112,20 @@ async fn unpack(
     job: &Job<'_>,
     snapshot: File,
     digest: &str,
-    kept: Kept,
+    kept: Option<Kept>,
 ) -> Result<Option<Tree>, Stop> {
     let (dest, aside, limits) = (job.work.src(), job.work.outdated(), limits(job));
     let (digest, fresh) = (digest.to_owned(), job.plan.no_cache);
-    let (there, wanted) = (dest.clone(), digest.clone());
-    let taken = blocking(move || match fresh {
-        true => kept.discard(&aside).map(|()| None),
-        false => kept.take(&wanted, &there, &aside),
-    });
-    if let Some(tree) = taken.await?.map_err(Stop::internal)? {
-        let text = "the sources are those of the last build";
-        job.reporter.say(Phase::Source, text);
-        return Ok(Some(tree));
-    }
-    blocking(move || {
+    let (tree, was_kept) = blocking(move || {
+        if let Some(kept) = kept {
+            if fresh {
+                kept.discard(&aside);
+            }
+            let taken = kept.take(&digest, &dest, &aside).map_err(Stop::internal)?;
+            if taken.is_some() {
+                return Ok((taken, true));
+            }
+        }
         let tar = io::BufReader::with_capacity(1 << 20, snapshot);
         context::unpack(tar, &dest, limits).map_err(|error| match error {
             UnpackError::TooBig(_) => too_big(error),
@@ -131,9 +133,14 @@ async fn unpack(
         })?;
         let tree = Tree::unpacked(&digest, &dest)
             .inspect_err(|error| tracing::warn!(%error, "the sources cannot be kept"));
-        Ok(tree.ok())
+        Ok((tree.ok(), false))
     })
-    .await?
+    .await??;
+    if was_kept {
+        let text = "the sources are those of the last build";
+        job.reporter.say(Phase::Source, text);
+    }
+    Ok(tree)
 }
 
 /// Writes the given files over the checkout, which may then be too big.
@@ -380,8 +387,8 @@ fn hunk(failure: &git::PatchFailure) -> String {
     )
 }
 
-/// Finds and reads the Containerfile.
-async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
+/// Finds and reads the Containerfile in what was brought in.
+async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
     let root = job.work.src();
     let context = match &job.plan.subdir {
         None => root.clone(),
@@ -437,7 +444,7 @@ async fn read(job: &Job<'_>) -> Result<Sources, Stop> {
         ignore_file,
         containerfile_shown: shown,
         parsed,
-        tree: None,
+        tree,
     })
 }
 

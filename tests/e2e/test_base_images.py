@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import signal
 from pathlib import Path
 
 import pytest
 from conftest import MakeServer
-from helpers import fail, files, succeed, unique
+from helpers import fail, files, sleep_marker, submit, succeed, unique, wait_final, wait_for
 from images import extend
 from local_registry import LocalRegistry, Login
+from processes import running
 
 
 def fetched(registry: LocalRegistry, repository: str) -> tuple[int, int]:
@@ -36,6 +39,36 @@ async def test_layers_are_fetched_once_and_access_is_proven_each_time(
     assert second[1] == first[1], "the second build fetched layers again"
     # Each look at the configuration costs a manifest, too.
     assert second[0] - first[0] >= 2, "the second build did not ask the registry"
+
+
+async def test_layers_are_fetched_once_for_all_users(make_server: MakeServer, buildah: Path, registry: LocalRegistry) -> None:
+    """Builds at the same time run as several users when the server is root; what is damaged is fetched again."""
+    name = unique("base")
+    extend(registry, "test/base", "1", name, 100_000)
+    image, marker = f"{registry.host}/test/base:{name}", sleep_marker()
+    server = make_server(buildah=buildah, slots=3)
+
+    def layers() -> int:
+        return len([line for line in registry.requests() if re.search(r'"GET /v2/test/base/blobs/.*" 200 ', line)])
+
+    async with server.connect() as session:
+        before = layers()
+        await submit(session, source=files(Containerfile=f"FROM {image}\nRUN sleep {marker} || true\n"), name="one")
+        await wait_for(lambda: running("sleep", marker), "the first user's build")
+        first = layers()
+        assert first > before, "the first build did not fetch the layers"
+        other = await submit(session, source=files(Containerfile=f"FROM {image}\nRUN sleep {marker} && true || true\n"))
+        await wait_for(lambda: len(running("sleep", marker)) > 1, "the second user's build")
+        assert layers() == first, "the second build fetched layers again"
+        for blob in server.state.glob("blobs/*"):
+            blob.write_bytes(b"damaged")
+        await succeed(session, source=files(Containerfile=f"FROM {image}\nRUN true\n"), name="three")
+        if os.geteuid() == 0:
+            assert layers() > first, "nothing was fetched anew in place of what is damaged"
+            assert len(list(server.state.glob("cache/*"))) == 3
+        for process in running("sleep", marker):
+            os.kill(process.pid, signal.SIGTERM)
+        await wait_final(session, other)
 
 
 @pytest.mark.parametrize("how", ["{name}@{digest}", "{name}:1@{digest}", "--platform=linux/{machine} {name}:1", "{name}"])

@@ -44,6 +44,10 @@ FOREIGN = ("sh", "sleep")
 """Processes of the command itself: their end is what it came to."""
 OBLIVIOUS = ("git remote-http",)
 """Only waits for another: what it is needed for goes on without it, to its end."""
+EARLY = {moment: ("pasta", "runner enclose", "runner unshare") for moment in ("source", "pull")}
+"""Of a sandbox that is not needed yet."""
+REPEATED = ("buildah pull", "inner buildah pull")
+"""What is tried again, by another way."""
 PASSING = (
     "buildah from",
     "buildah images",
@@ -245,10 +249,11 @@ class Deaths:
         found = victims() if still.passing else await wait_for(victims, name)
         assert found and found[0].kill(), f"there is no {role}"
         states = ["lost"] if role in TIED else ["failed", "lost"]
-        if role in OBLIVIOUS:
+        unnoticed = role in (*OBLIVIOUS, *EARLY.get(moment, ()))
+        if unnoticed:
             still.go_on()
         # What does not stand still may have done its work when it dies.
-        done = still.passing or role in OBLIVIOUS
+        done = still.passing or unnoticed or role in REPEATED
         await self.ended(name, still.trial, *states, *(["succeeded"] if done else []))
         failure = still.trial.end.get("failure", {})
         if failure.get("fault") in ("code", "request"):

@@ -12,9 +12,11 @@ use std::path::Path;
 use crate::build::Plan;
 use crate::config::Config;
 use crate::runner::WorkDir;
+use crate::runner::images::MIRROR;
 use crate::runner::source::{GIT_CREDENTIALS, GitCredentialFile};
 use crate::runner::workdir::{write_json, write_private};
 
+use super::mirror::Mirror;
 use super::user::BuildUser;
 
 /// Reads a secret; refuses a file that others can read.
@@ -51,9 +53,19 @@ pub fn registry(config: &Config) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// When a file of the operator cannot be read.
-pub fn lay_out(config: &Config, plan: &Plan, work: &WorkDir, user: &BuildUser) -> io::Result<()> {
+pub fn lay_out(
+    config: &Config,
+    plan: &Plan,
+    work: &WorkDir,
+    user: &BuildUser,
+    mirror: Option<&Mirror>,
+) -> io::Result<()> {
     let credentials = work.credentials();
     user.make_dir(&credentials)?;
+    if let Some(mirror) = mirror {
+        let location = mirror.location().as_bytes();
+        give(user, &credentials.join(MIRROR), location)?;
+    }
     if config.registry.auth_file.is_some() {
         give(user, &credentials.join("pull.json"), &registry(config)?)?;
     }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::build::conclude::Gone;
 use crate::build::{Failure, Kind, Plan, Record};
 use crate::config::Config;
+use crate::registry::{Auth, ClientOptions};
 use crate::runner::cgroup::{Held, Places};
 use crate::runner::limits::{Evidence, explain};
 use crate::runner::phases::{deadline, now_seconds};
@@ -30,10 +31,11 @@ use crate::runner::{WorkDir, exit};
 
 use super::conclude;
 use super::layout::{BuildDir, Layout};
+use super::mirror::Mirror;
 use super::queue::Place;
 use super::user::{BuildUser, Lease, Users};
 use super::watch::DirWatch;
-use super::{credentials, queue, reap, store, sweep};
+use super::{credentials, mirror, queue, reap, store, sweep, user};
 
 /// Variables of the operator's environment that what talks to the network gets.
 const PROXIES: &[&str] = &[
@@ -64,6 +66,8 @@ pub struct Job {
     record: Record,
     /// Made when it has its slot.
     cgroup: Held,
+    /// Where users do not share their base images.
+    mirror: Option<Mirror>,
     /// This program as it was when the job began: it may be replaced while the build runs.
     program: PathBuf,
 }
@@ -106,6 +110,7 @@ impl Job {
             config,
             dir,
             cgroup: Held::default(),
+            mirror: None,
         })
     }
 
@@ -152,7 +157,10 @@ impl Job {
         if let Some(lease) = lease {
             let cache = self.layout.cache(&lease.user.name);
             let (config, user) = (&self.config, &lease.user);
-            tokio::task::block_in_place(|| sweep::sweep(&cache, config, user, &self.program));
+            tokio::task::block_in_place(|| {
+                sweep::sweep(&cache, config, user, &self.program);
+                self.sweep_blobs();
+            });
         }
         drop(place);
         queue::announce(&self.layout);
@@ -216,6 +224,7 @@ impl Job {
             return Ok(mine.then_some(Gone::Exited));
         }
         self.make_cgroup(user)?;
+        self.mirror = self.start_mirror().await?;
         let end = (now_seconds() + i64::from(self.plan.timeout)).min(self.plan.latest_end());
         let mut work = self.prepare(user)?;
         let mut built = self.build_part(user, &work, end, watch, terminate).await?;
@@ -283,6 +292,26 @@ impl Job {
         write_json(&self.dir.cgroup(), &self.cgroup.cgroup().dirs())
     }
 
+    /// What one user has fetched of base images need not be fetched for another. Without it each fetches.
+    async fn start_mirror(&self) -> io::Result<Option<Mirror>> {
+        if !user::is_other() {
+            return Ok(None);
+        }
+        let auth = Auth::from_slice(&credentials::registry(&self.config)?);
+        let registry = &self.config.registry;
+        let options = ClientOptions {
+            insecure: registry.insecure.clone(),
+            ca_file: registry.ca_file.clone(),
+            ..ClientOptions::default()
+        };
+        // The runner tells what is wrong with credentials.
+        let Ok(auth) = auth else { return Ok(None) };
+        let mirror = Mirror::start(options, auth, &self.layout.blobs()).await;
+        Ok(mirror
+            .inspect_err(|error| tracing::warn!(%error, "there is no mirror of registries"))
+            .ok())
+    }
+
     /// Why the runner was killed, where it was for want of memory.
     fn starved(&self, user: &BuildUser) -> io::Result<Option<Failure>> {
         let counted = self.cgroup.cgroup().counters();
@@ -317,7 +346,7 @@ impl Job {
             write_json(&path, &value)?;
             user.give(&path)?;
         }
-        credentials::lay_out(&self.config, &self.plan, &work, user)?;
+        credentials::lay_out(&self.config, &self.plan, &work, user, self.mirror.as_ref())?;
         user.give(work.root())?;
         Ok(work)
     }
@@ -505,6 +534,16 @@ impl Job {
         });
         if let Err(error) = written {
             tracing::error!(%error, "the log cannot be written");
+        }
+    }
+
+    fn sweep_blobs(&self) {
+        let swept = match &self.mirror {
+            Some(_) => mirror::sweep(&self.layout.blobs(), self.config.local.cache_mb << 20),
+            None => Ok(()),
+        };
+        if let Err(error) = swept {
+            tracing::warn!(%error, "the blobs of base images could not be swept");
         }
     }
 

@@ -10,6 +10,7 @@
 //!       queue/TIME-ID      builds that wait, in their order
 //!       slots/N            held by the jobs that run
 //!       cache/USER/        base images, the probe's answer
+//!       blobs/             what base images consist of, for all users (`mirror`)
 //!       staging/           snapshots about to be submitted
 //! ```
 
@@ -97,6 +98,11 @@ impl Layout {
     /// What is shared between builds of one user.
     pub fn cache(&self, user: &str) -> PathBuf {
         self.caches().join(user)
+    }
+
+    /// What base images consist of.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
     }
 
     /// Snapshots about to be submitted.

@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod evict;
 pub mod job;
 pub mod layout;
+pub mod mirror;
 pub mod queue;
 pub mod reap;
 pub mod retention;
@@ -54,6 +55,15 @@ const ROUND: Duration = Duration::from_secs(5);
 const MAX_STARTS: u32 = 3;
 /// Events closer together than this are taken together.
 const COALESCE: Duration = Duration::from_millis(10);
+
+/// What a server knows of the builds that it looks after.
+#[derive(Debug, Default)]
+struct Seen {
+    /// There is nothing to do any more.
+    done: HashSet<BuildId>,
+    /// Something is wrong with them, which was told.
+    told: HashSet<BuildId>,
+}
 
 /// Builds on this machine.
 #[derive(Debug)]
@@ -104,54 +114,54 @@ impl LocalBackend {
     /// Looks after everything that dead servers and jobs have left and will leave: nobody need ask
     /// for a build for that. Goes on until it is dropped.
     pub async fn look_after(&self) {
-        let mut ended = HashSet::new();
+        let mut seen = Seen::default();
         tokio::task::block_in_place(|| {
-            self.tend_all(&mut ended);
+            self.tend_all(&mut seen);
             retention::sweep(&self.layout, &self.config, &self.program, now_ms());
             sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
         });
         loop {
             tokio::time::sleep(ROUND).await;
-            tokio::task::block_in_place(|| self.tend_all(&mut ended));
+            tokio::task::block_in_place(|| self.tend_all(&mut seen));
         }
     }
 
-    /// Tends every build but those known to have ended and left nothing.
-    fn tend_all(&self, ended: &mut HashSet<BuildId>) {
+    /// Tends every build but those with which there is nothing to do any more.
+    fn tend_all(&self, seen: &mut Seen) {
         let ids = self.ids().unwrap_or_else(|error| {
             tracing::error!(%error, "the builds cannot be looked after");
-            Vec::new()
+            HashSet::new()
         });
-        ended.retain(|id| ids.contains(id));
+        seen.done.retain(|id| ids.contains(id));
+        seen.told.retain(|id| ids.contains(id));
         for id in ids {
-            if ended.contains(&id) {
+            if seen.done.contains(&id) {
                 continue;
             }
-            let dir = self.layout.build(&id);
-            match store::read(&dir).map(|record| record.end.is_some()) {
-                Ok(true) => match retention::remove_rest(&self.program, &dir) {
-                    Ok(true) => _ = ended.insert(id),
-                    Ok(false) => {}
-                    // With the next submission it is tried again.
-                    Err(error) => {
-                        tracing::warn!(%error, build = %id, "a work directory remains");
-                        ended.insert(id);
-                    }
-                },
-                Ok(false) => {
-                    if let Err(error) = self.tend(&dir) {
+            match self.tend_one(&self.layout.build(&id)) {
+                Ok(true) => _ = seen.done.insert(id),
+                Ok(false) => {}
+                // It was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    if seen.told.insert(id.clone()) {
                         tracing::error!(%error, build = %id, "a build cannot be looked after");
                     }
                 }
-                // It was removed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::error!(%error, build = %id, "a build cannot be read"),
             }
         }
     }
 
-    fn ids(&self) -> io::Result<Vec<BuildId>> {
-        let mut ids = Vec::new();
+    /// Whether there is nothing to do any more.
+    fn tend_one(&self, dir: &BuildDir) -> io::Result<bool> {
+        if store::read(dir)?.end.is_some() {
+            return retention::remove_rest(&self.program, dir);
+        }
+        self.tend(dir).map(|()| false)
+    }
+
+    fn ids(&self) -> io::Result<HashSet<BuildId>> {
+        let mut ids = HashSet::new();
         for entry in fs::read_dir(self.layout.builds())? {
             let name = entry?.file_name();
             ids.extend(name.to_str().and_then(|name| name.parse::<BuildId>().ok()));
