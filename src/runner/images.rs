@@ -1,26 +1,26 @@
 //! Every image the Containerfile needs, fetched with credentials before foreign code runs.
 //!
 //! Images lie in one store for all builds of the user and version of Buildah. Each build asks the
-//! registry anew, with its own credentials, what a reference stands for: what a registry would
+//! registry anew, with its own credentials, what a reference stands for: an image that a registry would
 //! refuse it, it does not get from the store. What is there under that digest is not fetched again,
 //! and the build sees the image of that digest whatever another build fetches meanwhile.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use crate::build::Phase;
-use crate::build::reference::{Reference, Repository};
+use crate::build::failure::{Failure, Kind};
+use crate::build::reference::Reference;
 use crate::containerfile::NeededImage;
 use crate::diagnosis::{BuildahEnd, points_at_store, pull_failure};
 use crate::registry::{Auth, Client, ClientOptions, RegistryError};
 
 use super::cache::{Base, Cache};
+use super::mirrored::Mirrored;
 use super::phases::{Job, Stop};
 use super::probe::Host;
 use super::process::{Ended, Output, run};
@@ -167,79 +167,12 @@ impl Registry {
     }
 }
 
-/// Where a mirror has a repository, as a reference names it. A port may not stand in a path.
-pub fn mirrored(mirror: &str, repository: &Repository) -> String {
-    let host = hex::encode(repository.host());
-    format!("{mirror}/{host}/{}", repository.name())
-}
-
-/// The system's settings for registries (containers-registries.conf(5)).
-const SYSTEM_FILE: &str = "/etc/containers/registries.conf";
-/// Further ones (containers-registries.conf.d(5)).
-const SYSTEM_DIR: &str = "/etc/containers/registries.conf.d";
-/// Name of the mirror's location in the credentials directory.
-pub const MIRROR: &str = "mirror";
-
-/// Settings by which Buildah asks the mirror of the backend first, where there is one; they hold until this is
-/// dropped.
-struct Mirrored(PathBuf);
-
-impl Mirrored {
-    /// What the operator has set for a registry holds: then there is none.
-    fn lay_out(job: &Job<'_>, name: &str) -> io::Result<Option<Self>> {
-        let location = match fs::read_to_string(job.work.credentials().join(MIRROR)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
-        let Some(reference) = (Reference::parse(name).ok()).filter(|one| one.digest().is_some())
-        else {
-            return Ok(None);
-        };
-        let repository = reference.repository();
-        let further = fs::read_dir(SYSTEM_DIR).into_iter().flatten().flatten();
-        let mut files = further
-            .map(|entry| entry.path())
-            .chain([SYSTEM_FILE.into()]);
-        let host = repository.host();
-        if files.any(|file| fs::read_to_string(file).is_ok_and(|text| speaks_of(&text, host))) {
-            return Ok(None);
-        }
-        // Those of the user are read beside the system's (image/v5/pkg/sysregistriesv2).
-        let home = job.work.outside().join("home");
-        let dir = home.join(".config/containers/registries.conf.d");
-        fs::create_dir_all(&dir)?;
-        let quoted = |text: String| Value::from(text).to_string();
-        let own = quoted(format!("{host}/{}", repository.name()));
-        let text = format!(
-            "[[registry]]\nprefix = {own}\nlocation = {own}\ninsecure = {}\n\
-             [[registry.mirror]]\nlocation = {}\ninsecure = true\n",
-            job.settings.is_insecure(host),
-            quoted(mirrored(&location, repository)),
-        );
-        let file = dir.join("mirror.conf");
-        fs::write(&file, text)?;
-        Ok(Some(Self(file)))
-    }
-}
-
-impl Drop for Mirrored {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            tracing::warn!(%error, "the settings of the mirror remain");
-        }
-    }
-}
-
-/// Whether settings for registries have something for one; where they cannot be read, they might.
-fn speaks_of(settings: &str, host: &str) -> bool {
-    let Ok(settings) = settings.parse::<toml::Table>() else {
-        return true;
-    };
-    let tables = settings.get("registry").and_then(toml::Value::as_array);
-    (tables.into_iter().flatten())
-        .flat_map(|table| ["prefix", "location"].map(|key| table.get(key)))
-        .filter_map(|place| place?.as_str())
-        .any(|place| place.contains(host) || place.starts_with('*'))
+/// Whether it is this host that failed.
+fn is_here(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        Kind::DiskFull | Kind::OutOfMemory | Kind::LimitReached | Kind::Internal
+    )
 }
 
 /// What an image is called in a store; what is no reference to a registry stays as it is.
@@ -284,7 +217,7 @@ impl Fetch<'_> {
             images.were_there = true;
             Some(there.id)
         } else {
-            self.pull(image, name).await?
+            self.pull(image, name, pin.is_some()).await?
         };
         if let Some(id) = id {
             base.identify(id).map_err(Stop::internal)?;
@@ -298,14 +231,26 @@ impl Fetch<'_> {
     }
 
     /// Returns the id of the image, which Buildah prints at its end.
-    async fn pull(&self, image: &NeededImage, name: &str) -> Result<Option<String>, Stop> {
+    async fn pull(
+        &self,
+        image: &NeededImage,
+        name: &str,
+        is_pinned: bool,
+    ) -> Result<Option<String>, Stop> {
         self.say(format!("fetching the image {name}"));
-        if let Some(_mirrored) = Mirrored::lay_out(self.job, name).map_err(Stop::internal)? {
+        // What the registry has not just told, the mirror would not be told either.
+        let mirrored = if is_pinned {
+            Mirrored::lay_out(self.job, name).map_err(Stop::internal)?
+        } else {
+            None
+        };
+        if let Some(_mirrored) = mirrored {
             match self.pull_once(image, name).await {
                 // Without the mirror Buildah tells plainly what is wrong.
-                Err(Stop::Failed(_)) => {}
+                Err(Stop::Failed(failure)) if !is_here(&failure) => {}
                 other => return other,
             }
+            self.say("fetching it again, from the registry itself".to_owned());
         }
         self.pull_once(image, name).await
     }
@@ -375,47 +320,5 @@ impl Fetch<'_> {
             Ended::Cancelled => Err(Stop::Interrupted),
             Ended::OutOfTime => Err(job.out_of_time(Phase::Source)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_operator_has_set_for_a_registry_is_known() {
-        let settings = "unqualified-search-registries = [\"a.example\"]\n\
-            [aliases]\n\"debian\" = \"b.example/debian\"\n\
-            [[registry]]\nlocation = \"c.example/team\"\n[[registry]]\nprefix = \"d.example\"\nlocation = \"e.example\"\n";
-        let known = |host: &str| speaks_of(settings, host);
-        assert_eq!(
-            [
-                "a.example",
-                "b.example",
-                "c.example",
-                "d.example",
-                "e.example"
-            ]
-            .map(known),
-            [false, false, true, true, true]
-        );
-        assert!(speaks_of(
-            "[[registry]]\nprefix = \"*.example\"\n",
-            "x.example"
-        ));
-        assert!(speaks_of("[[registry", "x.example"));
-    }
-
-    #[test]
-    fn a_registry_with_a_port_has_a_place_in_a_mirror() {
-        let repository = Repository::parse("registry.example:5000/team/app").unwrap();
-        let place = mirrored("127.0.0.1:80/abc", &repository);
-        assert_eq!(
-            place,
-            format!(
-                "127.0.0.1:80/abc/{}/team/app",
-                hex::encode("registry.example:5000")
-            )
-        );
     }
 }

@@ -21,6 +21,7 @@ pub mod images;
 pub mod kept;
 pub mod limits;
 pub mod lock;
+pub mod mirrored;
 pub mod network;
 pub mod phases;
 pub mod probe;

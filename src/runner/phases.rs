@@ -260,10 +260,10 @@ async fn begin(
     let opening = opening.map_err(Stop::internal)?;
     let gathered = gather(job, context).await;
     // Not everything in there can be interrupted.
-    let gathered = match () {
-        () if job.bounds.cancel.is_cancelled() => Err(Stop::Interrupted),
-        () if Instant::now() >= job.bounds.deadline => Err(job.out_of_time(Phase::Source)),
-        () => gathered,
+    let gathered = match gathered {
+        _ if job.bounds.cancel.is_cancelled() => Err(Stop::Interrupted),
+        Ok(Ok(_)) if Instant::now() >= job.bounds.deadline => Err(job.out_of_time(Phase::Source)),
+        other => other,
     };
     match gathered {
         Ok(Ok(gathered)) => Ok(Ok((gathered, opening))),

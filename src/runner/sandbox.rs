@@ -150,7 +150,7 @@ impl Sandbox<'_> {
     pub fn start(&self, commands: Vec<Vec<String>>, reach: Reach) -> io::Result<Started> {
         let own_binary = &self.host.own_binary;
         let opening = Opening::begin(self.settings, own_binary, self.work, reach.network)?;
-        self.fill(opening, commands, reach)
+        self.pour(opening, commands, reach)
     }
 
     /// The same in a sandbox whose making has begun before; its network is as it was begun. One that was
@@ -164,9 +164,19 @@ impl Sandbox<'_> {
         commands: Vec<Vec<String>>,
         reach: Reach,
     ) -> io::Result<Started> {
-        if !opening.started.is_running() {
-            return self.start(commands, reach);
+        if opening.started.is_running() {
+            self.pour(opening, commands, reach)
+        } else {
+            self.start(commands, reach)
         }
+    }
+
+    fn pour(
+        &self,
+        opening: Opening,
+        commands: Vec<Vec<String>>,
+        reach: Reach,
+    ) -> io::Result<Started> {
         write_json(&contents_file(self.work), &self.contents(commands, reach)?)?;
         enter::open(opening.gate)?;
         Ok(opening.started)

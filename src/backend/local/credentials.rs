@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::build::Plan;
 use crate::config::Config;
 use crate::runner::WorkDir;
-use crate::runner::images::MIRROR;
+use crate::runner::mirrored::MIRROR;
 use crate::runner::source::{GIT_CREDENTIALS, GitCredentialFile};
 use crate::runner::workdir::{write_json, write_private};
 
@@ -133,7 +133,11 @@ pub fn secrets_in(work: &WorkDir) -> Vec<String> {
             let Ok(text) = fs::read_to_string(entry.path()) else {
                 continue;
             };
-            if name == "pull.json" {
+            if name == MIRROR {
+                // In a URL there is something between the address and the token.
+                let token = text.split_once('/').map(|(_, token)| token.to_owned());
+                secrets.extend(token);
+            } else if name == "pull.json" {
                 if let Ok(auth) = crate::registry::Auth::from_slice(text.as_bytes()) {
                     secrets.extend(auth.secrets());
                 }

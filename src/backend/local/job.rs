@@ -236,6 +236,7 @@ impl Job {
             work = self.prepare(user)?;
             built = self.build_part(user, &work, end, watch, terminate).await?;
         }
+        self.mirror = None;
         if matches!(built, Part::Killed)
             && let Some(failure) = self.starved(user)?
         {
@@ -538,11 +539,10 @@ impl Job {
     }
 
     fn sweep_blobs(&self) {
-        let swept = match &self.mirror {
-            Some(_) => mirror::sweep(&self.layout.blobs(), self.config.local.cache_mb << 20),
-            None => Ok(()),
-        };
-        if let Err(error) = swept {
+        let (blobs, limit) = (self.layout.blobs(), self.config.local.cache_mb << 20);
+        if blobs.exists()
+            && let Err(error) = mirror::sweep(&blobs, limit)
+        {
             tracing::warn!(%error, "the blobs of base images could not be swept");
         }
     }

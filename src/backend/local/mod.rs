@@ -138,11 +138,12 @@ impl LocalBackend {
             if seen.done.contains(&id) {
                 continue;
             }
-            match self.tend_one(&self.layout.build(&id)) {
+            let dir = self.layout.build(&id);
+            match self.tend_one(&dir) {
                 Ok(true) => _ = seen.done.insert(id),
-                Ok(false) => {}
+                Ok(false) => _ = seen.told.remove(&id),
                 // It was removed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) if !dir.record().exists() => {}
                 Err(error) => {
                     if seen.told.insert(id.clone()) {
                         tracing::error!(%error, build = %id, "a build cannot be looked after");

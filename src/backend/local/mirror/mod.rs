@@ -1,24 +1,25 @@
 //! A registry on loopback that hands out what it has fetched before: base images are fetched once for this
-//! machine, though each user that builds run as unpacks its own.
+//! state directory, though each user that builds run as unpacks its own.
 //!
 //! ```text
 //! Buildah ── GET /v2/TOKEN/HOST/NAME/… ──▶ Mirror ─┬─ manifests: asked of the registry each time
-//!                                                  └─ blobs: DIR/HEX, else of the registry into DIR/HEX
+//!                                                  └─ blobs: from the disk, else from the registry to both
 //! ```
 //! Invariants
 //! - Who does not know the token learns nothing. HOST is in hexadecimal: a port may not stand in a path.
-//! - A blob is handed out only when a manifest has named it that the registry gave to this mirror's own
-//!   credentials: what is there proves no access.
-//! - Under the name of a digest lies only what has that digest.
+//! - A blob is handed out only when a manifest of its repository has named it that the registry gave to this
+//!   mirror's own credentials: what is there proves no access.
+//! - Under the name of a digest lies only what has that digest; it is compared whenever it is read.
+
+mod blobs;
 
 use std::collections::HashSet;
-use std::fs;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -31,27 +32,22 @@ use bytes::BytesMut;
 use futures_util::stream;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use crate::registry::{Auth, Client, ClientOptions, Digest, Reference, RegistryError, Repository};
-use crate::runner::lock::{is_at, try_lock};
+pub use blobs::sweep;
+use blobs::{Blobs, Found, Keeper, Stored};
 
-/// Between two looks whether somebody else has fetched a blob.
-const AGAIN: Duration = Duration::from_millis(50);
-/// Longest without any progress.
+/// Longest for the registry's answer, and then without any progress.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of a blob that are sent at a time.
 const CHUNK: usize = 128 << 10;
-/// What is added to the name of a blob that is not whole.
-const PART: &str = "part";
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// A mirror; it ends when this is dropped.
-#[derive(Debug)]
+/// A mirror. When this is dropped it takes no more requests.
 pub struct Mirror {
     location: String,
     serving: JoinHandle<()>,
@@ -63,10 +59,7 @@ impl Mirror {
     /// # Errors
     /// When the directory cannot be made, or no port be had.
     pub async fn start(options: ClientOptions, auth: Auth, dir: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
+        let blobs = Blobs::open(dir)?;
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|error| io::Error::other(error.to_string()))?;
         let token = hex::encode(token);
@@ -77,7 +70,7 @@ impl Mirror {
             client: OnceCell::new(),
             auth,
             token,
-            dir: dir.to_owned(),
+            blobs,
             named: Mutex::default(),
         });
         let router = Router::new()
@@ -92,7 +85,7 @@ impl Mirror {
         Ok(Self { location, serving })
     }
 
-    /// Where it is ([`crate::runner::images::mirrored`]); who knows this may fetch what its credentials may.
+    /// Where it is ([`crate::runner::mirrored::mirrored`]); who knows this may fetch what its credentials may.
     pub fn location(&self) -> &str {
         &self.location
     }
@@ -104,33 +97,10 @@ impl Drop for Mirror {
     }
 }
 
-/// Removes the blobs that were used least recently until what is there has at most `limit` bytes, and what
-/// nobody fetches any more. Whoever reads a blob reads it to its end. Blocks.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub fn sweep(dir: &Path, limit: u64) -> io::Result<()> {
-    let mut blobs = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some() {
-            if try_lock(&path)?.is_some() {
-                fs::remove_file(&path)?;
-            }
-        } else if let Ok(metadata) = fs::metadata(&path) {
-            blobs.push((metadata.modified()?, metadata.len(), path));
-        }
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror").finish_non_exhaustive()
     }
-    blobs.sort_unstable();
-    let mut total: u64 = blobs.iter().map(|(_, size, _)| size).sum();
-    for (_, size, path) in blobs {
-        if total <= limit {
-            break;
-        }
-        fs::remove_file(path)?;
-        total -= size;
-    }
-    Ok(())
 }
 
 struct Shared {
@@ -139,7 +109,7 @@ struct Shared {
     client: OnceCell<Client>,
     auth: Auth,
     token: String,
-    dir: PathBuf,
+    blobs: Blobs,
     /// What manifests have named, in which repository.
     named: Mutex<HashSet<(Repository, Digest)>>,
 }
@@ -156,10 +126,10 @@ async fn answer(State(shared): State<Arc<Shared>>, Rest(rest): Rest<String>) -> 
         Some(Wanted::Blob(repository, digest)) => shared.blob(&repository, &digest).await,
         None => return StatusCode::NOT_FOUND.into_response(),
     };
-    // Buildah goes to the registry itself then, and tells what is wrong.
+    // Not one of those after which Buildah would try again (common, pkg/retry).
     answer.unwrap_or_else(|error| {
         tracing::debug!(%error, "the mirror has nothing to give");
-        StatusCode::BAD_GATEWAY.into_response()
+        StatusCode::NOT_FOUND.into_response()
     })
 }
 
@@ -235,45 +205,33 @@ impl Shared {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Response, MirrorError> {
-        let whole = self.dir.join(digest.hex());
-        let part = whole.with_extension(PART);
-        let lock = loop {
-            if let Ok(file) = fs::File::open(&whole) {
-                // Used now: that keeps it.
-                file.set_modified(SystemTime::now())?;
-                let length = file.metadata()?.len();
-                let from = Source::Stored(File::from_std(file), whole);
-                return Ok(handing_out(from, digest, Some(length)));
+        let keeper = match self.blobs.find(repository, digest).await? {
+            Found::Stored(stored) => {
+                let length = stored.length;
+                return Ok(handing_out(Source::Stored(stored), digest, Some(length)));
             }
-            match try_lock(&part)? {
-                Some(lock) if is_at(&lock, &part) => break lock,
-                _ => tokio::time::sleep(AGAIN).await,
-            }
+            Found::Missing(keeper) => keeper,
         };
         let client = self.client().await?;
-        let upstream = client.blob(repository, digest, &self.auth).await?;
-        lock.set_len(0)?;
+        let answer = client.blob(repository, digest, &self.auth);
+        let upstream = tokio::time::timeout(PATIENCE, answer)
+            .await
+            .map_err(io::Error::from)??;
         let length = upstream.content_length();
-        let from = Source::Registry {
-            upstream,
-            file: File::from_std(lock),
-            part,
-            whole,
-        };
+        let from = Source::Registry { upstream, keeper };
         Ok(handing_out(from, digest, length))
     }
 }
 
 /// Where a blob comes from.
 enum Source {
-    /// Its file, at this path.
-    Stored(File, PathBuf),
-    /// The registry; it goes to its file at the same time, which this mirror holds.
+    /// The disk.
+    Stored(Stored),
+    /// The registry.
     Registry {
         upstream: reqwest::Response,
-        file: File,
-        part: PathBuf,
-        whole: PathBuf,
+        /// Who takes it to the disk at the same time.
+        keeper: Option<Keeper>,
     },
 }
 
@@ -321,18 +279,16 @@ impl HandingOut {
 
     async fn end(&mut self) -> io::Result<()> {
         let is_it = Digest::of_hash(std::mem::take(&mut self.sum)) == self.digest;
-        match self.from.take() {
-            Some(Source::Stored(_, path)) if !is_it => fs::remove_file(path)?,
+        let kept = match self.from.take() {
+            Some(Source::Stored(stored)) if !is_it => stored.remove(),
             Some(Source::Registry {
-                mut file,
-                part,
-                whole,
+                keeper: Some(keeper),
                 ..
-            }) if is_it => {
-                file.flush().await?;
-                fs::rename(part, whole)?;
-            }
-            _ => {}
+            }) if is_it => keeper.keep().await,
+            _ => Ok(()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(%error, "a blob of a base image cannot be kept, or removed");
         }
         if is_it {
             Ok(())
@@ -346,15 +302,18 @@ impl Source {
     /// The next bytes; `None` at the end.
     async fn read(&mut self) -> io::Result<Option<Bytes>> {
         match self {
-            Source::Stored(file, _) => {
+            Source::Stored(stored) => {
                 let mut bytes = BytesMut::with_capacity(CHUNK);
-                Ok((file.read_buf(&mut bytes).await? > 0).then(|| bytes.freeze()))
+                Ok((stored.file.read_buf(&mut bytes).await? > 0).then(|| bytes.freeze()))
             }
-            Source::Registry { upstream, file, .. } => {
+            Source::Registry { upstream, keeper } => {
                 let chunk = tokio::time::timeout(PATIENCE, upstream.chunk()).await?;
                 let bytes = chunk.map_err(io::Error::other)?;
-                if let Some(bytes) = &bytes {
-                    file.write_all(bytes).await?;
+                if let (Some(bytes), Some(to)) = (&bytes, &mut *keeper)
+                    && let Err(error) = to.write(bytes).await
+                {
+                    tracing::warn!(%error, "a blob of a base image cannot be kept");
+                    *keeper = None;
                 }
                 Ok(bytes)
             }
@@ -376,9 +335,12 @@ fn blobs_in(manifest: &Value) -> impl Iterator<Item = Digest> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::images::mirrored;
+    use crate::runner::mirrored::mirrored;
     use wiremock::matchers::{method, path};
     use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use std::fs;
+    use std::path::PathBuf;
 
     const BLOB: &[u8] = b"a layer";
 
@@ -391,18 +353,21 @@ mod tests {
 
     impl Setting {
         async fn new() -> Self {
-            let registry = MockServer::start().await;
             let manifest =
                 serde_json::json!({"layers": [{"digest": Digest::of(BLOB).to_string()}]});
+            Self::with(manifest.to_string().into_bytes(), BLOB).await
+        }
+
+        async fn with(manifest: Vec<u8>, blob: &[u8]) -> Self {
             let setting = Self {
-                registry,
+                registry: MockServer::start().await,
                 dir: tempfile::tempdir().unwrap(),
-                manifest: manifest.to_string().into_bytes(),
+                manifest,
             };
             let manifest = format!("/v2/team/app/manifests/{}", Digest::of(&setting.manifest));
             for (at, bytes) in [
                 (manifest, setting.manifest.clone()),
-                (blob_path(), BLOB.to_vec()),
+                (blob_path(), blob.to_vec()),
             ] {
                 let answer = ResponseTemplate::new(200).set_body_bytes(bytes);
                 Mock::given(method("GET"))
@@ -454,7 +419,10 @@ mod tests {
         }
 
         fn stored(&self) -> PathBuf {
-            self.dir.path().join(Digest::of(BLOB).hex())
+            let entries = fs::read_dir(self.dir.path()).unwrap();
+            let paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(paths.len(), 1);
+            paths[0].clone()
         }
     }
 
@@ -484,7 +452,6 @@ mod tests {
             assert_eq!(setting.blobs_asked_for().await, 1);
         }
         assert_eq!(fs::read(setting.stored()).unwrap(), BLOB);
-        assert_eq!(fs::read_dir(setting.dir.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]
@@ -505,27 +472,35 @@ mod tests {
         let mirror = setting.mirror().await;
         let at = mirror.location();
         setting.get(at, &setting.manifest()).await.unwrap();
+        setting.get(at, &blob()).await.unwrap();
         fs::write(setting.stored(), b"damaged").unwrap();
         assert_eq!(setting.get(at, &blob()).await, Err(None));
         assert_eq!(setting.get(at, &blob()).await.unwrap(), BLOB);
         assert_eq!(fs::read(setting.stored()).unwrap(), BLOB);
     }
 
-    #[test]
-    fn what_was_used_least_recently_goes_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
-        for (name, age) in [("a", 3), ("b", 1), ("c", 2), ("d.part", 9), ("e.part", 9)] {
-            let file = fs::File::create(dir.path().join(name)).unwrap();
-            file.set_len(100).unwrap();
-            file.set_modified(now - Duration::from_secs(age)).unwrap();
-        }
-        let _held = try_lock(&dir.path().join("e.part")).unwrap().unwrap();
-        sweep(dir.path(), 200).unwrap();
-        let left = |name: &str| dir.path().join(name).exists();
-        assert_eq!(
-            ["a", "b", "c", "d.part", "e.part"].map(left),
-            [false, true, true, false, true]
-        );
+    #[tokio::test]
+    async fn what_one_repository_has_is_not_handed_out_for_another() {
+        let setting = Setting::new().await;
+        let mirror = setting.mirror().await;
+        setting
+            .get(mirror.location(), &setting.manifest())
+            .await
+            .unwrap();
+        setting.get(mirror.location(), &blob()).await.unwrap();
+        // Another registry has the manifest, and not the blob.
+        let manifest = setting.manifest.clone();
+        let other = Setting::with(manifest, b"something else").await;
+        let other = Setting {
+            dir: setting.dir,
+            ..other
+        };
+        let mirror = other.mirror().await;
+        other
+            .get(mirror.location(), &other.manifest())
+            .await
+            .unwrap();
+        assert_eq!(other.get(mirror.location(), &blob()).await, Err(None));
+        assert_eq!(other.blobs_asked_for().await, 1);
     }
 }
