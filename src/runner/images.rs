@@ -158,12 +158,7 @@ impl Registry {
         }
         let reference = Reference::parse(&image.reference).ok()?;
         let digest = self.client.resolve(&reference, &self.auth).await.ok()??;
-        let repository = reference.repository();
-        Some(format!(
-            "{}/{}@{digest}",
-            repository.host(),
-            repository.name()
-        ))
+        Some(format!("{}@{digest}", reference.repository()))
     }
 }
 

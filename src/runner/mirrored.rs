@@ -66,7 +66,7 @@ impl Mirrored {
         let dir = home.join(".config/containers/registries.conf.d");
         fs::create_dir_all(&dir)?;
         let quoted = |text: String| Value::from(text).to_string();
-        let own = quoted(format!("{host}/{}", repository.name()));
+        let own = quoted(repository.to_string());
         let text = format!(
             "[[registry]]\nprefix = {own}\nlocation = {own}\ninsecure = {}\n\
              [[registry.mirror]]\nlocation = {}\ninsecure = true\n",

@@ -140,7 +140,7 @@ impl Keeper {
 }
 
 fn name(repository: &Repository, digest: &Digest) -> String {
-    let place = Digest::of(format!("{}/{}", repository.host(), repository.name()).as_bytes());
+    let place = Digest::of(repository.to_string().as_bytes());
     let place: String = place.hex().chars().take(REPOSITORY_DIGITS).collect();
     format!("{}-{place}", digest.hex())
 }
