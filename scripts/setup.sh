@@ -2,13 +2,14 @@
 # Prepares a Debian-like machine for nomad-build; idempotent, and quick when all is there.
 #
 #   scripts/setup.sh        programs that a build needs
-#   scripts/setup.sh test   also the newest Buildah, the Python clients of the end-to-end tests and their user
+#   scripts/setup.sh test   also the newest Buildah, Nomad, the Python clients of the end-to-end tests and their user
 #
 # The accounts that builds run as are made by `nomad-build setup`.
 set -euo pipefail
 
 readonly TEST_USER=nomad-build-test
 readonly BUILDAH_VERSION=1.43.2
+readonly NOMAD_VERSION=1.11.3
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
@@ -71,27 +72,37 @@ create_test_user() {
   useradd --user-group --create-home --home-dir "/var/lib/$TEST_USER" --shell /usr/sbin/nologin "$TEST_USER"
 }
 
-build_buildah() {
-  local built=$tools/buildah-$BUILDAH_VERSION/buildah
+# build_tool NAME VERSION PACKAGE DURATION ARGUMENT...: builds the tool of the module tests/tools/NAME.
+build_tool() {
+  local name=$1 version=$2 package=$3 duration=$4
+  local built=$tools/$name-$version/$name
   if [[ -x $built ]]; then
-    say "buildah $BUILDAH_VERSION: all there"
-  else
-    command -v go >/dev/null || fail "buildah $BUILDAH_VERSION: needs Go 1.21 or newer in PATH to be built"
-    say "buildah $BUILDAH_VERSION: building it (about a minute)"
-    mkdir -p "$(dirname "$built")"
-    # Renamed at the end: a half-built one is never taken for a whole one.
-    (cd "$repository/tests/tools/buildah" &&
-      go build -trimpath -ldflags '-s -w' \
-        -tags 'containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper' \
-        -o "$built.new" github.com/containers/buildah/cmd/buildah)
-    mv "$built.new" "$built"
+    say "$name $version: all there"
+    return
   fi
+  command -v go >/dev/null || fail "$name $version: needs Go 1.21 or newer in PATH to be built"
+  say "$name $version: building it ($duration)"
+  mkdir -p "$(dirname "$built")"
+  # Renamed at the end: a half-built one is never taken for a whole one.
+  (cd "$repository/tests/tools/$name" &&
+    go build -trimpath -ldflags '-s -w' "${@:5}" -o "$built.new" "$package")
+  mv "$built.new" "$built"
+}
+
+build_buildah() {
+  build_tool buildah "$BUILDAH_VERSION" github.com/containers/buildah/cmd/buildah 'about a minute' \
+    -tags 'containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper'
   # The user that builds run as cannot look below root's home.
+  local built=$tools/buildah-$BUILDAH_VERSION/buildah
   local shared=/usr/local/lib/nomad-build/tools/buildah-$BUILDAH_VERSION/buildah
   if ((EUID == 0)) && ! cmp -s "$built" "$shared"; then
     say "buildah $BUILDAH_VERSION: copying it to $shared"
     install -D -m 0755 "$built" "$shared"
   fi
+}
+
+build_nomad() {
+  build_tool nomad "$NOMAD_VERSION" github.com/hashicorp/nomad 'three to four minutes'
 }
 
 # Whoever builds run as gets a network through this device.
@@ -136,6 +147,7 @@ case ${1:-} in
     open_tun
     create_test_user
     build_buildah
+    build_nomad
     create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
     ;;

@@ -3,8 +3,8 @@
 //! Dependencies point down this chain only; `tests/architecture.rs` fails when an import breaks it:
 //!
 //! ```text
-//! app → cli → mcp → service → backend → runner → {registry, git, context, log, config}
-//!                                                   → {diagnosis, containerfile, build, schema}
+//! app → cli → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
+//!                                                        → {diagnosis, containerfile, build, schema}
 //! ```
 #![cfg_attr(
     test,
@@ -28,6 +28,7 @@ pub mod diagnosis;
 pub mod git;
 pub mod log;
 pub mod mcp;
+pub mod nomad;
 pub mod registry;
 pub mod runner;
 pub mod schema;
