@@ -3,12 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::options::{Address, Options, Tls};
 use super::retry::{Attempts, Repeat};
@@ -18,6 +20,8 @@ use super::{NomadError, Token};
 const MAX_ANSWER: usize = 128 << 20;
 /// Most bytes of an error's text that are read.
 const MAX_ERROR: usize = 16 << 10;
+/// Requests at the same time, besides streams and queries that wait.
+const AT_ONCE: usize = 32;
 /// Longest that Nomad lets a query block (`api.MaxBlockingRPCQueryTime` is 300 s).
 pub(super) const MAX_BLOCK: Duration = Duration::from_secs(300);
 
@@ -42,6 +46,8 @@ pub struct Client {
     region: Option<String>,
     timeout: Duration,
     backoff: Duration,
+    /// Nomad takes but so many connections of an address (`limits.http_max_conns_per_client`).
+    at_once: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Client {
@@ -134,6 +140,7 @@ impl Client {
             region: options.region,
             timeout: options.timeout,
             backoff: options.backoff,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
         })
     }
 
@@ -200,6 +207,11 @@ impl Client {
     }
 
     async fn once(&self, call: &Call<'_>) -> Result<Answer, NomadError> {
+        // What waits for a change does not stand in the way of the others.
+        let _permit = match call.block.is_zero() {
+            true => self.at_once.acquire().await.ok(),
+            false => None,
+        };
         let bound = self.timeout + call.block;
         let response = self
             .request(call)?
@@ -371,7 +383,7 @@ fn with_tls(
     if let (Some(name), "https", Some(host)) = (&tls.server_name, url.scheme(), url.host_str()) {
         // TLS checks the name in the URL; this name leads to the host that was meant.
         let host = host.trim_matches(['[', ']']).to_owned();
-        http = http.dns_resolver(std::sync::Arc::new(OneHost(host)));
+        http = http.dns_resolver(Arc::new(OneHost(host)));
         url.set_host(Some(name))
             .map_err(|error| NomadError::Setup(format!("NOMAD_TLS_SERVER_NAME: {error}")))?;
     }

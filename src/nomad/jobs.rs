@@ -107,6 +107,18 @@ impl Client {
         self.list(&call).await
     }
 
+    /// All allocations that this token may see, with what they have of their nodes.
+    ///
+    /// # Errors
+    /// When the right is missing.
+    pub async fn allocated(&self) -> Result<Vec<Allocation>, NomadError> {
+        let call = Call {
+            query: &[("resources", "true"), ("task_states", "false")],
+            ..Call::get("list allocations", ["allocations"])
+        };
+        Ok(self.in_namespace("*").list(&call).await?.value)
+    }
+
     /// One allocation.
     ///
     /// # Errors
@@ -127,12 +139,15 @@ impl Client {
         Ok(self.list(&call).await?.value)
     }
 
-    /// All evaluations of the namespace.
+    /// The evaluations of the namespace that wait for capacity.
     ///
     /// # Errors
     /// When the right is missing.
-    pub async fn evaluations(&self) -> Result<Indexed<Vec<Evaluation>>, NomadError> {
-        let call = Call::get("list evaluations", ["evaluations"]);
+    pub async fn blocked_evaluations(&self) -> Result<Indexed<Vec<Evaluation>>, NomadError> {
+        let call = Call {
+            query: &[("status", "blocked")],
+            ..Call::get("list evaluations", ["evaluations"])
+        };
         self.list(&call).await
     }
 
@@ -189,6 +204,15 @@ impl Client {
             ..Call::get("list nodes", ["nodes"])
         };
         Ok(self.list(&call).await?.value)
+    }
+
+    /// A node with its attributes.
+    ///
+    /// # Errors
+    /// When there is none, or the right `node:read` is missing.
+    pub async fn node(&self, id: &str) -> Result<Node, NomadError> {
+        let what = format!("read the node {id}");
+        Ok(self.json(&Call::get(&what, ["node", id])).await?.value)
     }
 
     /// The address of the leader; an error when there is none.

@@ -18,6 +18,9 @@ use super::{Client, NomadError};
 /// While it follows, Nomad sends an empty frame each second.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Longest for a client to begin; one that hangs must not hold up who reads of others.
+const OPENED: Duration = Duration::from_secs(10);
+
 /// Which output of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the customary words")]
@@ -92,10 +95,12 @@ impl Client {
                 ("offset", offset.as_str()),
                 ("origin", "start"),
             ],
-            repeat: Repeat::Always,
+            // Whoever reads a log goes on where it stood.
+            repeat: Repeat::Never,
             ..Call::get(&what, ["client", "fs", "logs", allocation])
         };
-        let response = self.open(&call).await?;
+        let opened = tokio::time::timeout(OPENED, self.open(&call)).await;
+        let response = opened.map_err(|_| self.too_late())??;
         Ok(LogStream {
             client: self.clone(),
             what,

@@ -31,7 +31,8 @@ pub use logs::{Chunk, LogStream, Position, Stream};
 pub use options::{Address, Options, OptionsError, Tls};
 pub use token::Token;
 pub use types::{
-    AgentSelf, AllocMetric, AllocStatus, Allocation, Constraint, Dispatched, Evaluation, Job,
-    JobStub, Node, NodeResources, Parameterized, Resources, Task, TaskEvent, TaskGroup, TaskState,
+    AgentSelf, AllocMetric, AllocStatus, Allocated, Allocation, Constraint, Dispatched, Evaluation,
+    Job, JobStub, Node, NodeResources, Parameterized, Policy, Resources, Task, TaskEvent,
+    TaskGroup, TaskState,
 };
 pub use variables::{Items, MAX_VARIABLE, Variable, VariableStub, Written};

@@ -30,8 +30,17 @@ impl Token {
             })?,
         };
         let text = text.trim();
-        if text.is_empty() {
-            return Ok(None);
+        match self {
+            // It is being renewed.
+            Self::File(path) if text.is_empty() => {
+                return Err(NomadError::Unreachable {
+                    address: path.display().to_string(),
+                    why: "the token file is empty".into(),
+                    unsent: true,
+                });
+            }
+            _ if text.is_empty() => return Ok(None),
+            _ => {}
         }
         let mut value = HeaderValue::from_str(text)
             .map_err(|_| NomadError::Setup("the token has characters that no token has".into()))?;

@@ -248,8 +248,50 @@ pub struct Allocation {
     pub preempted_by_allocation: String,
     #[serde(deserialize_with = "or_default")]
     pub task_states: BTreeMap<String, TaskState>,
+    /// Only where a list was asked for it.
+    pub allocated_resources: Option<Allocated>,
     pub create_index: u64,
     pub modify_index: u64,
+}
+
+/// What an allocation has of its node (`api.AllocatedResources`).
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Allocated {
+    #[serde(deserialize_with = "or_default")]
+    pub tasks: BTreeMap<String, AllocatedTask>,
+    #[serde(deserialize_with = "or_default")]
+    pub task_lifecycles: BTreeMap<String, Option<Lifecycle>>,
+    #[serde(deserialize_with = "or_default")]
+    pub shared: Disk,
+}
+
+/// What a task has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct AllocatedTask {
+    #[serde(deserialize_with = "or_default")]
+    pub cpu: Cpu,
+    #[serde(deserialize_with = "or_default")]
+    pub memory: Memory,
+}
+
+impl Allocated {
+    /// Memory in MiB and CPU in MHz. A task that ends before others begin takes nothing beside them
+    /// (`structs.AllocatedResources.Comparable`).
+    pub fn at_once(&self) -> (u64, u64) {
+        let (mut together, mut most) = ((0, 0), (0, 0));
+        for (name, task) in &self.tasks {
+            let part = (task.memory.memory_mb, task.cpu.cpu_shares);
+            let lifecycle = self.task_lifecycles.get(name).and_then(Option::as_ref);
+            if lifecycle.is_some_and(|lifecycle| !lifecycle.sidecar) {
+                most = (part.0.max(most.0), part.1.max(most.1));
+            } else {
+                together = (together.0 + part.0, together.1 + part.1);
+            }
+        }
+        (together.0.max(most.0), together.1.max(most.1))
+    }
 }
 
 /// What servers have decided about an allocation.
@@ -393,6 +435,9 @@ pub struct Node {
     pub drain: bool,
     #[serde(deserialize_with = "or_default")]
     pub drivers: BTreeMap<String, Driver>,
+    /// Only where a single node was asked for.
+    #[serde(deserialize_with = "or_default")]
+    pub attributes: BTreeMap<String, String>,
     pub node_resources: Option<NodeResources>,
     pub reserved_resources: Option<NodeResources>,
 }

@@ -36,6 +36,8 @@ pub struct VariableStub {
     pub path: String,
     /// Index of its last change.
     pub modify_index: u64,
+    /// When that was, in nanoseconds since 1970.
+    pub modify_time: i64,
 }
 
 /// Answer to a write.
