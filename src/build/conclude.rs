@@ -20,7 +20,7 @@ pub enum Outcome {
 }
 
 /// What else is known about the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gone {
     /// The job ended in order.
     Exited,
@@ -32,6 +32,14 @@ pub enum Gone {
     NeverBegan,
     /// It had to be killed long after the build's time was over.
     Overtime,
+    /// The scheduler took its place away, for this reason.
+    Displaced(&'static str),
+    /// The kernel killed the runner itself for want of memory.
+    Starved,
+    /// No machine can ever run it, for this reason.
+    Unplaceable(String),
+    /// The scheduler could not start it, for this reason.
+    NotStarted(String),
 }
 
 /// Decides the final state and its failure.
@@ -74,6 +82,32 @@ pub fn conclude(
                 .with_hint("The operator must look at runner.log of this build."),
             ),
         ),
+        _ if let Gone::Unplaceable(reason) = &gone => (
+            State::Failed,
+            Some(
+                Failure::new(None, Kind::Unplaceable, reason.clone()).with_hint(
+                    "Choose another profile, or ask the operator for machines that fit this one.",
+                ),
+            ),
+        ),
+        _ if let Gone::NotStarted(reason) = &gone => (
+            State::Failed,
+            Some(
+                Failure::new(None, Kind::NotStarted, reason.clone())
+                    .with_hint("The operator must look at the profile's job and its machines."),
+            ),
+        ),
+        _ if gone == Gone::Starved && record.commit.is_none() => (
+            State::Failed,
+            Some(
+                Failure::new(
+                    phase,
+                    Kind::OutOfMemory,
+                    "the build used all memory that its profile has",
+                )
+                .with_hint("Use less memory, or choose a profile with more."),
+            ),
+        ),
         _ if gone == Gone::Overtime && record.commit.is_none() => (
             State::TimedOut,
             Some(Failure::new(
@@ -87,7 +121,10 @@ pub fn conclude(
             Some(lost(
                 record,
                 phase,
-                "the runner was stopped by somebody unknown",
+                match gone {
+                    Gone::Displaced(why) => why,
+                    _ => "the runner was stopped by somebody unknown",
+                },
             )),
         ),
         Some(Outcome::Passed) | None => (
@@ -97,6 +134,7 @@ pub fn conclude(
                 phase,
                 match gone {
                     Gone::Exited => "the runner ended without a result",
+                    Gone::Displaced(why) => why,
                     _ => "the runner is gone without a result",
                 },
             )),

@@ -128,6 +128,10 @@ kinds! {
     TimedOut = "timed_out", Unknown;
     /// No capacity within `queue_timeout`.
     QueueTimedOut = "queue_timed_out", Operator;
+    /// No machine of the cluster can ever run this profile.
+    Unplaceable = "unplaceable", Operator;
+    /// The scheduler could not start the build's job.
+    NotStarted = "not_started", Operator;
     /// This machine has no working sandbox, or Buildah is missing.
     SandboxUnavailable = "sandbox_unavailable", Operator;
     /// The runner died, or was stopped by somebody unknown.

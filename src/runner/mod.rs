@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod container;
 pub mod enclose;
 pub mod enter;
+pub mod entry;
 pub mod handoff;
 pub mod images;
 pub mod kept;

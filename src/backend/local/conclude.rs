@@ -2,10 +2,8 @@
 
 use std::io;
 
-use crate::build::conclude::{Gone, conclude};
-use crate::build::record::Final;
-use crate::build::status::every_test;
-use crate::build::{Phase, State};
+use crate::backend::ending::ending;
+use crate::build::conclude::Gone;
 use crate::log::{LogReader, Progress};
 use crate::runner::reporter::now_ms;
 
@@ -36,27 +34,7 @@ pub fn write_end(dir: &BuildDir, gone: Gone) -> io::Result<()> {
         if record.end.is_some() {
             return;
         }
-        let phase = progress.standing.phase;
-        let (state, failure) = conclude(record, progress.outcome.as_ref(), phase, gone);
-        let mut image = progress.image.clone();
-        if let Some(image) = &mut image {
-            image.published = progress.published(&record.tags);
-        }
-        record.finish(Final {
-            state,
-            at: now_ms(),
-            failure,
-            phase,
-            step: progress.step.clone(),
-            source: progress.source.clone(),
-            image: image.filter(|image| {
-                state == State::Succeeded || phase >= Some(Phase::Test) || !image.tags.is_empty()
-            }),
-            tests: every_test(&record.tests, &progress.tests),
-            phase_seconds: progress.phase_seconds.clone(),
-            log_lines: progress.lines,
-            resources: progress.resources.clone(),
-        });
+        record.finish(ending(record, &progress, gone, now_ms()));
     })?;
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod store;
 pub mod sweep;
 pub mod user;
 pub mod watch;
+pub mod workshop;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -315,6 +316,7 @@ impl LocalBackend {
                 record,
                 progress: Progress::default(),
                 queue: None,
+                log_missing: None,
             });
         }
         let progress = self.progress(&record.id, dir)?;
@@ -327,6 +329,7 @@ impl LocalBackend {
             record,
             progress,
             queue,
+            log_missing: None,
         })
     }
 
@@ -428,6 +431,13 @@ impl Backend for LocalBackend {
 
     async fn request(&self, id: &BuildId) -> Result<serde_json::Value, BackendError> {
         Ok(read_json(&self.dir(id)?.request())?)
+    }
+
+    fn capacity(&self) -> String {
+        format!(
+            "{} builds run at the same time, others wait",
+            self.config.local.slots
+        )
     }
 
     async fn health(&self) -> Result<(), BackendError> {

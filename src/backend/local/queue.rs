@@ -158,7 +158,7 @@ pub fn take(
 
 /// Users that have something here already: first those who have layers of the build's own scope, then
 /// of the one it reads, then anything.
-fn warm(layout: &Layout, scopes: &Scopes) -> Vec<String> {
+pub fn warm(layout: &Layout, scopes: &Scopes) -> Vec<String> {
     let entries = fs::read_dir(layout.caches()).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = names.collect();
