@@ -8,6 +8,7 @@
 //! Layout directories and registries' answers are not trusted: sizes are bounded, files are never
 //! found through links, digests are compared, and credentials go only where they belong.
 
+mod artifact;
 mod auth;
 mod client;
 mod error;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use crate::build::digest::{BadDigest, Digest};
 pub use crate::build::reference::{PushReference, Reference, ReferenceError, Repository};
+pub use artifact::ArtifactFile;
 pub use auth::{Auth, AuthError};
 pub use client::{Client, ClientOptions};
 pub use error::{RegistryError, TlsFault, Unreachable};
