@@ -12,7 +12,9 @@ use crate::build::status::QueueStatus;
 use crate::build::{BuildId, Plan, Record};
 use crate::log::{Progress, Query, Selection};
 
+mod ending;
 pub mod local;
+pub mod nomad;
 mod staged;
 
 pub use staged::Staged;
@@ -78,6 +80,8 @@ pub struct View {
     pub progress: Progress,
     /// Why it waits, while it does.
     pub queue: Option<QueueStatus>,
+    /// What of its log is lost, and why.
+    pub log_missing: Option<String>,
 }
 
 impl View {
@@ -123,6 +127,9 @@ pub trait Backend: Send + Sync {
 
     /// The request of a build as it was decoded.
     async fn request(&self, id: &BuildId) -> Result<serde_json::Value, BackendError>;
+
+    /// Where builds run and how many at the same time, in words.
+    fn capacity(&self) -> String;
 
     /// Whether builds can be accepted.
     async fn health(&self) -> Result<(), BackendError>;

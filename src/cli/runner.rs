@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::backend::local::credentials::secrets_in;
 use crate::backend::local::job::Job;
 use crate::backend::local::layout::BuildDir;
 use crate::backend::local::store::FileGate;
+use crate::backend::nomad::task;
 use crate::build::Plan;
 use crate::build::conclude::Outcome;
+use crate::config::Config;
 use crate::log::Redactor;
 use crate::registry::Auth;
 use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
 use crate::runner::{
-    Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, exit, phases, probe,
-    publish, sweep, userns,
+    Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, entry, exit, phases,
+    probe, publish, sweep, userns,
 };
 
 /// See [`Part`].
@@ -41,6 +41,12 @@ pub enum Part {
         /// Directory of the build.
         #[arg(long)]
         dir: PathBuf,
+    },
+    /// A task of a build's job on a Nomad cluster.
+    Task {
+        /// Which.
+        #[command(subcommand)]
+        task: Task,
     },
     /// Phases source, build and test.
     Build {
@@ -110,6 +116,17 @@ pub enum Part {
     },
 }
 
+/// The tasks of a build's job.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// The prestart task: source, build and test.
+    Build,
+    /// The main task: publish.
+    Publish,
+    /// The poststop task: the end and the log.
+    Archive,
+}
+
 /// What every part gets.
 #[derive(Debug, Args)]
 pub struct Common {
@@ -167,6 +184,17 @@ impl Runner {
                 job.run().await?;
                 Ok(ExitCode::SUCCESS)
             }),
+            Part::Task { task } => {
+                let config = Config::load()?;
+                let status = runtime()?.block_on(async {
+                    match task {
+                        Task::Build => task::build::run(config).await,
+                        Task::Publish => task::publish::run(config).await,
+                        Task::Archive => task::archive::run(config).await,
+                    }
+                })?;
+                Ok(ExitCode::from(status))
+            }
             Part::Build {
                 common,
                 deadline,
@@ -205,31 +233,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-fn stdout() -> anyhow::Result<File> {
-    Ok(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
-}
-
-/// Fires when the runner is told to stop.
-fn stop_signal() -> anyhow::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals = signal(kind)?;
-        let token = token.clone();
-        tokio::spawn(async move {
-            signals.recv().await;
-            token.cancel();
-        });
-    }
-    Ok(token)
-}
-
 fn code(outcome: &Outcome) -> ExitCode {
-    ExitCode::from(match outcome {
-        Outcome::Passed => exit::PASSED,
-        Outcome::Failed(_) => exit::FAILED,
-        Outcome::TimedOut(_) => exit::TIMED_OUT,
-        Outcome::Interrupted => exit::INTERRUPTED,
-    })
+    ExitCode::from(entry::status(outcome))
 }
 
 async fn build(
@@ -240,11 +245,11 @@ async fn build(
     cgroup: &Cgroup,
 ) -> anyhow::Result<ExitCode> {
     phases::tie();
-    let cancel = stop_signal()?;
+    let cancel = entry::stop_signal()?;
     let (plan, settings, work) = common.read()?;
     let secrets = secrets_in(&work);
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
-    let reporter = Reporter::new(stdout()?, last, settings.limits.log_bytes, redactor);
+    let reporter = Reporter::new(entry::stdout()?, last, settings.limits.log_bytes, redactor);
     let context = context
         .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
         .transpose()?;
@@ -267,7 +272,7 @@ async fn build(
 
 async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::Result<ExitCode> {
     phases::tie();
-    let cancel = stop_signal()?;
+    let cancel = entry::stop_signal()?;
     let (plan, settings, work) = common.read()?;
     let mut auth = Vec::new();
     std::io::stdin().take(1 << 20).read_to_end(&mut auth)?;
@@ -275,7 +280,7 @@ async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::R
     let secrets = auth.as_ref().map(Auth::secrets).unwrap_or_default();
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
     let reporter = Reporter::new(
-        stdout()?,
+        entry::stdout()?,
         handoff.last_line,
         settings.limits.log_bytes,
         redactor,

@@ -4,6 +4,7 @@
 //! `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
 
 pub mod limits;
+pub mod nomad;
 pub mod sandbox;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::git_url::GitUrl;
 
 pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
+pub use nomad::Nomad;
 pub use sandbox::{Isolation, Network, Sandbox};
 /// Default of `sandbox.user`.
 pub const DEFAULT_USER: &str = "nomad-build";
@@ -34,6 +36,8 @@ pub struct Config {
     pub git: Git,
     /// The local backend.
     pub local: Local,
+    /// The backend on a Nomad cluster.
+    pub nomad: Nomad,
     /// Limits of one build.
     pub limits: Limits,
     /// Profiles that a request may choose: name → what is different there. `default` is always
@@ -123,6 +127,7 @@ impl Default for Config {
             registry: Registry::default(),
             git: Git::default(),
             local: Local::default(),
+            nomad: Nomad::default(),
             limits: Limits::default(),
             profiles: BTreeMap::new(),
             sandbox: Sandbox::default(),
@@ -327,6 +332,7 @@ impl Config {
                 ),
             }
         }
+        faults.extend(self.nomad.faults());
         faults.extend(self.limits.faults());
         faults.extend(self.sandbox.faults());
         for (name, profile) in &self.profiles {

@@ -1,0 +1,372 @@
+//! Builds as jobs of a Nomad cluster.
+//!
+//! ```text
+//!            ┌─ feed: records, events ─▶ books ─▶ look, list, watch
+//! cluster ◀──┤                             └────▶ tender (one a build): decide ─▶ act
+//!            └─ follow: logs ─▶ spool ─▶ read_log
+//! ```
+//! The truth is in the cluster: a record a build as a Nomad Variable, a child job a build. What a
+//! server holds it can read back; several servers may look at the same builds.
+
+pub mod accept;
+pub mod books;
+pub mod claims;
+pub mod cluster;
+pub mod core;
+pub mod decide;
+pub mod feed;
+pub mod follow;
+pub mod payload;
+pub mod reason;
+pub mod shelf;
+pub mod spool;
+pub mod store;
+pub mod stored;
+pub mod sweep;
+pub mod task;
+pub mod tender;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::build::record::{CancelMark, CancelOutcome};
+use crate::build::status::QueueStatus;
+use crate::build::{BuildId, State};
+use crate::config::Config;
+use crate::log::{LogReader, Progress, Query, Selection};
+use crate::nomad::{Client, Options};
+use crate::runner::reporter::now_ms;
+
+use self::books::Page;
+use self::core::Core;
+use self::shelf::Shelf;
+use self::spool::Spool;
+use self::store::StoreError;
+use super::{Backend, BackendError, Changes, Submission, Submitted, View};
+
+/// How long a list waits for a server that has just begun to know all builds.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an answer waits for what a running build has said so far, where nobody has read it yet.
+const FIRST_READ: Duration = Duration::from_secs(2);
+/// Pause before the log of an ended build is looked for again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Events closer together than this are taken together.
+const COALESCE: Duration = Duration::from_millis(10);
+
+/// Builds on a cluster.
+pub struct NomadBackend {
+    core: Arc<Core>,
+    sweep: mpsc::Sender<()>,
+    /// What this server does in the background ends with it.
+    _alive: DropGuard,
+}
+
+impl NomadBackend {
+    /// Begins to look after the builds of a cluster. Within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used; a cluster that does not answer is no error.
+    pub fn open(config: Config, options: Options) -> io::Result<Self> {
+        let options = Options {
+            namespace: config.nomad.namespace.clone().unwrap_or(options.namespace),
+            ..options
+        };
+        let client = Client::new(options).map_err(io::Error::other)?;
+        let named = |error: io::Error| {
+            let dir = config.state_dir.display();
+            let text = format!("the state directory {dir} cannot be used: {error}");
+            io::Error::new(error.kind(), text)
+        };
+        let staging = config.state_dir.join("staging");
+        let mut dir = fs::DirBuilder::new();
+        dir.recursive(true)
+            .mode(0o700)
+            .create(&staging)
+            .map_err(named)?;
+        sweep::staging(&staging).map_err(named)?;
+        let spool = Spool::open(&config.state_dir.join("spool")).map_err(named)?;
+        let shelf = Shelf::open(&config)?;
+        let alive = CancellationToken::new();
+        let core = Core::new(config, client, spool, shelf, staging, alive.clone());
+        let core = Arc::new(core);
+        let (sweep, wanted) = mpsc::channel(1);
+        let part = Arc::clone(&core);
+        core.spawn(async move { feed::records(&part).await });
+        let part = Arc::clone(&core);
+        core.spawn(async move { feed::cluster(&part).await });
+        let part = Arc::clone(&core);
+        core.spawn(async move { sweep::run(&part, wanted).await });
+        Ok(Self {
+            core,
+            sweep,
+            _alive: alive.drop_guard(),
+        })
+    }
+
+    /// A build, read from the cluster where this server does not know it yet.
+    async fn page(&self, id: &BuildId) -> Result<Page, BackendError> {
+        if let Some(page) = self.core.books.page(id) {
+            return Ok(page);
+        }
+        let record = store::read(&self.core.client, id).await?;
+        self.core.learn(record);
+        let page = self.core.books.page(id);
+        page.ok_or_else(|| BackendError::NotFound(id.clone()))
+    }
+
+    fn view(&self, page: Page, queue: Option<QueueStatus>) -> View {
+        let log_missing = log_missing(&page);
+        let mut record = page.record.stored.record;
+        let progress = if record.end.is_some() {
+            Progress::default()
+        } else {
+            page.progress
+        };
+        if record.began.is_none() && record.end.is_none() {
+            let began = page.record.stored.allocation;
+            let allocation = page.known.allocation(began.as_deref());
+            record.began = allocation.and_then(cluster::began);
+        }
+        View {
+            record,
+            progress,
+            queue,
+            log_missing,
+        }
+    }
+
+    async fn queue(&self, page: &Page) -> Option<QueueStatus> {
+        let stored = &page.record.stored;
+        let record = &stored.record;
+        if !decide::waits(stored, &page.known) {
+            return None;
+        }
+        let blocked = page.known.blocked.as_ref();
+        let capacity = match blocked {
+            Some(_) => self.core.capacity(&record.profile).await,
+            None => None,
+        };
+        let (code, reason) = match page.known.allocation(None) {
+            Some(allocation) => (
+                "starting",
+                format!(
+                    "it is being started on the node {}",
+                    crate::build::clean::short(&allocation.node_name, 60)
+                ),
+            ),
+            None => reason::why(blocked, capacity.as_ref()),
+        };
+        let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
+        Some(QueueStatus {
+            position: u32::try_from(self.core.books.ahead(stored) + 1).ok(),
+            code: code.into(),
+            reason,
+            seconds: waited,
+            gives_up_in_seconds: u64::from(record.queue_timeout).saturating_sub(waited),
+        })
+    }
+
+    /// Waits until all builds are known; a server that lost its cluster says so.
+    async fn all_known(&self) -> Result<(), BackendError> {
+        let mut ready = self.core.books.ready();
+        let known = ready.wait_for(|ready| ready.records && ready.cluster);
+        match tokio::time::timeout(PATIENCE, known).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(BackendError::Unavailable(format!(
+                "Nomad at {} does not answer",
+                self.core.client.address()
+            ))),
+        }
+    }
+
+    /// Brings the log of an ended build into the spool, from wherever it still is: its client as long as
+    /// that keeps it, then the registry. In between it may take a moment.
+    async fn fetch_ended(&self, id: &BuildId) {
+        let mut changed = self.core.books.subscribe(id);
+        let deadline = Instant::now() + PATIENCE;
+        let mut again = AGAIN;
+        loop {
+            changed.borrow_and_update();
+            let Some(page) = self.core.books.page(id) else {
+                return;
+            };
+            let fetch = self.try_fetch(id, &page);
+            let there = tokio::time::timeout_at(deadline, fetch).await;
+            let there = there.unwrap_or(false);
+            if there || page.record.stored.log.is_some() || Instant::now() >= deadline {
+                return;
+            }
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() {
+                    return;
+                },
+                () = tokio::time::sleep(again) => {}
+            }
+            again = (again * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Whether the whole log is in the spool.
+    async fn try_fetch(&self, id: &BuildId, page: &Page) -> bool {
+        let stored = &page.record.stored;
+        let lines = stored.record.end.as_ref().map_or(0, |end| end.log_lines);
+        let log = self.core.spool.log(id);
+        let mut log = log.lock().await;
+        if log.progress.lines >= lines {
+            return true;
+        }
+        let artifact = stored.log.as_ref().and_then(|log| log.artifact.as_deref());
+        if let (Some(shelf), Some(artifact)) = (&self.core.shelf, artifact) {
+            let fetched = shelf.fetch_log(artifact, log.path()).await;
+            match fetched.and_then(|()| log.reread()) {
+                Ok(()) => return true,
+                Err(error) => tracing::warn!(%error, build = %id, "an archived log cannot be read"),
+            }
+        }
+        if let Some(allocation) = page.known.allocation(stored.allocation.as_deref())
+            && let Err(error) = follow::advance_ended(&self.core, allocation, &mut log).await
+        {
+            tracing::debug!(%error, build = %id, "the log of an ended build cannot be read");
+        }
+        log.progress.lines >= lines
+    }
+}
+
+/// What of the log of an ended build can never be read again.
+fn log_missing(page: &Page) -> Option<String> {
+    let stored = &page.record.stored;
+    stored.record.end.as_ref().filter(|end| end.log_lines > 0)?;
+    let log = stored.log.as_ref();
+    if let Some(missing) = log.and_then(|log| log.missing.clone()) {
+        return Some(missing);
+    }
+    let archived = log.is_some_and(|log| log.artifact.is_some());
+    let kept = page
+        .known
+        .allocation(stored.allocation.as_deref())
+        .is_some();
+    let lost = "its allocation was collected, and the operator keeps no logs (nomad.repository)";
+    (!archived && !kept).then(|| lost.into())
+}
+
+#[async_trait]
+impl Backend for NomadBackend {
+    fn staging(&self) -> &Path {
+        &self.core.staging
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<Submitted, BackendError> {
+        let submitted = accept::accept(&self.core, submission).await?;
+        let _ = self.sweep.try_send(());
+        Ok(submitted)
+    }
+
+    async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
+        let page = self.page(id).await?;
+        let view = self.view(page.clone(), None);
+        match view.state() {
+            State::Queued => Ok(View {
+                queue: self.queue(&page).await,
+                ..view
+            }),
+            State::Running => {
+                follow::want(&self.core, id, FIRST_READ).await;
+                let page = self.core.books.page(id);
+                let page = page.ok_or_else(|| BackendError::NotFound(id.clone()))?;
+                Ok(self.view(page, None))
+            }
+            _ => Ok(view),
+        }
+    }
+
+    fn watch(&self, id: &BuildId) -> Box<dyn Changes> {
+        Box::new(NomadChanges {
+            changed: self.core.books.subscribe(id),
+        })
+    }
+
+    async fn read_log(&self, id: &BuildId, query: Query) -> Result<Selection, BackendError> {
+        let page = self.page(id).await?;
+        if page.record.stored.record.end.is_some() {
+            self.fetch_ended(id).await;
+        } else {
+            follow::want(&self.core, id, FIRST_READ).await;
+        }
+        let path = self.core.spool.path(id);
+        let read = move || match LogReader::open(&path)? {
+            Some(mut log) => query.run(&mut log),
+            None => Ok(Selection::default()),
+        };
+        Ok(tokio::task::spawn_blocking(read)
+            .await
+            .map_err(io::Error::other)??)
+    }
+
+    async fn cancel(&self, id: &BuildId, mark: CancelMark) -> Result<CancelOutcome, BackendError> {
+        Ok(accept::cancel(&self.core, id, mark).await?)
+    }
+
+    async fn list(&self) -> Result<Vec<View>, BackendError> {
+        self.all_known().await?;
+        let pages = self.core.books.pages();
+        let mut views: Vec<View> = pages
+            .into_iter()
+            .map(|page| self.view(page, None))
+            .collect();
+        views.sort_by_key(|view| std::cmp::Reverse(view.record.submitted));
+        Ok(views)
+    }
+
+    async fn request(&self, id: &BuildId) -> Result<serde_json::Value, BackendError> {
+        let page = self.page(id).await?;
+        let request = page.record.stored.request;
+        request.ok_or_else(|| {
+            BackendError::Unavailable(format!(
+                "the request of {id} was larger than what is kept of it"
+            ))
+        })
+    }
+
+    fn capacity(&self) -> String {
+        "builds run as jobs of a Nomad cluster, those that find no room wait".into()
+    }
+
+    async fn health(&self) -> Result<(), BackendError> {
+        self.core.client.leader().await?;
+        self.all_known().await
+    }
+}
+
+impl From<StoreError> for io::Error {
+    fn from(error: StoreError) -> Self {
+        Self::other(error)
+    }
+}
+
+struct NomadChanges {
+    changed: watch::Receiver<u64>,
+}
+
+#[async_trait]
+impl Changes for NomadChanges {
+    async fn next(&mut self, until: Instant) {
+        let soon = Instant::now() + COALESCE;
+        tokio::select! {
+            changed = self.changed.changed() => match changed {
+                Ok(()) => tokio::time::sleep_until(soon.min(until)).await,
+                // The build was forgotten; whoever looks will find that.
+                Err(_) => tokio::time::sleep_until((soon + PATIENCE).min(until)).await,
+            },
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}

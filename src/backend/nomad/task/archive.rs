@@ -1,0 +1,254 @@
+//! The poststop task: writes the end where it is sure, and brings the log into the registry.
+//!
+//! It runs whatever became of the others, also when the job was stopped. What only the cluster
+//! knows (who stopped the job, why an allocation was moved) it leaves to the server.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::backend::ending::ending;
+use crate::backend::local::reap;
+use crate::build::conclude::{Gone, Outcome};
+use crate::build::{BuildId, Phase, Record};
+use crate::config::Config;
+use crate::log::Progress;
+use crate::registry::{ArtifactFile, PushReference, Reference, Repository};
+use crate::runner::exit;
+use crate::runner::reporter::now_ms;
+
+use super::super::store;
+use super::super::stored::{ArchivedLog, Stored};
+use super::shared_log::{self, SharedLog};
+use super::{Place, registry_auth, registry_client};
+
+/// How long Nomad may take to write what the tasks have said; a killed one says nothing more.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often what remains is removed, and the pause in between.
+const TRIES: u32 = 20;
+const AGAIN: Duration = Duration::from_millis(100);
+/// The tasks whose records are the log, in their order.
+const TASKS: &[&str] = &["build", "publish"];
+/// Type of the artifact.
+pub const LOG_ARTIFACT: &str = "application/vnd.nomad-build.log.v1";
+/// Media type of the log in it.
+pub const LOG_TYPE: &str = "application/vnd.nomad-build.log.v1.ndjson+gzip";
+
+/// Runs the task; returns its exit status.
+///
+/// Nomad takes no word any more of a task whose allocation has failed (`nomad/auth/auth.go`,
+/// `verifyWorkloadIdentityClaim`), which it has as soon as the task `build` has. Then the server writes
+/// the end, and finds the log by its tag.
+///
+/// # Errors
+/// When it cannot even begin.
+pub async fn run(config: Config) -> io::Result<u8> {
+    let place = Place::of_this_task()?;
+    let id = place.payload()?.build_id;
+    let known = match store::read(&place.nomad, &id).await {
+        Ok(known) => Some(known),
+        Err(error) => {
+            tracing::warn!(%error, "the record of the build cannot be read");
+            None
+        }
+    };
+    let record = known.as_ref().map(|known| &known.stored.record);
+    let is_whole = |progress: &Progress| match record {
+        Some(record) => is_last_word(record, progress),
+        None => progress.outcome.is_some(),
+    };
+    let settled = shared_log::settled(&place.alloc_dir, TASKS, PATIENCE, is_whole);
+    let progress = settled.await?;
+    let mine = match &known {
+        Some(known) => known.stored.is_for(&place.allocation),
+        // One that was not to begin has said nothing.
+        None => progress.started.is_some(),
+    };
+    if !mine {
+        tracing::warn!("the build is another allocation's");
+        remove_dirs(&place)?;
+        return Ok(exit::INTERRUPTED);
+    }
+    clean_up(&place, &id).await;
+    let change = |stored: &mut Stored| {
+        if !stored.is_for(&place.allocation) {
+            return false;
+        }
+        conclude(stored, &progress, &place);
+        true
+    };
+    let ended = store::update(&place.nomad, &id, known, change).await;
+    let log = archive(&place, &config, &id, &progress).await;
+    let written = match ended {
+        Ok((false, _)) => return Ok(exit::INTERRUPTED),
+        Ok((true, written)) => {
+            let archived = |stored: &mut Stored| stored.log = Some(log.clone());
+            store::update(&place.nomad, &id, Some(written), archived)
+                .await
+                .map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        tracing::warn!(%error, "the end is left to the server");
+    }
+    Ok(exit::PASSED)
+}
+
+/// Tag of a log, by which it is found without a word in the record.
+pub fn log_tag(id: &BuildId, allocation: &str) -> String {
+    let allocation: String = allocation.chars().take(8).collect();
+    format!("log-{id}-{allocation}")
+}
+
+/// Writes the end into the record, where the log alone decides it.
+fn conclude(stored: &mut Stored, progress: &Progress, place: &Place) {
+    if let Some(started) = progress.started {
+        stored.begin(&place.job, &place.allocation, started);
+    }
+    if is_decided(&stored.record, progress) {
+        let end = ending(&stored.record, progress, Gone::Exited, now_ms());
+        stored.record.finish(end);
+    }
+}
+
+/// Whether no task has anything to add.
+fn is_last_word(record: &Record, progress: &Progress) -> bool {
+    let published = progress.standing.phase == Some(Phase::Publish);
+    match &progress.outcome {
+        Some(Outcome::Passed) => record.tags.is_empty() || published,
+        Some(_) => true,
+        None => false,
+    }
+}
+
+/// Whether the end is sure without a look at the cluster.
+fn is_decided(record: &Record, progress: &Progress) -> bool {
+    match &progress.outcome {
+        Some(Outcome::Failed(_) | Outcome::TimedOut(_)) => true,
+        Some(Outcome::Passed) if is_last_word(record, progress) => true,
+        _ => record.cancel.is_some() && record.commit.is_none(),
+    }
+}
+
+/// Leaves nothing of the build in the allocation but what Nomad keeps.
+async fn clean_up(place: &Place, id: &BuildId) {
+    reap::reap(id).await;
+    for _ in 0..TRIES {
+        match remove_dirs(place) {
+            Ok(()) => return,
+            // What was killed may still be on its way out.
+            Err(error) => tracing::warn!(%error, "something of the build remains"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn remove_dirs(place: &Place) -> io::Result<()> {
+    reap::remove_work(&std::env::current_exe()?, &place.dir())?;
+    for dir in [place.dir().root().to_owned(), place.packed()] {
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn archive(place: &Place, config: &Config, id: &BuildId, progress: &Progress) -> ArchivedLog {
+    let mut log = ArchivedLog {
+        artifact: None,
+        lines: progress.lines,
+        missing: None,
+    };
+    match push(place, config, id).await {
+        Ok((artifact, headless)) => {
+            log.artifact = artifact;
+            log.missing = headless.then(|| "Nomad has thrown away its beginning".into());
+        }
+        Err(error) => {
+            tracing::error!(%error, "the log cannot be archived");
+            log.missing = Some("it could not be archived".into());
+        }
+    }
+    log
+}
+
+async fn push(place: &Place, config: &Config, id: &BuildId) -> io::Result<(Option<String>, bool)> {
+    let shared = SharedLog::of(&place.alloc_dir, TASKS)?;
+    let Some(repository) = &config.nomad.repository else {
+        return Ok((None, shared.is_headless()));
+    };
+    let repository = Repository::parse(repository).map_err(io::Error::other)?;
+    let tag = log_tag(id, &place.allocation);
+    let target = PushReference::parse(&format!("{repository}:{tag}"));
+    let target = target.map_err(io::Error::other)?;
+    let scratch = tempfile::tempdir_in(place.alloc_dir.join("data"))?;
+    let path = scratch.path().join("log.ndjson.gz");
+    compress(&shared, &path)?;
+    let files = [ArtifactFile {
+        path,
+        media_type: LOG_TYPE.into(),
+    }];
+    let layout = scratch.path().join("layout");
+    let auth = registry_auth(config)?;
+    let digest = registry_client(config)?
+        .push_artifact(&target, LOG_ARTIFACT, &files, &layout, &auth)
+        .await
+        .map_err(io::Error::other)?;
+    let artifact = Reference::by_digest(repository, digest).to_string();
+    Ok((Some(artifact), shared.is_headless()))
+}
+
+fn compress(log: &SharedLog, to: &Path) -> io::Result<()> {
+    let file = io::BufWriter::new(File::create(to)?);
+    let mut gzip = GzEncoder::new(file, Compression::default());
+    log.copy_to(&mut gzip)?;
+    gzip.finish()?.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::record::CancelMark;
+    use crate::build::{Failure, Kind};
+
+    #[test]
+    fn only_what_the_log_decides_is_decided_here() {
+        let plain = super::super::super::stored::tests::stored().record;
+        let mut tagged = plain.clone();
+        tagged.tags = vec!["r.example/x:1".into()];
+        let mut marked = tagged.clone();
+        marked.request_cancel(CancelMark {
+            by: "me".into(),
+            reason: None,
+            at: 1,
+        });
+        let mut committed = tagged.clone();
+        committed.request_commit(1);
+        let failed = Outcome::Failed(Box::new(Failure::new(None, Kind::Internal, "x")));
+        let decided = |record: &Record, outcome: Option<Outcome>, phase| {
+            let mut progress = Progress {
+                outcome,
+                ..Progress::default()
+            };
+            progress.standing.phase = phase;
+            is_decided(record, &progress)
+        };
+        use Outcome::{Interrupted, Passed};
+        let (test, publish) = (Some(Phase::Test), Some(Phase::Publish));
+        assert!(decided(&plain, Some(Passed), test));
+        assert!(!decided(&tagged, Some(Passed), test));
+        assert!(decided(&tagged, Some(Passed), publish));
+        assert!(decided(&tagged, Some(failed), test));
+        assert!(!decided(&tagged, Some(Interrupted), test));
+        assert!(decided(&marked, Some(Interrupted), test));
+        assert!(decided(&marked, None, None));
+        assert!(!decided(&committed, None, publish));
+        assert!(!decided(&plain, None, test));
+    }
+}
