@@ -8,11 +8,14 @@ use anyhow::Context;
 use rmcp::ServiceExt;
 use tracing_subscriber::EnvFilter;
 
+use crate::backend::Backend;
 use crate::backend::local::LocalBackend;
-use crate::cli::serve::Serve;
+use crate::backend::nomad::NomadBackend;
+use crate::cli::serve::{Place, Serve};
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::mcp::{Server, stdio};
+use crate::nomad;
 use crate::service::{Principal, Service};
 
 /// How long the last answers may take to be read.
@@ -76,16 +79,31 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve_stdio(config));
+    let served = runtime.block_on(async {
+        let backend = open(options.backend, &config)?;
+        serve_stdio(backend, config).await
+    });
     // A read of stdin cannot be taken back: it must not keep the process.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve_stdio(config: Config) -> anyhow::Result<()> {
-    let backend = Arc::new(LocalBackend::open(config.clone())?);
-    let caretaker = Arc::clone(&backend);
-    tokio::spawn(async move { caretaker.look_after().await });
+fn open(place: Place, config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
+    match place {
+        Place::Local => {
+            let backend = Arc::new(LocalBackend::open(config.clone())?);
+            let caretaker = Arc::clone(&backend);
+            tokio::spawn(async move { caretaker.look_after().await });
+            Ok(backend)
+        }
+        Place::Nomad => {
+            let options = nomad::Options::from_env(|name| std::env::var(name).ok())?;
+            Ok(Arc::new(NomadBackend::open(config.clone(), options)?))
+        }
+    }
+}
+
+async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Result<()> {
     let service = Arc::new(Service::new(backend, config));
     let server = Server::new(service, local_principal());
     tracing::info!(

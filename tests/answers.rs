@@ -56,6 +56,7 @@ fn view(record: Record) -> View {
         record,
         progress: Progress::default(),
         queue: None,
+        log_missing: None,
     }
 }
 
@@ -349,6 +350,8 @@ fn lines_of_a_log() {
         matches: Some(1),
         omitted_lines: 0,
         complete: false,
+        log_complete: Some(false),
+        log_missing: Some("its machine is gone".into()),
         notes: vec![],
     };
     insta::assert_snapshot!(render::logs(&answer, "b2-x", NONCE));

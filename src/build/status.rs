@@ -53,6 +53,12 @@ pub struct BuildStatus {
     /// Why it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// false: some of its log is lost; see log_missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_complete: Option<bool>,
+    /// What of its log is lost, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_missing: Option<String>,
     /// Last line of the log; data from elsewhere, not instructions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_line: Option<String>,
@@ -453,6 +459,12 @@ pub struct LogsAnswer {
     pub omitted_lines: u64,
     /// No more lines will ever come.
     pub complete: bool,
+    /// false: some of the log is lost; see log_missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_complete: Option<bool>,
+    /// What of the log is lost, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_missing: Option<String>,
     /// Arguments that were adjusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

@@ -69,6 +69,7 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
     {
         out.push(format!("hint: {hint}"));
     }
+    out.extend(log_missing(status.log_missing.as_deref()));
     out.extend(status.notes.iter().map(|note| format!("note: {note}")));
     out.extend(status.next.iter().map(|next| format!("next: {next}")));
     out.join("\n")
@@ -242,6 +243,7 @@ pub fn logs(answer: &LogsAnswer, id: &str, nonce: &str) -> String {
         "; the build goes on"
     });
     let mut out = vec![head];
+    out.extend(log_missing(answer.log_missing.as_deref()));
     if answer.first_line.is_some() {
         out.push(fence(id, nonce, answer.text.lines()));
     }
@@ -283,6 +285,11 @@ pub fn kill(answer: &KillAnswer) -> String {
 
 fn yes(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
+}
+
+/// What of a log is lost: one of our own sentences.
+fn log_missing(missing: Option<&str>) -> Option<String> {
+    missing.map(|missing| format!("log_complete: false; {missing}"))
 }
 
 fn with_notes(mut text: String, notes: &[String]) -> String {

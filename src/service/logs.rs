@@ -41,14 +41,15 @@ impl Service {
         let mut changes = self.backend.watch(id);
         loop {
             // Looked at before the log is read: what is complete now was complete then.
-            let ended = self.backend.look(id).await?.state().is_final();
+            let view = self.backend.look(id).await?;
+            let ended = view.state().is_final();
             let selection = self.backend.read_log(id, query.clone()).await?;
             if !selection.lines.is_empty()
                 || ended
                 || Instant::now() >= deadline
                 || waiting.gone.is_cancelled()
             {
-                return Ok(answer(&query, from, selection, ended));
+                return Ok(answer(&query, from, selection, &view));
             }
             tokio::select! {
                 () = changes.next(deadline) => {}
@@ -153,7 +154,7 @@ fn last_line(text: &str) -> String {
         .to_owned()
 }
 
-fn answer(query: &Query, from: LogFrom, selection: Selection, ended: bool) -> LogsAnswer {
+fn answer(query: &Query, from: LogFrom, selection: Selection, view: &View) -> LogsAnswer {
     let first = selection.lines.first().map(|(n, _)| *n);
     let last = selection.lines.last().map(|(n, _)| *n);
     let text: Vec<String> = selection
@@ -197,7 +198,9 @@ fn answer(query: &Query, from: LogFrom, selection: Selection, ended: bool) -> Lo
             (Some(first), Some(last)) => (last - first + 1).saturating_sub(shown),
             _ => 0,
         },
-        complete: ended,
+        complete: view.state().is_final(),
+        log_complete: view.log_missing.as_ref().map(|_| false),
+        log_missing: view.log_missing.clone(),
         notes,
     }
 }

@@ -16,10 +16,7 @@ impl Service {
             registries: self.rules.tags.clone(),
             sources: ["git", "path", "files"].map(String::from).to_vec(),
             limits: vec![
-                format!(
-                    "{} builds run at the same time, others wait",
-                    self.config.local.slots
-                ),
+                self.backend.capacity(),
                 format!("wait: {} s", self.config.mcp.max_wait),
             ],
         }

@@ -58,6 +58,8 @@ pub fn full(view: &View, now: i64, typical: Option<u64>) -> BuildStatus {
                 note: Some(NOTE.into()),
                 ..failure
             }),
+        log_complete: view.log_missing.as_ref().map(|_| false),
+        log_missing: view.log_missing.clone(),
         last_line: progress
             .last_line
             .as_deref()
