@@ -31,7 +31,7 @@ pub struct Line {
 }
 
 /// See [`Line`].
-type State = Result<String, Lack>;
+pub type State = Result<String, Lack>;
 
 /// Something that builds need and this machine does not have.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,12 +50,14 @@ impl fmt::Display for Line {
     }
 }
 
-fn line(item: &str, state: State) -> Line {
+/// An item with what was found of it.
+pub fn line(item: &str, state: State) -> Line {
     let item = item.to_owned();
     Line { item, state }
 }
 
-fn lack(wrong: impl Into<String>, mend: impl Into<String>) -> State {
+/// Something is wrong, and what mends it.
+pub fn lack(wrong: impl Into<String>, mend: impl Into<String>) -> State {
     let (wrong, mend) = (wrong.into(), mend.into());
     Err(Lack { wrong, mend })
 }

@@ -3,7 +3,10 @@
 //! ```text
 //! gather (I/O) ─▶ Facts ─▶ lines (pure) ─▶ print
 //! ```
+//! Or, for the other backend, what they need on a cluster.
 
+mod cluster;
+mod cluster_lines;
 mod lines;
 
 use std::fs;
@@ -16,6 +19,7 @@ use clap::Args;
 
 use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::user::{BuildUser, is_other};
+use crate::cli::serve::Place;
 use crate::config::Config;
 use crate::runner::subid::{self, Owner};
 use crate::runner::{probe, sandbox};
@@ -32,9 +36,13 @@ const HELPERS: &[&str] = &[
 /// Those that map ids, with a privilege of their own.
 const MAPPERS: &[&str] = &["newuidmap", "newgidmap"];
 
-/// Tell what builds need on this machine, and what mends it. Ends with 1 when something is missing.
+/// Tell what builds need on this machine, or on a cluster, and what mends it. Ends with 1 when something is missing.
 #[derive(Debug, Args)]
-pub struct Check {}
+pub struct Check {
+    /// Where builds run.
+    #[arg(long, env = "NOMAD_BUILD_BACKEND", value_enum, default_value_t)]
+    backend: Place,
+}
 
 impl Check {
     /// Prints a line an item.
@@ -43,7 +51,10 @@ impl Check {
     /// When the configuration or the user database cannot be read.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load()?;
-        let lines = lines(&gather(&config)?);
+        let lines = match self.backend {
+            Place::Local => lines(&gather(&config)?),
+            Place::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
+        };
         let mut out = io::stdout();
         for line in &lines {
             writeln!(out, "{line}")?;
