@@ -1,0 +1,206 @@
+# Builds of one profile, run by the raw_exec driver: on clients that are machines of their own, with
+# nomad-build, Buildah, runc and the accounts of `nomad-build setup` on them.
+#
+#   nomad job run -var profile=default -var memory=2048 nomad/build-raw-exec.nomad.hcl
+#
+# The server dispatches this job, once a build; nobody else needs to. See README.md.
+
+variable "name" {
+  description = "Beginning of the job's name; the server's nomad.job."
+  type        = string
+  default     = "nomad-build"
+}
+
+variable "profile" {
+  description = "Profile whose builds this job runs."
+  type        = string
+  default     = "default"
+}
+
+variable "namespace" {
+  description = "Namespace of builds and of their records."
+  type        = string
+  default     = "default"
+}
+
+variable "datacenters" {
+  type    = list(string)
+  default = ["*"]
+}
+
+variable "node_pool" {
+  type    = string
+  default = "default"
+}
+
+variable "program" {
+  description = "Where nomad-build is on the clients."
+  type        = string
+  default     = "/usr/local/bin/nomad-build"
+}
+
+variable "user" {
+  description = "Who the tasks are started as. As root each build runs as one of the accounts of `nomad-build setup`, which it leases; as anybody else it runs as that user."
+  type        = string
+  default     = "root"
+}
+
+variable "config" {
+  description = "Configuration of the tasks: a TOML file as of README.md, without secrets."
+  type        = string
+  default     = "# all defaults"
+}
+
+variable "cpu" {
+  description = "MHz of a build."
+  type        = number
+  default     = 1000
+}
+
+variable "memory" {
+  description = "MiB of a build."
+  type        = number
+  default     = 1024
+}
+
+variable "disk" {
+  description = "MiB of a build's allocation: sources, layers, logs."
+  type        = number
+  default     = 10240
+}
+
+job "build" {
+  id          = "${var.name}-${var.profile}"
+  name        = "${var.name}-${var.profile}"
+  namespace   = var.namespace
+  datacenters = var.datacenters
+  node_pool   = var.node_pool
+  type        = "batch"
+
+  parameterized {
+    payload = "required"
+  }
+
+  group "build" {
+    # A build runs once: whether to run it again its caller decides.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    # A client that comes back goes on with what it runs.
+    disconnect {
+      lost_after = "10m"
+      replace    = false
+      reconcile  = "keep_original"
+    }
+    ephemeral_disk {
+      size = var.disk
+    }
+
+    task "build" {
+      driver       = "raw_exec"
+      user         = var.user
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+      lifecycle {
+        hook = "prestart"
+      }
+      dispatch_payload {
+        file = "payload"
+      }
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+      }
+      config {
+        command = var.program
+        args    = ["runner", "task", "build"]
+      }
+      # More than the limit of a log (limits.log_mb), so that nothing of it is thrown away.
+      logs {
+        max_files     = 10
+        max_file_size = 32
+      }
+      resources {
+        cpu    = var.cpu
+        memory = var.memory
+      }
+    }
+
+    task "publish" {
+      driver       = "raw_exec"
+      user         = var.user
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+      dispatch_payload {
+        file = "payload"
+      }
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+      }
+      config {
+        command = var.program
+        args    = ["runner", "task", "publish"]
+      }
+      resources {
+        cpu    = 200
+        memory = 128
+      }
+    }
+
+    # Runs whatever became of the others, also when the job was stopped.
+    task "archive" {
+      driver       = "raw_exec"
+      user         = var.user
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+      lifecycle {
+        hook = "poststop"
+      }
+      dispatch_payload {
+        file = "payload"
+      }
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+      }
+      config {
+        command = var.program
+        args    = ["runner", "task", "archive"]
+      }
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+    }
+  }
+}

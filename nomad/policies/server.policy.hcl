@@ -1,0 +1,23 @@
+# The server: dispatches builds, follows them, tells them to stop, keeps their records. It may not
+# change a job (before Nomad 1.11.2 stopping one needs submit-job instead of deregister-job), read an
+# allocation's files, or run a command in it.
+namespace "builds" {
+  capabilities = [
+    "list-jobs",
+    "read-job",
+    "dispatch-job",
+    "deregister-job",
+    "read-logs",
+    "alloc-lifecycle",
+  ]
+  variables {
+    path "nomad-build/*" {
+      capabilities = ["read", "list", "write", "destroy"]
+    }
+  }
+}
+
+# What nodes have free, for the reason why a build waits. It works without.
+node {
+  policy = "read"
+}
