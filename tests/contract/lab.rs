@@ -50,6 +50,9 @@ pub trait Lab: Sized + Send + Sync {
     /// A server over the place.
     type Server: Backend + 'static;
 
+    /// Code of the reason why a build waits where all places are taken, and a word of it.
+    const BUSY: (&'static str, &'static str);
+
     /// A place without a build.
     fn new(knobs: Knobs) -> Self;
 
@@ -190,9 +193,11 @@ impl<L: Lab> Bench<L> {
         }
     }
 
+    /// Waits for a phase; one that is over before anybody can see it counts, too.
     pub async fn until_phase(&self, id: &BuildId, phase: Phase) -> View {
         self.until(id, &format!("the phase {phase:?}"), |view| {
-            view.progress.standing.phase == Some(phase)
+            let ended = view.record.end.as_ref().map(|end| end.phase);
+            ended.unwrap_or(view.progress.standing.phase) == Some(phase)
         })
         .await
     }
@@ -204,7 +209,11 @@ impl<L: Lab> Bench<L> {
             .await;
         let end = view.record.end.clone().unwrap();
         let remains = self.lab.remains(id);
-        assert!(remains.is_empty(), "{remains:#?}\n{view:#?}");
+        assert!(
+            remains.is_empty(),
+            "{remains:#?}\n{view:#?}\n{}",
+            self.lab.explain(id)
+        );
         assert_eq!(view.state(), end.state);
         end
     }

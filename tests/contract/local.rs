@@ -61,6 +61,8 @@ impl LocalLab {
 impl Lab for LocalLab {
     type Server = LocalBackend;
 
+    const BUSY: (&'static str, &'static str) = ("slots_busy", "slots");
+
     fn new(knobs: Knobs) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("nomad-build-contract-")

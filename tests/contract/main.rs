@@ -10,9 +10,9 @@
     reason = "a test fails by panicking"
 )]
 
-/// Makes a test of each case, for each lab.
+/// Makes a test of each case, for each lab; of those behind `local`, for the local one alone.
 macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
+    ($($name:ident),+ $(,)? $(; local $($own:ident),+ $(,)?)?) => {
         mod local {
             $(
                 #[tokio::test(flavor = "multi_thread")]
@@ -20,20 +20,40 @@ macro_rules! cases {
                     super::$name::<crate::local::LocalLab>().await;
                 }
             )+
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $own() {
+                    super::$own::<crate::local::LocalLab>().await;
+                }
+            )+)?
+        }
+        mod nomad {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name::<crate::nomad::NomadLab>().await;
+                }
+            )+
         }
     };
 }
+
+#[path = "../support/nomad.rs"]
+#[allow(dead_code, reason = "it serves other tests, too")]
+mod agent;
 
 mod accept;
 mod border;
 mod cancel;
 mod claims;
+mod cluster;
 mod death;
 mod fail;
 mod lab;
 mod list;
 mod local;
 mod logs;
+mod nomad;
 mod once;
 mod order;
 mod processes;
@@ -41,5 +61,6 @@ mod publish;
 mod queue;
 mod registry;
 mod stall;
+mod storm;
 mod succeed;
 mod timeout;

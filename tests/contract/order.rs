@@ -26,6 +26,8 @@ pub struct Order {
     tests: Vec<PlanTest>,
     timeout: u32,
     queue_timeout: u32,
+    profile: String,
+    busybox: bool,
     claims: Vec<Claim>,
 }
 
@@ -45,6 +47,8 @@ impl Order {
             tests: Vec::new(),
             timeout: 300,
             queue_timeout: 300,
+            profile: "default".into(),
+            busybox: true,
             claims: Vec::new(),
         }
     }
@@ -63,6 +67,13 @@ impl Order {
     /// An image without a RUN.
     pub fn quick() -> Self {
         Self::run(&[])
+    }
+
+    /// An image of one small file: its sources fit everywhere.
+    pub fn tiny() -> Self {
+        let mut order = Self::containerfile("FROM scratch\nCOPY Containerfile /\n");
+        order.busybox = false;
+        order
     }
 
     /// Says `ready` in the phase build and then goes on for longer than any test.
@@ -114,6 +125,11 @@ impl Order {
         self
     }
 
+    pub fn profile(mut self, name: &str) -> Self {
+        self.profile = name.into();
+        self
+    }
+
     pub fn claim(mut self, name: &str, unfinished_only: bool) -> Self {
         self.claims.push(Claim {
             name: name.into(),
@@ -150,7 +166,7 @@ impl Order {
                 id: self.id.clone(),
                 principal: "tester".into(),
                 name: None,
-                profile: "default".into(),
+                profile: self.profile.clone(),
                 request_digest: format!("digest of {}", self.id),
                 source: SourceStatus {
                     git: self.git.clone(),
@@ -183,7 +199,7 @@ impl Order {
                 secrets: Vec::new(),
                 no_cache: false,
                 scopes: Scopes::of_files("tester", None),
-                profile: "default".into(),
+                profile: self.profile,
                 timeout: self.timeout,
                 queue_timeout: self.queue_timeout,
                 submitted: submitted / 1000,
@@ -197,8 +213,10 @@ impl Order {
     /// Writes the sources as a tar; returns its digest.
     fn write(&self, out: &File) -> String {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::copy(BUSYBOX, dir.path().join("busybox"))
-            .expect("busybox is not there: scripts/setup.sh installs busybox-static");
+        if self.busybox {
+            std::fs::copy(BUSYBOX, dir.path().join("busybox"))
+                .expect("busybox is not there: scripts/setup.sh installs busybox-static");
+        }
         let file = self.containerfile.as_ref().map(|text| ContextFile {
             path: "Containerfile".into(),
             text: text.clone(),

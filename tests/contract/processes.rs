@@ -36,6 +36,13 @@ impl Process {
         mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
     }
 
+    /// Process that started it.
+    pub fn parent(&self) -> i32 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        parent.map_or(0, |pid| pid.trim().parse().unwrap())
+    }
+
     pub fn signal(&self, signal: Signal) {
         let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);
     }

@@ -92,8 +92,7 @@ async fn cancelled_during_the_upload<L: Lab>() {
     let (registry, proxy, bench) = behind::<L>(is_blob_upload, Act::Hold).await;
     let id = bench.submit(Order::quick().tag(app(proxy.host, "1"))).await;
     proxy.holds().await;
-    let view = bench.server.look(&id).await.unwrap();
-    assert_eq!(view.progress.standing.phase, Some(Phase::Publish));
+    bench.until_phase(&id, Phase::Publish).await;
     assert_eq!(bench.cancel(&id).await, CancelOutcome::Marked);
     bench.ends_as(&id, State::Cancelled).await;
     proxy.release();

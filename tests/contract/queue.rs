@@ -3,7 +3,7 @@
 use nomad_build::backend::Backend;
 use nomad_build::build::{Fault, Kind, State};
 
-use crate::lab::{Bench, Lab, Victim};
+use crate::lab::{Bench, Lab, Victim, assert_cancelled_by};
 use crate::order::Order;
 
 cases!(
@@ -11,8 +11,9 @@ cases!(
     in_order_of_acceptance,
     two_slots_run_two_builds,
     gives_up_after_its_time,
-    a_dead_waiter_is_started_again,
-    a_stranger_stops_a_waiter,
+    a_stranger_stops_a_waiter;
+    // On a cluster a build that waits is no process anywhere.
+    local a_dead_waiter_is_started_again,
 );
 
 async fn position_and_reason<L: Lab>() {
@@ -21,12 +22,18 @@ async fn position_and_reason<L: Lab>() {
     let second = bench.submit(Order::endless()).await;
     let third = bench.submit(Order::quick()).await;
     for (id, position) in [(&second, 1), (&third, 2)] {
-        let view = bench.server.look(id).await.unwrap();
+        let view = bench
+            .until(id, "the reason why it waits", |view| {
+                view.queue
+                    .as_ref()
+                    .is_some_and(|queue| queue.code == L::BUSY.0)
+            })
+            .await;
         assert_eq!(view.state(), State::Queued);
         let queue = view.queue.expect("it does not say why it waits");
         assert_eq!(queue.position, Some(position));
-        assert_eq!(queue.code, "slots_busy");
-        assert!(queue.reason.contains("slots"), "{}", queue.reason);
+        assert_eq!(queue.code, L::BUSY.0);
+        assert!(queue.reason.contains(L::BUSY.1), "{}", queue.reason);
         assert!(
             (290..=300).contains(&queue.gives_up_in_seconds),
             "{queue:?}"
@@ -124,7 +131,7 @@ async fn a_dead_waiter_is_started_again<L: Lab>() {
     );
 }
 
-/// Without a mark it is not cancelled, and the queue has not failed it: it waits on, or is lost.
+/// The queue has not failed it: it waits on, or is lost; or it is known that somebody stopped it.
 async fn a_stranger_stops_a_waiter<L: Lab>() {
     let bench = Bench::<L>::narrow();
     let first = bench.submit_until_it_says(Order::endless(), "ready").await;
@@ -138,6 +145,10 @@ async fn a_stranger_stops_a_waiter<L: Lab>() {
     match end.state {
         State::Succeeded => {}
         State::Lost => assert_eq!(end.failure.unwrap().fault, Fault::Transient),
+        State::Cancelled => {
+            let view = bench.server.look(&second).await.unwrap();
+            assert_cancelled_by(&view, "unknown");
+        }
         _ => panic!("a stranger's SIGTERM is no want of capacity: {end:#?}"),
     }
 }

@@ -25,6 +25,8 @@ pub struct Knobs {
     pub acl: bool,
     /// Memory of the one node, in MiB; `None`: what the machine has.
     pub memory_mb: Option<u64>,
+    /// Whether the cluster's state outlives the agent, as it does outside of tests.
+    pub durable: bool,
     /// More for the agent's configuration, in HCL.
     pub more: String,
 }
@@ -138,12 +140,19 @@ ports {{
   rpc = {rpc}
   serf = {serf}
 }}
+advertise {{
+  http = "127.0.0.1"
+  rpc = "127.0.0.1"
+  serf = "127.0.0.1"
+}}
 plugin "raw_exec" {{
   config {{
     enabled = true
   }}
 }}
 server {{
+  enabled = true
+  bootstrap_expect = 1
   # One at a time: so builds that wait are placed in the order in which they came.
   num_schedulers = 1
 }}
@@ -151,6 +160,10 @@ acl {{
   enabled = {}
 }}
 client {{
+  enabled = true
+  network_interface = "lo"
+  # What the machine has free is no matter of these tests.
+  disk_total_mb = 1000000
   options = {{
     # These look for a cloud, for seconds each.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
@@ -176,7 +189,9 @@ client {{
             .open(self.dir.path().join("agent.log"))
             .unwrap();
         let child = Command::new(program())
-            .args(["agent", "-dev", "-config"])
+            .arg("agent")
+            .args((!self.knobs.durable).then_some("-dev"))
+            .arg("-config")
             .arg(&config)
             .env_remove("NOMAD_ADDR")
             .stdin(Stdio::null())
