@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from local_nomad import LocalNomad
 from local_registry import LocalRegistry, write_auth_file
 from machine import remove_tree
 from mcp import ClientSession, StdioServerParameters
@@ -64,6 +65,10 @@ class Settings:
     """Beginning of the names of the accounts that builds run as when the server is root."""
     deny: list[str] = field(default_factory=list)
     """Networks that foreign code must not reach, besides the usual ones."""
+    nomad: LocalNomad | None = None
+    """The cluster to build on, which LocalNomad.set_up has prepared; None: this machine."""
+    repository: str | None = None
+    """Where inputs and logs of a cluster go."""
     within: list[str] = field(default_factory=list)
     """Command line that ends with the server's: a place of its own to run in."""
 
@@ -83,6 +88,10 @@ class Server:
             "NOMAD_BUILD_CONFIG": str(self._write_config(settings)),
             "NOMAD_BUILD_BUILDAH": str(settings.buildah),
         }
+        self._arguments = ["serve"]
+        if settings.nomad:
+            self._arguments += ["--backend", "nomad"]
+            self.env |= settings.nomad.environment()
         if self.user:
             for path in (self.directory, *self.directory.iterdir()):
                 shutil.chown(path, self.user, self.user)
@@ -90,7 +99,7 @@ class Server:
     @property
     def command(self) -> list[str]:
         """The command line of the server."""
-        command = [str(binary()), "serve"]
+        command = [str(binary()), *self._arguments]
         if os.geteuid() == 0 and self.user:
             command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
         elif os.geteuid() == 0:
@@ -146,6 +155,8 @@ class Server:
         sections = {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}
         for section, values in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        if settings.repository:
+            lines += ["[nomad]", f"repository = {json.dumps(settings.repository)}"]
         if settings.secrets:
             lines.append("[secrets]")
         for name, value in settings.secrets.items():

@@ -103,13 +103,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_a_failure_is_explained(session: ClientSession, registry: LocalRegistry, base: str, case: Case) -> None:
+def arguments(case: Case, registry: LocalRegistry, base: str) -> dict[str, Any]:
+    """The arguments of `build` for a case."""
     text = case.containerfile.replace("@BASE@", base).replace("@HOST@", registry.host)
     text = text.replace("@CLOSED@", f"127.0.0.1:{free_port()}")
     source = file_source({"Containerfile": text, **case.files})
-    tag = f"e2e/{unique()}"
-    status = await fail(session, case.kind, case.fault, source=source, tags=[f"{registry.host}/{tag}:1"], **case.args)
+    return {"source": source, "tags": [f"{registry.host}/e2e/{unique()}:1"], **case.args}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_failure_is_explained(session: ClientSession, registry: LocalRegistry, base: str, case: Case) -> None:
+    wanted = arguments(case, registry, base)
+    tag = wanted["tags"][0].removeprefix(f"{registry.host}/").removesuffix(":1")
+    status = await fail(session, case.kind, case.fault, **wanted)
     failure = status["failure"]
     assert failure["phase"] in case.phases
     if case.line is not None:

@@ -1,0 +1,207 @@
+"""Builds as jobs of a real Nomad, with access control: the same tools, the same answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from conftest import distribution_buildah
+from helpers import ask, ask_both, fail, files, log_text, refused, submit, succeed, unique, wait_for
+from local_nomad import NAMESPACE, LocalNomad
+from local_registry import LocalRegistry
+from mcp import ClientSession
+from server import REPOSITORY, Server, Settings, binary
+from test_failures import CASES, Case, arguments
+
+RAW_EXEC = REPOSITORY / "nomad/build-raw-exec.nomad.hcl"
+
+
+@pytest.fixture(scope="module")
+def nomad(registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[LocalNomad]:
+    """A cluster of one node, set up as operators are told to; its jobs push to `registry`."""
+    with LocalNomad(memory_mb=4096) as nomad:
+        tasks = [
+            f"state_dir = {json.dumps(str(nomad.directory / 'client'))}",
+            f"registry.insecure = {json.dumps([registry.host, auth_registry.host])}",
+            "git.allow_http = true",
+            f"nomad.repository = {json.dumps(f'{registry.host}/nomad-build')}",
+        ]
+        user = "root" if os.geteuid() == 0 else os.environ["USER"]
+        variables = {"program": str(binary()), "config": "\n".join(tasks), "user": user, "disk": "1024"}
+        nomad.set_up(RAW_EXEC, **variables)
+        nomad.set_up(RAW_EXEC, "large", **variables, memory="100000")
+        yield nomad
+
+
+@pytest.fixture(scope="module")
+def cluster(nomad: LocalNomad, registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[Server]:
+    server = Server(
+        Settings(
+            distribution_buildah(),
+            [registry, auth_registry],
+            nomad=nomad,
+            repository=f"{registry.host}/nomad-build",
+            profiles={"large": {"description": "much memory"}, "gpu": {}},
+        )
+    )
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def session(cluster: Server) -> AsyncIterator[ClientSession]:
+    async with cluster.connect() as session:
+        yield session
+
+
+async def test_an_agent_builds_tests_and_publishes(
+    session: ClientSession, registry: LocalRegistry, base: str, nomad: LocalNomad
+) -> None:
+    tag = f"{registry.host}/nomad/{unique()}:1"
+    wanted = {
+        "source": {"path": str(REPOSITORY / "examples/hello")},
+        "build_args": [f"BASE={base}", "VERSION=1"],
+        "tests": [{"name": "greets", "command": "hello agent | grep -x 'Hello, agent!'"}],
+        "tags": [tag],
+    }
+    status = await succeed(session, **wanted)
+    assert status["tests"][0]["status"] == "passed"
+    name, version = tag.removeprefix(f"{registry.host}/").split(":")
+    assert registry.digest(name, version) == status["image"]["digest"]
+    assert status["image"]["tags"] == [{"tag": tag, "digest": status["image"]["digest"], "state": "confirmed"}]
+    assert {"source", "build", "test", "publish"} <= set(status["times"]["phase_seconds"])
+    # The log at once, as a whole, through all phases.
+    logs = await ask(session, "logs", {"build_id": status["build_id"], "from": "start", "lines": 1000})
+    assert logs["complete"] and not logs["more_after"]
+    phases = [line.split()[1] for line in logs["text"].splitlines()]
+    assert [phase for index, phase in enumerate(phases) if index == 0 or phases[index - 1] != phase] == [
+        "source", "build", "test", "publish",
+    ]  # fmt: skip
+    numbers = [int(line.split()[0]) for line in logs["text"].splitlines()]
+    assert numbers == list(range(1, logs["total_lines"] + 1))
+    # What is found in Nomad by the build's id alone.
+    jobs = nomad.request("GET", f"/v1/jobs?namespace={NAMESPACE}&prefix=nomad-build-default/dispatch-{status['build_id']}")
+    assert len(jobs) == 1
+
+
+VARYING = {"build_id", "times", "elapsed_seconds", "resources", "next", "summary", "idle_seconds"}
+"""What is another for each build."""
+VARYING_WORDS = {r"filtered out using [^\"]*": "filtered out", r"[^\" ]*/work/src": "SRC", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ": "NOW"}
+"""In Buildah's own words: where the sources were (a long path is cut short), and when."""
+
+
+def comparable(status: dict[str, Any]) -> Any:
+    """A status without what is another for each build."""
+    text = json.dumps({name: value for name, value in status.items() if name not in VARYING})
+    for pattern, instead in VARYING_WORDS.items():
+        text = re.sub(pattern, instead, text)
+    return json.loads(text.replace(status["build_id"], "ID"))
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_seconds(inner) for name, inner in value.items() if name != "seconds"}
+    if isinstance(value, list):
+        return [without_seconds(inner) for inner in value]
+    return value
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_failure_is_the_same_as_on_one_machine(
+    case: Case, session: ClientSession, plain: ClientSession, registry: LocalRegistry, base: str
+) -> None:
+    wanted = arguments(case, registry, base)
+    there = await fail(session, case.kind, case.fault, **wanted)
+    here = await fail(plain, case.kind, case.fault, **wanted)
+    both = [without_seconds(comparable(one)) for one in (there, here)]
+    for name in both[0].keys() | both[1].keys():
+        assert both[0].get(name) == both[1].get(name), name
+    logs = [
+        await ask(one, "logs", {"build_id": status["build_id"], "lines": 1000, "from": "start"})
+        for one, status in ((session, there), (plain, here))
+    ]
+    assert logs[0]["total_lines"] == logs[1]["total_lines"]
+
+
+async def test_kill(session: ClientSession, base: str) -> None:
+    source = files(Containerfile=f"FROM {base}\nRUN echo begun; sleep 600\n")
+    build = await submit(session, source=source)
+
+    async def begun() -> bool:
+        return "| begun" in await log_text(session, build)
+
+    await wait_for(begun, "its first words")
+    answer, text = await ask_both(session, "kill", {"build_id": build, "reason": "enough"})
+    assert answer["kill_result"] == "cancelled", text
+    status = (await ask(session, "status", {"build_id": build}))["builds"][0]
+    assert (status["state"], status["cancel"]["reason"]) == ("cancelled", "enough")
+    assert await begun()
+    again = await ask(session, "kill", {"build_id": build})
+    assert again["kill_result"] == "already_finished"
+
+
+async def test_a_build_that_waits_says_why_and_can_be_killed(session: ClientSession) -> None:
+    build = await submit(session, source=files(Containerfile="FROM scratch\n"), profile="large")
+
+    async def reason() -> str | None:
+        status = (await ask(session, "status", {"build_id": build, "wait": 0}))["builds"][0]
+        return status["queue"]["reason"] if status["queue"]["code"] == "unplaceable" else None
+
+    said = await wait_for(reason, "the reason why it waits")
+    assert said.startswith("no node in dc1 has 100000 MB of memory; the largest has 4")
+    answer = await ask(session, "kill", {"build_id": build})
+    assert answer["kill_result"] == "cancelled"
+
+
+async def test_offers_and_a_profile_without_a_job(session: ClientSession) -> None:
+    offers = (await ask(session, "status", {}))["offers"]
+    assert offers["profiles"] == ["default", "gpu", "large"]
+    wanted = {"source": files(Containerfile="FROM scratch\n"), "profile": "gpu"}
+    text = await refused(session, "build", wanted, "backend_unavailable")
+    assert "nomad-build-gpu" in text and "nomad/README.md" in text
+
+
+async def test_another_server_sees_the_same(cluster: Server, session: ClientSession) -> None:
+    name = unique("n")
+    source = files(Containerfile="FROM scratch\nCOPY Containerfile /\n")
+    build = await succeed(session, source=source, name=name)
+    async with cluster.connect() as other:
+        seen = (await ask(other, "status", {"name": name}))["builds"]
+        assert [row["build_id"] for row in seen] == [build["build_id"]]
+        assert await log_text(other, build["build_id"]) == await log_text(session, build["build_id"])
+        again = await ask(other, "build", {"like": build["build_id"], "name": unique("n"), "wait": 40})
+        assert again["state"] == "succeeded"
+
+
+def check(server: Server, **environment: str) -> tuple[int, str]:
+    """`nomad-build check --backend nomad`: its status and what it says."""
+    command = [str(binary()), "check", "--backend", "nomad"]
+    done = subprocess.run(command, env=server.env | environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_check_names_what_is_wrong_on_the_cluster(cluster: Server, nomad: LocalNomad) -> None:
+    status, said = check(cluster)
+    lines = said.splitlines()
+    missing = [line for line in lines if line.startswith("missing")]
+    assert status == 1
+    assert len(missing) == 2, said
+    assert missing[0].startswith("missing  profile gpu: no job nomad-build-gpu") and "nomad job run" in missing[0]
+    assert missing[1].startswith("missing  profile large: no node has 100000 MB of memory")
+    assert any(line.startswith("ok       profile default: 1024 MB of memory") for line in lines), said
+
+    nobody = nomad.request("POST", "/v1/acl/token", {"Name": "x", "Type": "client", "Policies": ["nothing"]})
+    status, said = check(cluster, NOMAD_TOKEN=nobody["SecretID"])
+    assert status == 1
+    for right in ("dispatch-job", "read-job", "variables"):
+        assert any(line.startswith("missing") and right in line for line in said.splitlines()), said
+    assert nobody["SecretID"] not in said
+
+    status, said = check(cluster, NOMAD_ADDR="http://127.0.0.1:1")
+    assert status == 1
+    assert said.startswith("missing  nomad: ") and "NOMAD_ADDR" in said
