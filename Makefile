@@ -9,10 +9,10 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 2 '*' $$(nproc) + 4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo machine test attacks endurance lint bench
+.PHONY: help setup release demo demo-nomad machine test test-all attacks endurance lint bench
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the packages that builds need (Debian)
 	scripts/setup.sh
@@ -24,6 +24,11 @@ demo: setup release ## Build, test and publish examples/hello against a registry
 	$(program) setup
 	python3 scripts/demo.py
 
+demo-nomad: release ## Bring up a Nomad with access control and do the same on it
+	scripts/setup.sh test
+	$(program) setup
+	python3 scripts/demo_nomad.py
+
 machine:
 	scripts/setup.sh test
 	cargo build --release --locked
@@ -33,6 +38,12 @@ test: machine ## Run every test: Rust, then end to end with real Buildah and reg
 	cargo test --locked
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e
+
+test-all: machine ## Run every test, and those of Nomad once more on the oldest version that must work
+	scripts/setup.sh test-all
+	$(MAKE) test
+	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --test contract -- nomad cluster storm
+	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py
 
 attacks: machine ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py -k 'not test_the_document'

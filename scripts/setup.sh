@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh        programs that a build needs
 #   scripts/setup.sh test   also the newest Buildah, Nomad, the Python clients of the end-to-end tests and their user
+#   scripts/setup.sh test-all   also the oldest Nomad that must work
 #
 # The accounts that builds run as are made by `nomad-build setup`.
 set -euo pipefail
@@ -10,6 +11,7 @@ set -euo pipefail
 readonly TEST_USER=nomad-build-test
 readonly BUILDAH_VERSION=1.43.2
 readonly NOMAD_VERSION=1.11.3
+readonly OLDEST_NOMAD_VERSION=1.10.5
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
@@ -72,9 +74,10 @@ create_test_user() {
   useradd --user-group --create-home --home-dir "/var/lib/$TEST_USER" --shell /usr/sbin/nologin "$TEST_USER"
 }
 
-# build_tool NAME VERSION PACKAGE DURATION ARGUMENT...: builds the tool of the module tests/tools/NAME.
+# build_tool MODULE VERSION PACKAGE DURATION ARGUMENT...: builds the tool of the module tests/tools/MODULE.
 build_tool() {
-  local name=$1 version=$2 package=$3 duration=$4
+  local module=$1 version=$2 package=$3 duration=$4
+  local name=${module%%-*}
   local built=$tools/$name-$version/$name
   if [[ -x $built ]]; then
     say "$name $version: all there"
@@ -84,7 +87,7 @@ build_tool() {
   say "$name $version: building it ($duration)"
   mkdir -p "$(dirname "$built")"
   # Renamed at the end: a half-built one is never taken for a whole one.
-  (cd "$repository/tests/tools/$name" &&
+  (cd "$repository/tests/tools/$module" &&
     go build -trimpath -ldflags '-s -w' "${@:5}" -o "$built.new" "$package")
   mv "$built.new" "$built"
 }
@@ -103,6 +106,10 @@ build_buildah() {
 
 build_nomad() {
   build_tool nomad "$NOMAD_VERSION" github.com/hashicorp/nomad 'three to four minutes'
+}
+
+build_oldest_nomad() {
+  build_tool nomad-1.10 "$OLDEST_NOMAD_VERSION" github.com/hashicorp/nomad 'three to four minutes'
 }
 
 # Whoever builds run as gets a network through this device.
@@ -151,5 +158,9 @@ case ${1:-} in
     create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
     ;;
-  *) fail "usage: scripts/setup.sh [test]" ;;
+  test-all)
+    "${BASH_SOURCE[0]}" test
+    build_oldest_nomad
+    ;;
+  *) fail "usage: scripts/setup.sh [test|test-all]" ;;
 esac
