@@ -107,7 +107,10 @@ class LocalNomad:
         """Namespace, policies and the job of one profile, by the very commands of nomad/README.md."""
         self.run("namespace", "apply", NAMESPACE)
         policies = REPOSITORY / "nomad/policies"
-        self.run("acl", "policy", "apply", "nomad-build-server", str(policies / "server.policy.hcl"))
+        version = self.run("version").split()[1].lstrip("v").split(".")
+        old = [int(part.split("-")[0]) for part in version] < [1, 11, 2]
+        rules = policies / ("server-before-1.11.2.policy.hcl" if old else "server.policy.hcl")
+        self.run("acl", "policy", "apply", "nomad-build-server", str(rules))
         for task in TASKS:
             self.run(
                 "acl", "policy", "apply", "-namespace", NAMESPACE, "-job", f"nomad-build-{profile}",

@@ -1,6 +1,5 @@
-# The server: dispatches builds, follows them, tells them to stop, keeps their records. It may not
-# change a job (before Nomad 1.11.2 stopping one needs submit-job instead of deregister-job), read an
-# allocation's files, or run a command in it.
+# The server, on Nomad 1.11.2 and newer: dispatches builds, follows them, tells them to stop, keeps their
+# records. It may not change a job, read an allocation's files, or run a command in it.
 namespace "builds" {
   capabilities = [
     "list-jobs",

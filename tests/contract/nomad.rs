@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -37,6 +38,8 @@ pub struct NomadLab {
     token: String,
     /// Configuration of the tasks.
     tasks: String,
+    /// What [`Lab::freeze`] has stopped.
+    frozen: Mutex<Vec<Pid>>,
     _registry: Registry,
     dir: TempDir,
 }
@@ -64,11 +67,7 @@ impl NomadLab {
         let own = |task: &str| {
             Some(json!({"Namespace": "builds", "JobID": PARENT, "Group": "build", "Task": task}))
         };
-        lab.policy(
-            "server",
-            include_str!("../../nomad/policies/server.policy.hcl"),
-            None,
-        );
+        lab.policy("server", lab.server_rules(), None);
         lab.policy(
             "build",
             include_str!("../../nomad/policies/build.policy.hcl"),
@@ -86,6 +85,21 @@ impl NomadLab {
         );
         lab.token = lab.token_of("server");
         lab
+    }
+
+    fn server_rules(&self) -> &'static str {
+        let agent = self.agent.must("GET", "/v1/agent/self", None);
+        let version = agent["config"]["Version"]["Version"].as_str().unwrap();
+        let numbers: Vec<u32> = version
+            .split(['.', '-'])
+            .take(3)
+            .map(|n| n.parse().unwrap())
+            .collect();
+        if numbers < vec![1, 11, 2] {
+            include_str!("../../nomad/policies/server-before-1.11.2.policy.hcl")
+        } else {
+            include_str!("../../nomad/policies/server.policy.hcl")
+        }
     }
 
     fn policy(&self, name: &str, rules: &str, own: Option<Value>) {
@@ -137,6 +151,7 @@ impl NomadLab {
             token: String::new(),
             agent,
             tasks: toml::to_string(&tasks).unwrap(),
+            frozen: Mutex::default(),
             _registry: registry,
             dir,
         }
@@ -238,12 +253,6 @@ impl NomadLab {
             }
         }
     }
-
-    fn to_executors(&self, id: &BuildId, signal: Signal) {
-        for task in self.tasks(id) {
-            let _ = kill_process(Pid::from_raw(task.parent()).unwrap(), signal);
-        }
-    }
 }
 
 impl Lab for NomadLab {
@@ -295,12 +304,20 @@ impl Lab for NomadLab {
         }
     }
 
+    /// Stops what hands signals to the tasks.
     fn freeze(&self, id: &BuildId) {
-        self.to_executors(id, Signal::STOP);
+        for task in self.tasks(id) {
+            let executor = Pid::from_raw(task.parent()).unwrap();
+            kill_process(executor, Signal::STOP).unwrap();
+            self.frozen.lock().unwrap().push(executor);
+        }
     }
 
-    fn thaw(&self, id: &BuildId) {
-        self.to_executors(id, Signal::CONT);
+    fn thaw(&self, _: &BuildId) {
+        // By now the tasks may be dead, and not be found any more.
+        for executor in self.frozen.lock().unwrap().drain(..) {
+            kill_process(executor, Signal::CONT).unwrap();
+        }
     }
 
     async fn run_again(&self, id: &BuildId) {
