@@ -174,7 +174,10 @@ impl Books {
     /// Notes what a log tells.
     pub fn set_progress(&self, id: &BuildId, progress: Progress) {
         self.with(|entries| {
-            if let Some(entry) = entries.get_mut(id) {
+            // Whoever reads it waits for changes, too: the same again must not wake it.
+            if let Some(entry) = entries.get_mut(id)
+                && entry.progress != progress
+            {
                 entry.progress = progress;
                 entry.tell.send_modify(|count| *count += 1);
             }
@@ -233,5 +236,46 @@ impl Books {
                 entry.record.is_some() || entry.tell.receiver_count() > 0 || !(over || gone)
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::nomad::stored::tests::stored;
+
+    #[test]
+    fn only_what_is_new_wakes_those_who_wait() {
+        let books = Books::default();
+        let stored = stored();
+        let id = stored.record.id.clone();
+        let record = Versioned { stored, index: 7 };
+        assert!(
+            books.take_record(record.clone()),
+            "nobody looks after it yet"
+        );
+        let mut changed = books.subscribe(&id);
+        changed.borrow_and_update();
+        assert!(!books.take_record(record.clone()));
+        books.set_progress(&id, Progress::default());
+        books.take(&id, |_| false);
+        assert!(!changed.has_changed().unwrap());
+        let lines = Progress {
+            lines: 1,
+            ..Progress::default()
+        };
+        books.set_progress(&id, lines.clone());
+        assert!(changed.has_changed().unwrap());
+        changed.borrow_and_update();
+        books.set_progress(&id, lines);
+        assert!(!changed.has_changed().unwrap());
+        // An older record than the one that is known is none.
+        let older = Versioned { index: 6, ..record };
+        books.take_record(older);
+        assert!(!changed.has_changed().unwrap());
+        assert_eq!(books.index(&id), 7);
+        books.forget(&id);
+        assert!(changed.has_changed().is_err() || changed.borrow_and_update().eq(&3));
+        assert!(books.page(&id).is_none());
     }
 }
