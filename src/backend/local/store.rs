@@ -28,12 +28,13 @@ pub fn append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Writes a file as a whole: whoever reads it sees the old or the new one.
+/// Writes a file as a whole: whoever reads it sees the old or the new one. Only one may write it at
+/// the same time, so what a killed writer left half done is taken by the next.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -88,5 +89,20 @@ impl FileGate {
 impl Gate for FileGate {
     async fn commit(&self) -> io::Result<CommitOutcome> {
         update(&self.dir, |record| record.request_commit(now_ms())).map(|(answer, _)| answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        fs::write(dir.path().join("record.new"), "half of a rec").unwrap();
+        replace(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
