@@ -292,6 +292,18 @@ impl Client {
         self.accept(call.what, response).await
     }
 
+    /// The next bytes of a stream, which is dead when it is silent for so long.
+    pub(super) async fn next_bytes(
+        &self,
+        response: &mut Response,
+        silence: Duration,
+    ) -> Result<Option<bytes::Bytes>, NomadError> {
+        tokio::time::timeout(silence, response.chunk())
+            .await
+            .map_err(|_| self.too_late())?
+            .map_err(|error| self.transport(&error))
+    }
+
     async fn accept(&self, what: &str, response: Response) -> Result<Response, NomadError> {
         let status = response.status();
         if status.is_success() {

@@ -146,11 +146,8 @@ impl EventStream {
             if let Some(frame) = next.map_err(|error| NomadError::protocol(WHAT, error))? {
                 return Ok(Some(frame));
             }
-            let chunk = tokio::time::timeout(SILENCE, self.response.chunk())
-                .await
-                .map_err(|_| self.client.too_late())?
-                .map_err(|error| self.client.transport(&error))?;
-            match chunk {
+            let chunk = self.client.next_bytes(&mut self.response, SILENCE);
+            match chunk.await? {
                 Some(bytes) => self.values.push(&bytes),
                 None if self.values.is_torn() => {
                     return Err(NomadError::protocol(

@@ -133,11 +133,8 @@ impl LogStream {
                 }
                 None => {}
             }
-            let chunk = tokio::time::timeout(SILENCE, self.response.chunk())
-                .await
-                .map_err(|_| self.client.too_late())?
-                .map_err(|error| self.client.transport(&error))?;
-            match chunk {
+            let chunk = self.client.next_bytes(&mut self.response, SILENCE);
+            match chunk.await? {
                 Some(bytes) => self.values.push(&bytes),
                 None if self.values.is_torn() => {
                     return Err(NomadError::protocol(

@@ -49,6 +49,16 @@ impl Default for ClientOptions {
     }
 }
 
+impl From<&crate::config::Registry> for ClientOptions {
+    fn from(config: &crate::config::Registry) -> Self {
+        Self {
+            insecure: config.insecure.clone(),
+            ca_file: config.ca_file.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A client for any number of registries and credentials. Transient faults are retried.
 pub struct Client {
     pub(super) http: reqwest::Client,

@@ -224,12 +224,7 @@ impl<O: Output> Workshop<O> {
             return Ok(None);
         }
         let auth = Auth::from_slice(&credentials::registry(&self.config)?);
-        let registry = &self.config.registry;
-        let options = ClientOptions {
-            insecure: registry.insecure.clone(),
-            ca_file: registry.ca_file.clone(),
-            ..ClientOptions::default()
-        };
+        let options = ClientOptions::from(&self.config.registry);
         // The runner tells what is wrong with credentials.
         let Ok(auth) = auth else { return Ok(None) };
         let mirror = Mirror::start(options, auth, &self.layout.blobs()).await;

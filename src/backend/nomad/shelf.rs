@@ -37,13 +37,8 @@ impl Shelf {
         let Some(repository) = &config.nomad.repository else {
             return Ok(None);
         };
-        let options = ClientOptions {
-            insecure: config.registry.insecure.clone(),
-            ca_file: config.registry.ca_file.clone(),
-            ..ClientOptions::default()
-        };
         Ok(Some(Self {
-            client: Client::new(options).map_err(io::Error::other)?,
+            client: Client::new(ClientOptions::from(&config.registry)).map_err(io::Error::other)?,
             repository: Repository::parse(repository).map_err(io::Error::other)?,
             config: config.clone(),
         }))

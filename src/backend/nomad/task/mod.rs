@@ -156,12 +156,7 @@ fn for_plan(mut config: Config, plan: &Plan) -> Config {
 }
 
 fn registry_client(config: &Config) -> io::Result<registry::Client> {
-    let options = ClientOptions {
-        insecure: config.registry.insecure.clone(),
-        ca_file: config.registry.ca_file.clone(),
-        ..ClientOptions::default()
-    };
-    registry::Client::new(options).map_err(io::Error::other)
+    registry::Client::new(ClientOptions::from(&config.registry)).map_err(io::Error::other)
 }
 
 fn registry_auth(config: &Config) -> io::Result<Auth> {
