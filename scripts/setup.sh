@@ -16,8 +16,8 @@ readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
-# Docker, in which a server must work, too.
-readonly TEST_PACKAGES=(docker.io libcap2-bin)
+# Docker, in which builds and servers must work, too, and a Debian for their image.
+readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::probe::{TUN, find};
 
@@ -18,7 +19,12 @@ pub fn surroundings() -> String {
             .any(|name| line.starts_with(name))
     });
     let ids = lines("/proc/self/uid_map", |_| true);
-    format!("{privileges:?} {ids:?} {:?}", mounts_on_proc())
+    let mounts = mounts();
+    format!(
+        "{privileges:?} {ids:?} {:?} {}",
+        masks_of_proc(&mounts),
+        has_whole_proc(&mounts)
+    )
 }
 
 /// What a container should have been given if this process runs in one, as further words of a hint. It may
@@ -30,12 +36,13 @@ pub fn lacking(state: &Path) -> String {
     }
     let needs = [
         (
-            "--security-opt seccomp=unconfined",
-            !lines("/proc/self/status", |line| line == "Seccomp:\t2").is_empty(),
+            "--security-opt seccomp=unconfined (or the profile nomad/seccomp.json)",
+            !lines("/proc/self/status", |line| line == "Seccomp:\t2").is_empty()
+                && !may_make_namespaces(),
         ),
         (
-            "--security-opt systempaths=unconfined",
-            !mounts_on_proc().is_empty(),
+            "--security-opt systempaths=unconfined (or a second /proc, as in nomad/build-docker.nomad.hcl)",
+            !has_whole_proc(&mounts()),
         ),
         ("--device /dev/net/tun", !Path::new(TUN).exists()),
         ("a volume for the state directory", is_overlay(state)),
@@ -70,12 +77,59 @@ fn is_overlay(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|of| of.f_type == 0x794c_7630)
 }
 
-/// What is masked of /proc keeps the kernel from giving a new one (mount_namespaces(7)).
-fn mounts_on_proc() -> Vec<String> {
-    lines("/proc/self/mounts", |line| {
-        line.split(' ')
-            .nth(1)
-            .is_some_and(|place| place.starts_with("/proc/"))
+/// Whether the filter over this process leaves room for namespaces.
+fn may_make_namespaces() -> bool {
+    // This process has threads, and such a one may not (unshare(2)).
+    Command::new("unshare")
+        .args(["--user", "--mount", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+#[derive(Debug)]
+struct Mount {
+    /// What of the file system is there.
+    root: String,
+    place: String,
+    kind: String,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, of) = line.split_once(" - ")?;
+        let mut words = mount.split(' ').skip(3).map(str::to_owned);
+        Some(Self {
+            root: words.next()?,
+            place: words.next()?,
+            kind: of.split(' ').next()?.to_owned(),
+        })
+    }
+
+    fn is_below(&self, other: &Self) -> bool {
+        (self.place.strip_prefix(&other.place)).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+fn mounts() -> Vec<Mount> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(Mount::parse).collect()
+}
+
+/// Where something is mounted over parts of /proc. It keeps the kernel from giving a new one (mount_namespaces(7)).
+fn masks_of_proc(mounts: &[Mount]) -> Vec<&str> {
+    (mounts.iter().map(|mount| mount.place.as_str()))
+        .filter(|place| place.starts_with("/proc/"))
+        .collect()
+}
+
+/// Whether there is a whole /proc, wherever: then the kernel gives a new one all the same.
+fn has_whole_proc(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|one| {
+        one.kind == "proc" && one.root == "/" && !mounts.iter().any(|other| other.is_below(one))
     })
 }
 
@@ -85,4 +139,31 @@ fn lines(file: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         .filter(|line| wanted(line))
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_proc_beside_a_masked_one_is_enough() {
+        let masked = [
+            "24 1 0:31 / / rw,relatime - overlay overlay rw",
+            "25 24 0:40 / /proc rw,nosuid - proc proc rw",
+            "26 25 0:40 /bus /proc/bus ro,nosuid - proc proc rw",
+            "27 25 0:41 / /proc/kcore rw - tmpfs tmpfs rw",
+        ];
+        let parse = |lines: &[&str]| -> Vec<Mount> {
+            lines
+                .iter()
+                .map(|line| Mount::parse(line).unwrap())
+                .collect()
+        };
+        let mounts = parse(&masked);
+        assert_eq!(masks_of_proc(&mounts), ["/proc/bus", "/proc/kcore"]);
+        assert!(!has_whole_proc(&mounts));
+        let second = "28 24 0:21 / /run/proc rw - proc proc rw,hidepid=invisible";
+        assert!(has_whole_proc(&parse(&[&masked[..], &[second]].concat())));
+        assert!(has_whole_proc(&parse(&masked[..2])));
+    }
 }

@@ -108,7 +108,8 @@ impl Listeners {
                     .map(|first| SocketAddr::from((address, first.port()))),
             );
         }
-        let name = format!("nomad-build-probe-{}", std::process::id());
+        // Containers that share a network have the same process numbers.
+        let name = format!("nomad-build-probe-{:016x}", fastrand::u64(..));
         let unix = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name)?)?;
         Ok(Self {
             _tcp: tcp,

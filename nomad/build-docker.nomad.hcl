@@ -1,0 +1,249 @@
+# Builds of one profile, run by the docker driver: on clients that have Docker and nothing else of this. The
+# containers are not privileged, their user is not root, and their system calls are those of seccomp.json.
+#
+#   nomad job run -var image=registry.example.com/nomad-build:0.1.0 -var memory=2048 nomad/build-docker.nomad.hcl
+#
+# The server dispatches this job, once a build; nobody else needs to. See README.md for what the clients need.
+
+variable "image" {
+  description = "The image of Containerfile."
+  type        = string
+}
+
+variable "seccomp" {
+  description = "Where seccomp.json is on the clients, or unconfined."
+  type        = string
+  default     = "/etc/nomad-build/seccomp.json"
+}
+
+variable "network_mode" {
+  description = "Network of the containers, as Docker names it. What builds reach is bounded within it (sandbox.network)."
+  type        = string
+  default     = "bridge"
+}
+
+variable "name" {
+  description = "Beginning of the job's name; the server's nomad.job."
+  type        = string
+  default     = "nomad-build"
+}
+
+variable "profile" {
+  description = "Profile whose builds this job runs."
+  type        = string
+  default     = "default"
+}
+
+variable "namespace" {
+  description = "Namespace of builds and of their records."
+  type        = string
+  default     = "default"
+}
+
+variable "datacenters" {
+  type    = list(string)
+  default = ["*"]
+}
+
+variable "node_pool" {
+  type    = string
+  default = "default"
+}
+
+variable "config" {
+  description = "Configuration of the tasks: a TOML file as of README.md, without secrets."
+  type        = string
+  default     = "# all defaults"
+}
+
+variable "cpu" {
+  description = "MHz of a build."
+  type        = number
+  default     = 1000
+}
+
+variable "memory" {
+  description = "MiB of a build."
+  type        = number
+  default     = 1024
+}
+
+variable "disk" {
+  description = "MiB of a build's allocation: sources, layers, logs."
+  type        = number
+  default     = 10240
+}
+
+locals {
+  # What a sandbox needs of its container, and what `privileged` would be far too much for.
+  security = ["seccomp=${var.seccomp}", "apparmor=unconfined"]
+  devices  = [{ host_path = "/dev/net/tun" }]
+  mounts = [
+    # Caches: kept between builds, and shared by those of this profile on a client.
+    {
+      type   = "volume"
+      source = "${var.name}-${var.profile}"
+      target = "/var/lib/nomad-build"
+    },
+    # The kernel gives a process a /proc of its own only where it sees one that nothing masks, and Docker masks
+    # parts of the container's (mount_namespaces(7)). This one hides all processes, and builds do not see it.
+    {
+      type   = "volume"
+      target = "/run/proc"
+      volume_options = [{
+        driver_config = [{
+          name    = "local"
+          options = [{ type = "proc", device = "proc", o = "hidepid=2" }]
+        }]
+      }]
+    },
+  ]
+}
+
+job "build" {
+  id          = "${var.name}-${var.profile}"
+  name        = "${var.name}-${var.profile}"
+  namespace   = var.namespace
+  datacenters = var.datacenters
+  node_pool   = var.node_pool
+  type        = "batch"
+
+  parameterized {
+    payload = "required"
+  }
+
+  group "build" {
+    # A build runs once: whether to run it again its caller decides.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    # A client that comes back goes on with what it runs.
+    disconnect {
+      lost_after = "10m"
+      replace    = false
+      reconcile  = "keep_original"
+    }
+    ephemeral_disk {
+      size = var.disk
+    }
+
+    task "build" {
+      driver       = "docker"
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+      lifecycle {
+        hook = "prestart"
+      }
+      dispatch_payload {
+        file = "payload"
+      }
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+      }
+      config {
+        image        = var.image
+        command      = "nomad-build"
+        args         = ["runner", "task", "build"]
+        network_mode = var.network_mode
+        security_opt = local.security
+        devices      = local.devices
+        mounts       = local.mounts
+      }
+      # More than the limit of a log (limits.log_mb), so that nothing of it is thrown away.
+      logs {
+        max_files     = 10
+        max_file_size = 32
+      }
+      resources {
+        cpu    = var.cpu
+        memory = var.memory
+      }
+    }
+
+    task "publish" {
+      driver       = "docker"
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+      dispatch_payload {
+        file = "payload"
+      }
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+      }
+      config {
+        image        = var.image
+        command      = "nomad-build"
+        args         = ["runner", "task", "publish"]
+        network_mode = var.network_mode
+        security_opt = local.security
+        devices      = local.devices
+        mounts       = local.mounts
+      }
+      resources {
+        cpu    = 200
+        memory = 128
+      }
+    }
+
+    # Runs whatever became of the others, also when the job was stopped.
+    task "archive" {
+      driver       = "docker"
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+      lifecycle {
+        hook = "poststop"
+      }
+      dispatch_payload {
+        file = "payload"
+      }
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+      }
+      config {
+        image        = var.image
+        command      = "nomad-build"
+        args         = ["runner", "task", "archive"]
+        network_mode = var.network_mode
+        security_opt = local.security
+        devices      = local.devices
+        mounts       = local.mounts
+      }
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+    }
+  }
+}
