@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from local_registry import LocalRegistry
+from mcp_http import McpHttp
 from mcp_stdio import McpError, McpProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,7 +45,8 @@ def main() -> int:
             say(f"starting {binary.name} serve and speaking MCP to it over stdio")
             try:
                 with McpProcess([str(binary), "serve"], environment, stderr=log) as server:
-                    digest = build_and_publish(server, registry, base)
+                    source = {"path": str(REPOSITORY / "examples/hello")}
+                    digest = build_and_publish(server, registry, base, source)
             except (DemoError, McpError):
                 print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
                 raise
@@ -59,7 +61,9 @@ def main() -> int:
         remove_tree(directory)
 
 
-def build_and_publish(server: McpProcess, registry: LocalRegistry, base: str) -> str:
+def build_and_publish(
+    server: McpProcess | McpHttp, registry: LocalRegistry, base: str, source: dict[str, Any]
+) -> str:
     """Plays the agent; returns the digest that the server says it published."""
     hello = server.initialize()
     say(f"connected to {hello['serverInfo']['name']} {hello['serverInfo']['version']}")
@@ -67,7 +71,7 @@ def build_and_publish(server: McpProcess, registry: LocalRegistry, base: str) ->
     say("tools: " + ", ".join(tool["name"] for tool in tools))
 
     arguments = {
-        "source": {"path": str(REPOSITORY / "examples/hello")},
+        "source": source,
         "name": "hello",
         "build_args": [f"BASE={base}", "VERSION=1"],
         "tests": [{"name": "greets", "command": "hello agent | grep -x 'Hello, agent!'"}],
@@ -86,7 +90,7 @@ def build_and_publish(server: McpProcess, registry: LocalRegistry, base: str) ->
     return status["image"]["digest"]
 
 
-def call(server: McpProcess, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def call(server: McpProcess | McpHttp, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Calls a tool, shows what an agent sees of it, and returns the structured answer."""
     say(f"{tool} {arguments}")
     result = server.call(tool, arguments)

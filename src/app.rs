@@ -1,11 +1,15 @@
 //! The composition root: configuration → backend → service → transport, and the shutdown.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use rmcp::ServiceExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::backend::Backend;
@@ -14,9 +18,11 @@ use crate::backend::nomad::NomadBackend;
 use crate::cli::serve::{Place, Serve};
 use crate::cli::{Cli, Command};
 use crate::config::Config;
-use crate::mcp::{Server, stdio};
-use crate::nomad;
+use crate::http::access::Authentication;
+use crate::http::tokens::{self, Tokens};
+use crate::mcp::{Asker, Server, stdio};
 use crate::service::{Principal, Service};
+use crate::{http, nomad};
 
 /// How long the last answers may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -29,6 +35,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve(options),
         Command::Schema(schema) => schema.run(),
+        Command::Token(token) => token.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
         Command::Setup(setup) => setup.run(),
         Command::Runner(runner) => {
@@ -81,7 +88,10 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
         .build()?;
     let served = runtime.block_on(async {
         let backend = open(options.backend, &config)?;
-        serve_stdio(backend, config).await
+        match options.http {
+            None => serve_stdio(backend, config).await,
+            Some(address) => serve_http(backend, config, address, options.no_auth).await,
+        }
     });
     // A read of stdin cannot be taken back: it must not keep the process.
     runtime.shutdown_background();
@@ -104,8 +114,9 @@ fn open(place: Place, config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
 }
 
 async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Result<()> {
-    let service = Arc::new(Service::new(backend, config));
-    let server = Server::new(service, local_principal());
+    let service = Arc::new(Service::new(backend, config, true));
+    let asker = Asker::Is(local_principal());
+    let server = Server::new(service, asker, CancellationToken::new(), None);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         "serving MCP over stdio"
@@ -122,6 +133,62 @@ async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Resul
     let _ = tokio::time::timeout(LAST_WORDS, writer).await;
     tracing::info!(?reason, "the client is gone; builds go on");
     Ok(())
+}
+
+async fn serve_http(
+    backend: Arc<dyn Backend>,
+    config: Config,
+    address: SocketAddr,
+    no_auth: bool,
+) -> anyhow::Result<()> {
+    let authentication = if no_auth {
+        anyhow::ensure!(
+            Authentication::may_be_off(&address),
+            "--no-auth is for loopback only, and {address} is not: without it, a token is asked for"
+        );
+        Authentication::None(local_principal())
+    } else {
+        Authentication::Tokens(tokens(&config)?)
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{address} cannot be listened at"))?;
+    let ending = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let told = ending.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to end; builds go on");
+        told.cancel();
+    });
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = %listener.local_addr()?,
+        "serving MCP over HTTP at /mcp"
+    );
+    let http = config.http.clone();
+    let service = Arc::new(Service::new(backend, config, false));
+    Ok(http::serve(listener, service, &http, authentication, ending).await?)
+}
+
+fn tokens(config: &Config) -> anyhow::Result<Tokens> {
+    let file = config.tokens_file();
+    let broken = || format!("the tokens in {} cannot be used", file.display());
+    // A file that the configuration names is the operator's.
+    if config.http.tokens.is_none() {
+        std::fs::create_dir_all(&config.state_dir).with_context(broken)?;
+        if let Some(secret) = tokens::first(&file).with_context(broken)? {
+            tracing::info!(
+                "{} has a token for this server: Authorization: Bearer $(cat {0})",
+                secret.display()
+            );
+        }
+    }
+    Tokens::open(file.clone()).with_context(broken)
 }
 
 /// Over stdio the principal is the local user.

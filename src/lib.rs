@@ -3,8 +3,8 @@
 //! Dependencies point down this chain only; `tests/architecture.rs` fails when an import breaks it:
 //!
 //! ```text
-//! app → cli → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
-//!                                                        → {diagnosis, containerfile, build, schema}
+//! app → {cli, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
+//!                                                                → {diagnosis, containerfile, build, schema}
 //! ```
 #![cfg_attr(
     test,
@@ -26,6 +26,7 @@ pub mod containerfile;
 pub mod context;
 pub mod diagnosis;
 pub mod git;
+pub mod http;
 pub mod log;
 pub mod mcp;
 pub mod nomad;

@@ -5,6 +5,7 @@ pub mod runner;
 pub mod schema;
 pub mod serve;
 pub mod setup;
+pub mod token;
 
 use clap::{Parser, Subcommand};
 
@@ -20,10 +21,12 @@ pub struct Cli {
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve MCP over standard input and output.
+    /// Serve MCP over standard input and output, or over HTTP.
     Serve(serve::Serve),
     /// Print the tools with their JSON schemas.
     Schema(schema::Schema),
+    /// Make a token for a server over HTTP.
+    Token(token::MakeToken),
     /// Tell what builds need on this machine, and what mends it.
     Check(check::Check),
     /// Make the accounts that builds run as when the server is root.

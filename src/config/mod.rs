@@ -1,8 +1,9 @@
 //! What the operator decides: defaults < file < environment.
 //!
-//! `NOMAD_BUILD_CONFIG` names a TOML file; `NOMAD_BUILD_STATE_DIR`, `NOMAD_BUILD_BUILDAH` and
-//! `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
+//! `NOMAD_BUILD_CONFIG` names a TOML file; `NOMAD_BUILD_STATE_DIR`, `NOMAD_BUILD_BUILDAH`,
+//! `NOMAD_BUILD_HTTP_TOKENS` and `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
 
+pub mod http;
 pub mod limits;
 pub mod nomad;
 pub mod sandbox;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::git_url::GitUrl;
 
+pub use http::Http;
 pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
 pub use nomad::Nomad;
 pub use sandbox::{Isolation, Network, Sandbox};
@@ -49,6 +51,8 @@ pub struct Config {
     pub secrets: BTreeMap<String, PathBuf>,
     /// MCP.
     pub mcp: Mcp,
+    /// MCP over HTTP.
+    pub http: Http,
 }
 
 /// Registries.
@@ -133,6 +137,7 @@ impl Default for Config {
             sandbox: Sandbox::default(),
             secrets: BTreeMap::new(),
             mcp: Mcp::default(),
+            http: Http::default(),
         }
     }
 }
@@ -218,6 +223,9 @@ impl Config {
                 .filter(|host| !host.is_empty())
                 .collect();
         }
+        if let Some(file) = env("NOMAD_BUILD_HTTP_TOKENS") {
+            config.http.tokens = Some(file.into());
+        }
         if config.registry.auth_file.is_none() {
             config.registry.auth_file = default_auth_file(&env);
         }
@@ -227,6 +235,11 @@ impl Config {
         } else {
             Err(ConfigError(faults))
         }
+    }
+
+    /// The file of the tokens with which this server may be called over HTTP.
+    pub fn tokens_file(&self) -> PathBuf {
+        (self.http.tokens.clone()).unwrap_or_else(|| self.state_dir.join("tokens"))
     }
 
     /// What holds for the builds of the profile `name`, if there is such a profile.
@@ -332,6 +345,7 @@ impl Config {
                 ),
             }
         }
+        faults.extend(self.http.faults());
         faults.extend(self.nomad.faults());
         faults.extend(self.limits.faults());
         faults.extend(self.sandbox.faults());

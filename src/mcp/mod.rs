@@ -11,4 +11,4 @@ pub mod server;
 pub mod stdio;
 pub mod tools;
 
-pub use server::Server;
+pub use server::{Asker, Meter, Server};

@@ -3,14 +3,15 @@
 use rmcp::ErrorData;
 use rmcp::model::{Prompt, PromptArgument, Resource, ResourceContents, ResourceTemplate};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::View;
 use crate::build::request::{LogFrom, LogsRequest, StatusRequest};
 use crate::build::status::BuildStatus;
 use crate::service::Waiting;
 
-use super::server::internal;
-use super::{Server, fence, render};
+use super::server::{Asked, internal};
+use super::{fence, render};
 
 /// The prompt's name.
 pub const FIX: &str = "fix-failed-build";
@@ -70,7 +71,7 @@ pub fn fix(status: &BuildStatus) -> String {
     )
 }
 
-impl Server {
+impl Asked<'_> {
     /// A build as a resource, or its log.
     pub(super) async fn resource(&self, uri: &str) -> Result<ResourceContents, ErrorData> {
         let Some(name) = uri.strip_prefix("build://") else {
@@ -82,7 +83,7 @@ impl Server {
         let not_found =
             |_| ErrorData::resource_not_found("there is no such build", Some(json!({"uri": uri})));
         let view = self
-            .service
+            .service()
             .find(&self.principal, name)
             .await
             .map_err(not_found)?;
@@ -96,11 +97,11 @@ impl Server {
             };
             let mut tell = |_: &View| {};
             let mut waiting = Waiting {
-                gone: Default::default(),
+                gone: self.patience(CancellationToken::new()),
                 tell: &mut tell,
             };
             let answer = self
-                .service
+                .service()
                 .logs(&self.principal, &request, &mut waiting)
                 .await
                 .map_err(internal)?;
@@ -122,11 +123,11 @@ impl Server {
         };
         let mut tell = |_: &View| {};
         let mut waiting = Waiting {
-            gone: Default::default(),
+            gone: self.patience(CancellationToken::new()),
             tell: &mut tell,
         };
         let answer = self
-            .service
+            .service()
             .status(&self.principal, &request, &mut waiting)
             .await
             .map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;

@@ -5,10 +5,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use axum::http::request::Parts;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
-    CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+    CustomRequest, CustomResult, ErrorCode, Extensions, GetPromptRequestParams, GetPromptResponse,
     GetPromptResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
     ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams, PromptMessage,
     ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Role, ServerCapabilities,
@@ -18,12 +20,13 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::View;
 use crate::build::request::{KillRequest, LogsRequest, StatusRequest};
 use crate::build::status::StatusAnswer;
 use crate::schema::{ArgFault, Faults, decode};
-use crate::service::{Principal, Service, ToolError, Waiting};
+use crate::service::{Patience, Principal, Service, ToolError, Waiting};
 
 use super::progress::Progress;
 use super::tools::{Definition, SYNONYMS, definitions};
@@ -32,26 +35,86 @@ use super::{fence, guide, render, resources};
 /// Milliseconds for which clients may keep lists that never change within a version.
 const LIST_TTL: u64 = 3_600_000;
 
+/// Hears of each call of a tool.
+pub trait Meter: Send + Sync {
+    /// A call has been answered. `outcome` is `ok`, or the code of the error.
+    fn called(&self, tool: &str, outcome: &str, took: Duration);
+}
+
+/// Who asks over a connection.
+#[derive(Debug, Clone)]
+pub enum Asker {
+    /// Always the same one.
+    Is(Principal),
+    /// Whoever the transport has found out for a request: a [`Principal`] in the extensions of its HTTP
+    /// request. A request without one is refused.
+    OfTheRequest,
+}
+
 /// One connection's view of the server.
 #[derive(Clone)]
 pub struct Server {
-    pub(super) service: Arc<Service>,
-    pub(super) principal: Principal,
-    definitions: Arc<Vec<Definition>>,
+    shared: Arc<Shared>,
+    asker: Asker,
     /// Builds that this connection asked for.
     mine: Arc<Mutex<HashSet<String>>>,
 }
 
+struct Shared {
+    service: Arc<Service>,
+    definitions: Vec<Definition>,
+    /// Fires when the server ends: then nobody waits any longer.
+    ending: CancellationToken,
+    meter: Option<Arc<dyn Meter>>,
+}
+
+/// A request, and who makes it.
+pub(super) struct Asked<'a> {
+    server: &'a Server,
+    pub(super) principal: Principal,
+}
+
 impl Server {
-    /// A server for one principal.
-    pub fn new(service: Arc<Service>, principal: Principal) -> Self {
-        let definitions = Arc::new(definitions(service.max_wait()));
-        Self {
+    /// A server for one connection. `ending` fires when it ends, `meter` hears of each call.
+    pub fn new(
+        service: Arc<Service>,
+        asker: Asker,
+        ending: CancellationToken,
+        meter: Option<Arc<dyn Meter>>,
+    ) -> Self {
+        let shared = Shared {
+            definitions: definitions(service.max_wait()),
             service,
-            principal,
-            definitions,
+            ending,
+            meter,
+        };
+        Self {
+            shared: Arc::new(shared),
+            asker,
             mine: Arc::default(),
         }
+    }
+
+    /// The same for another connection.
+    pub fn for_another(&self) -> Self {
+        Self {
+            mine: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    fn asked(&self, extensions: &Extensions) -> Result<Asked<'_>, ErrorData> {
+        let principal = match &self.asker {
+            Asker::Is(principal) => Some(principal.clone()),
+            Asker::OfTheRequest => (extensions.get::<Parts>())
+                .and_then(|parts| parts.extensions.get::<Principal>().cloned()),
+        };
+        let principal =
+            principal.ok_or_else(|| ErrorData::invalid_request("nobody knows who asks", None))?;
+        Ok(Asked {
+            server: self,
+            principal,
+        })
     }
 
     fn is_mine(&self, id: &str) -> bool {
@@ -61,15 +124,34 @@ impl Server {
             .contains(id)
     }
 
+    fn add_mine(&self, id: &str) {
+        self.mine
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned());
+    }
+}
+
+impl Asked<'_> {
+    pub(super) fn service(&self) -> &Service {
+        &self.server.shared.service
+    }
+
+    /// How long a caller waits, at the longest.
+    pub(super) fn patience(&self, caller: CancellationToken) -> Patience {
+        Patience {
+            caller,
+            server: self.server.shared.ending.clone(),
+        }
+    }
+
     async fn call(
         &self,
         name: &str,
         raw: Value,
         context: &RequestContext<RoleServer>,
     ) -> Option<Result<CallToolResult, ToolError>> {
-        let definition = self
-            .definitions
-            .iter()
+        let definition = (self.server.shared.definitions.iter())
             .find(|definition| definition.tool.name == name)?;
         // Only the arguments of `build` are looked at again.
         let again = (name == "build").then(|| raw.clone());
@@ -84,7 +166,7 @@ impl Server {
         let mut progress = Progress::new(context);
         let mut tell = |view: &View| progress.tell(view);
         let mut waiting = Waiting {
-            gone: context.ct.clone(),
+            gone: self.patience(context.ct.clone()),
             tell: &mut tell,
         };
         Some(match name {
@@ -119,7 +201,7 @@ impl Server {
         let Ok(decoded) = decode(decoder, Value::Object(sound), SYNONYMS) else {
             return Vec::new();
         };
-        let mut more = self.service.check(decoded.value);
+        let mut more = self.service().check(decoded.value);
         more.retain(|fault| !bad.contains(&head(&fault.path)));
         more
     }
@@ -131,15 +213,12 @@ impl Server {
         waiting: &mut Waiting<'_>,
     ) -> Result<CallToolResult, ToolError> {
         let mut status = self
-            .service
+            .service()
             .build(&self.principal, arguments, waiting)
             .await?;
         status.notes = notes;
         if status.state != "valid" {
-            self.mine
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(status.build_id.clone());
+            self.server.add_mine(&status.build_id);
         }
         let text = render::build(&status, &fence::nonce());
         success(&status, text)
@@ -153,7 +232,7 @@ impl Server {
     ) -> Result<CallToolResult, ToolError> {
         let request: StatusRequest = typed(arguments)?;
         let mut answer = self
-            .service
+            .service()
             .status(&self.principal, &request, waiting)
             .await?;
         answer.notes = notes;
@@ -164,7 +243,7 @@ impl Server {
 
     fn mark_mine(&self, answer: &mut StatusAnswer) {
         for build in &mut answer.builds {
-            build.mine = self.is_mine(&build.build_id).then_some(true);
+            build.mine = self.server.is_mine(&build.build_id).then_some(true);
         }
     }
 
@@ -176,13 +255,13 @@ impl Server {
     ) -> Result<CallToolResult, ToolError> {
         let request: LogsRequest = typed(arguments)?;
         let id = self
-            .service
+            .service()
             .find(&self.principal, &request.build_id)
             .await?
             .record
             .id;
         let mut answer = self
-            .service
+            .service()
             .logs(&self.principal, &request, waiting)
             .await?;
         answer.notes.extend(notes);
@@ -198,7 +277,7 @@ impl Server {
     ) -> Result<CallToolResult, ToolError> {
         let request: KillRequest = typed(arguments)?;
         let mut answer = self
-            .service
+            .service()
             .kill(&self.principal, &request, waiting)
             .await?;
         answer.notes = notes;
@@ -255,6 +334,7 @@ impl ServerHandler for Server {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let tools: Vec<Tool> = self
+            .shared
             .definitions
             .iter()
             .map(|definition| definition.tool.clone())
@@ -272,16 +352,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let raw = request.arguments.map_or(Value::Null, Value::Object);
-        let begun = std::time::Instant::now();
-        let result = match self.call(&request.name, raw, &context).await {
-            None => return Err(self.no_such_tool()),
-            Some(Ok(result)) => result,
-            Some(Err(error)) => {
-                tracing::info!(tool = %request.name, code = error.code().as_str(), "a call was refused");
-                refusal(&error)
-            }
-        };
-        tracing::debug!(tool = %request.name, milliseconds = begun.elapsed().as_millis(), "a call was answered");
+        let result = self.answer(&request.name, raw, &context).await?;
         Ok(result.into())
     }
 
@@ -304,11 +375,7 @@ impl ServerHandler for Server {
             .and_then(Value::as_str)
             .unwrap_or_default();
         let raw = params.get("arguments").cloned().unwrap_or_default();
-        let result = match self.call(name, raw, &context).await {
-            None => return Err(self.no_such_tool()),
-            Some(Ok(result)) => result,
-            Some(Err(error)) => refusal(&error),
-        };
+        let result = self.answer(name, raw, &context).await?;
         serde_json::to_value(result)
             .map(CustomResult::new)
             .map_err(internal)
@@ -317,9 +384,14 @@ impl ServerHandler for Server {
     async fn list_resources(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let views = self.service.own(&self.principal).await.map_err(internal)?;
+        let asked = self.asked(&context.extensions)?;
+        let views = asked
+            .service()
+            .own(&asked.principal)
+            .await
+            .map_err(internal)?;
         let resources = resources::rows(&views);
         Ok(ListResourcesResult {
             ttl_ms: Some(0),
@@ -344,9 +416,10 @@ impl ServerHandler for Server {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let contents = self.resource(&request.uri).await?;
+        let asked = self.asked(&context.extensions)?;
+        let contents = asked.resource(&request.uri).await?;
         let mut result = ReadResourceResult::new(vec![contents]);
         result.ttl_ms = Some(0);
         result.cache_scope = Some(CacheScope::Private);
@@ -368,7 +441,7 @@ impl ServerHandler for Server {
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
         if request.name != resources::FIX {
             return Err(ErrorData::invalid_params(
@@ -382,15 +455,41 @@ impl ServerHandler for Server {
             .and_then(|arguments| arguments.get("build_id"))
             .map(|value| value.to_string())
             .unwrap_or_default();
-        let status = self.current(id.trim_matches('"')).await?;
+        let asked = self.asked(&context.extensions)?;
+        let status = asked.current(id.trim_matches('"')).await?;
         let text = resources::fix(&status);
         Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
     }
 }
 
 impl Server {
+    /// The answer to a call of a tool.
+    async fn answer(
+        &self,
+        tool: &str,
+        raw: Value,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let begun = Instant::now();
+        let asked = self.asked(&context.extensions)?;
+        let answer = asked.call(tool, raw, context).await;
+        let answer = answer.ok_or_else(|| self.no_such_tool())?;
+        let outcome = answer
+            .as_ref()
+            .map_or_else(|error| error.code().as_str(), |_| "ok");
+        if let Some(meter) = &self.shared.meter {
+            meter.called(tool, outcome, begun.elapsed());
+        }
+        tracing::debug!(%tool, outcome, milliseconds = begun.elapsed().as_millis(), "a call was answered");
+        Ok(answer.unwrap_or_else(|error| {
+            tracing::info!(%tool, outcome, "a call was refused");
+            refusal(&error)
+        }))
+    }
+
     fn no_such_tool(&self) -> ErrorData {
         let names: Vec<&str> = self
+            .shared
             .definitions
             .iter()
             .map(|definition| definition.tool.name.as_ref())

@@ -20,7 +20,7 @@ use crate::build::validate::Rules;
 use crate::config::Config;
 
 pub use error::ToolError;
-pub use wait::Waiting;
+pub use wait::{Patience, Waiting};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service over a backend.
-    pub fn new(backend: Arc<dyn Backend>, config: Config) -> Self {
+    /// A service over a backend. `paths`: whether who asks sees the directories of this machine.
+    pub fn new(backend: Arc<dyn Backend>, config: Config, paths: bool) -> Self {
         let rules = Rules {
             profiles: (config.profiles().into_iter())
                 .map(|profile| profile.name)
@@ -44,7 +44,7 @@ impl Service {
             tags: config.registry.allow.clone(),
             git: config.git.allow.clone(),
             git_allow_http: config.git.allow_http,
-            paths: true,
+            paths,
             uploads: false,
         };
         Self {
@@ -115,6 +115,17 @@ impl Service {
         views.retain(|view| view.record.principal == principal.0);
         views.sort_by_key(|view| view.state().is_final());
         Ok(views)
+    }
+
+    /// State and profile of every build, whoever asked for it.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn census(&self) -> Result<Vec<(&'static str, String)>, ToolError> {
+        let views = self.backend.list().await?;
+        Ok((views.into_iter())
+            .map(|view| (view.state().as_str(), view.record.profile))
+            .collect())
     }
 
     /// Whether builds can be accepted.

@@ -115,7 +115,7 @@ impl Service {
             return Ok(());
         }
         let tell = std::sync::Mutex::new(&mut *waiting.tell);
-        let gone = waiting.gone.child_token();
+        let gone = waiting.gone.clone();
         let waits = unfinished.iter().map(|id| {
             let (gone, tell) = (gone.clone(), &tell);
             Box::pin(async move {

@@ -13,10 +13,34 @@ use super::{Service, ToolError};
 
 /// How a caller waits.
 pub struct Waiting<'a> {
-    /// Fires when the caller is gone; it ends the waiting, never the build.
-    pub gone: CancellationToken,
+    /// What ends the waiting, never the build.
+    pub gone: Patience,
     /// Hears how things stand, at least every few seconds.
     pub tell: &'a mut (dyn FnMut(&View) + Send),
+}
+
+/// Who may be gone while a call waits.
+#[derive(Debug, Clone, Default)]
+pub struct Patience {
+    /// Fires when the caller is gone.
+    pub caller: CancellationToken,
+    /// Fires when the server ends.
+    pub server: CancellationToken,
+}
+
+impl Patience {
+    /// Whether one of them is gone.
+    pub fn is_cancelled(&self) -> bool {
+        self.caller.is_cancelled() || self.server.is_cancelled()
+    }
+
+    /// Returns when one of them is gone.
+    pub async fn cancelled(&self) {
+        tokio::select! {
+            () = self.caller.cancelled() => {}
+            () = self.server.cancelled() => {}
+        }
+    }
 }
 
 /// What making and sending the answer may take.
