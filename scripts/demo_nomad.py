@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Brings up a Nomad on this machine and builds examples/hello on it, as a coding agent would.
+"""Brings up a Nomad on this machine, runs the server on it as a job, and builds examples/hello through it.
 
 Needs the release build and `scripts/setup.sh test`; `make demo-nomad` sees to both.
 """
@@ -10,19 +10,17 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
+from typing import Any
 
-from demo import REPOSITORY, DemoError, build_and_publish, check_published, find_binary, remove_tree, say
+from demo import REPOSITORY, DemoError, build_and_publish, check_published, find_binary, say
 from local_nomad import LocalNomad
 from local_registry import LocalRegistry
-from mcp_stdio import McpError, McpProcess
+from mcp_http import McpHttp
+from mcp_stdio import McpError
 
 
 def main() -> int:
     binary = find_binary()
-    directory = Path(tempfile.mkdtemp(prefix="nomad-build-demo-"))
-    directory.chmod(0o711)
     try:
         with LocalRegistry(delete=True) as registry, LocalNomad() as nomad:
             base = f"{registry.host}/demo/base:1"
@@ -35,19 +33,22 @@ def main() -> int:
                 f"registry.insecure = {json.dumps([registry.host])}",
                 f"nomad.repository = {json.dumps(repository)}",
             ]
-            job_file = REPOSITORY / "nomad/build-raw-exec.nomad.hcl"
-            nomad.set_up(job_file, program=str(binary), config="\n".join(tasks), memory="512", disk="2048")
-            config = directory / "config.toml"
-            config.write_text("\n".join([f"state_dir = {json.dumps(str(directory / 'state'))}", *tasks[1:]]))
-            environment = os.environ | nomad.environment() | {"NOMAD_BUILD_CONFIG": str(config)}
-            log = directory / "server.log"
-            say(f"starting {binary.name} serve --backend nomad and speaking MCP to it over stdio")
+            raw_exec = REPOSITORY / "nomad/build-raw-exec.nomad.hcl"
+            nomad.set_up(raw_exec, program=str(binary), config="\n".join(tasks), memory="512", disk="2048")
+            say("running the server as a job, too: nomad/server-raw-exec.nomad.hcl")
+            made = subprocess.run(
+                [binary, "token", "agent", "--print"], check=True, capture_output=True, text=True
+            )
+            job_file = REPOSITORY / "nomad/server-raw-exec.nomad.hcl"
+            address = nomad.set_up_server(
+                job_file, "nomad-build", made.stderr, program=str(binary), config="\n".join(tasks[1:])
+            )
+            say(f"the server answers at {address}/mcp; speaking MCP to it")
             try:
-                command = [str(binary), "serve", "--backend", "nomad"]
-                with McpProcess(command, environment, stderr=log) as server:
-                    digest = build_and_publish(server, registry, base)
+                server = McpHttp(f"{address}/mcp", made.stdout.strip())
+                digest = build_and_publish(server, registry, base, example("hello"))
             except (DemoError, McpError):
-                print(log.read_text(errors="replace")[-4000:], nomad.log(), file=sys.stderr)
+                print(nomad.run("alloc", "logs", "-namespace", "default", "-job", "-stderr", "nomad-build"), nomad.log(), file=sys.stderr)
                 raise
             tag = f"{registry.host}/demo/hello:1"
             check_published(registry, tag, digest)
@@ -56,8 +57,16 @@ def main() -> int:
     except (DemoError, McpError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    finally:
-        remove_tree(directory)
+
+
+def example(name: str) -> dict[str, Any]:
+    """An example as a source of files: a server elsewhere does not see the directories of its callers."""
+    directory = REPOSITORY / "examples" / name
+    files = [
+        {"path": path.name, "text": path.read_text(), "executable": os.access(path, os.X_OK)}
+        for path in sorted(directory.iterdir())
+    ]
+    return {"files": files}
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ def program() -> Path:
     return Path(os.environ.get("NOMAD_BUILD_TEST_NOMAD", cache / f"nomad-build/tools/nomad-{VERSION}/nomad"))
 
 
+def _answers(address: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError), opener.open(f"{address}/healthz", timeout=5):
+        return True
+    return False
+
+
 class LocalNomad:
     """An agent that runs while the `with` block does: server and client at once.
 
@@ -107,10 +114,7 @@ class LocalNomad:
         """Namespace, policies and the job of one profile, by the very commands of nomad/README.md."""
         self.run("namespace", "apply", NAMESPACE)
         policies = REPOSITORY / "nomad/policies"
-        version = self.run("version").split()[1].lstrip("v").split(".")
-        old = [int(part.split("-")[0]) for part in version] < [1, 11, 2]
-        rules = policies / ("server-before-1.11.2.policy.hcl" if old else "server.policy.hcl")
-        self.run("acl", "policy", "apply", "nomad-build-server", str(rules))
+        self.run("acl", "policy", "apply", "nomad-build-server", str(self._server_rules()))
         for task in TASKS:
             self.run(
                 "acl", "policy", "apply", "-namespace", NAMESPACE, "-job", f"nomad-build-{profile}",
@@ -118,6 +122,41 @@ class LocalNomad:
                 f"nomad-build-{profile}-{task}", str(policies / f"{task}.policy.hcl"),
             )  # fmt: skip
         self.run("job", "run", str(job_file), profile=profile, namespace=NAMESPACE, **variables)
+
+    def set_up_server(self, job_file: Path, name: str, tokens: str, **variables: str) -> str:
+        """The server's rights, the tokens of its callers and its job, as nomad/README.md has them; returns its address.
+
+        Args:
+            name: the job's, and the service's.
+            tokens: lines of `nomad-build token NAME --print`.
+        """
+        self.run(
+            "acl", "policy", "apply", "-namespace", "default", "-job", name,
+            f"{name}-server", str(self._server_rules()),
+        )  # fmt: skip
+        self.run("var", "put", "-namespace", "default", "-force", f"nomad/jobs/{name}", f"tokens={tokens}")
+        self.run("job", "run", "-detach", str(job_file), name=name, builds_namespace=NAMESPACE, **variables)
+        return self.service(name)
+
+    def service(self, name: str, seconds: float = 60) -> str:
+        """Where a service of the namespace `default` answers, once its checks pass."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for one in self.request("GET", f"/v1/service/{name}?namespace=default"):
+                checks = self.request("GET", f"/v1/client/allocation/{one['AllocID']}/checks?namespace=default")
+                address = f"http://{one['Address']}:{one['Port']}"
+                # Checks are made now and then: one that has just ended passes for a while.
+                if checks and all(check["Status"] == "success" for check in checks.values()) and _answers(address):
+                    return address
+            time.sleep(0.1)
+        states = self.run("job", "status", "-namespace", "default", name)
+        raise RuntimeError(f"the service {name} does not answer:\n{states}\n{self.log()}")
+
+    def _server_rules(self) -> Path:
+        """The policy of a server: before 1.11.2 another one, because a right had not its name."""
+        version = self.run("version").split()[1].lstrip("v").split(".")
+        old = [int(part.split("-")[0]) for part in version] < [1, 11, 2]
+        return REPOSITORY / "nomad/policies" / ("server-before-1.11.2.policy.hcl" if old else "server.policy.hcl")
 
     def server_token(self) -> str:
         """A token with the rights of a server."""

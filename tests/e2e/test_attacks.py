@@ -160,6 +160,9 @@ def unprotected(request: pytest.FixtureRequest, registry: LocalRegistry, attack_
         try:
             run.run()
             found = {one.name: breaches(one, host, registry, run.evidence[one.name]) for one in attacks}
+            for one in attacks:
+                if not found[one.name]:
+                    found[one.name] = breaches(one, host, registry, run.again(one))
         finally:
             run.clean()
         yield Run(found, run.evidence)

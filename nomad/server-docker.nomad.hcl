@@ -1,0 +1,160 @@
+# The server of a cluster: MCP over HTTP for many agents, run by the docker driver in the image of Containerfile.
+#
+#   nomad job run -var image=registry.example.com/nomad-build:0.1.0 nomad/server-docker.nomad.hcl
+#
+# See README.md for its rights and for the tokens of its callers.
+
+variable "image" {
+  description = "The image of Containerfile."
+  type        = string
+}
+
+variable "name" {
+  description = "The job's name, and beginning of the names of the build jobs (nomad.job of the configuration)."
+  type        = string
+  default     = "nomad-build"
+}
+
+variable "namespace" {
+  description = "Namespace of this job. Builds are in the one that builds_namespace names."
+  type        = string
+  default     = "default"
+}
+
+variable "builds_namespace" {
+  description = "Namespace of the build jobs and of the records."
+  type        = string
+  default     = "builds"
+}
+
+variable "datacenters" {
+  type    = list(string)
+  default = ["*"]
+}
+
+variable "node_pool" {
+  type    = string
+  default = "default"
+}
+
+variable "servers" {
+  description = "How many servers; each answers any request."
+  type        = number
+  default     = 1
+}
+
+variable "provider" {
+  description = "Where the service is registered: nomad or consul."
+  type        = string
+  default     = "nomad"
+}
+
+variable "config" {
+  description = "Configuration of the server: a TOML file as of README.md, without secrets."
+  type        = string
+  default     = "# all defaults"
+}
+
+job "server" {
+  id          = var.name
+  name        = var.name
+  namespace   = var.namespace
+  datacenters = var.datacenters
+  node_pool   = var.node_pool
+  type        = "service"
+
+  group "server" {
+    count = var.servers
+
+    # It holds nothing: it may start again at once, and as often as it must.
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+    # The next one is up before this one ends, and builds do not notice.
+    update {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = "5s"
+      healthy_deadline = "2m"
+      auto_revert      = true
+    }
+
+    network {
+      port "http" {}
+    }
+
+    service {
+      name     = var.name
+      provider = var.provider
+      port     = "http"
+      tags     = ["mcp", "metrics"]
+
+      check {
+        name     = "alive"
+        type     = "http"
+        path     = "/healthz"
+        interval = "10s"
+        timeout  = "3s"
+        check_restart {
+          limit = 3
+          grace = "30s"
+        }
+      }
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "10s"
+        timeout  = "5s"
+      }
+    }
+
+    task "server" {
+      driver       = "docker"
+      kill_signal  = "SIGTERM"
+      kill_timeout = "20s"
+
+      # What it may do in Nomad hangs on this: the task's API, as this workload. There is no token to keep.
+      identity {
+        file = true
+      }
+      template {
+        destination = "${NOMAD_TASK_DIR}/config.toml"
+        data        = var.config
+        change_mode = "restart"
+        perms       = "0644"
+      }
+      # Who may call: lines of `nomad-build token NAME --print`, digests alone. Read again when they change.
+      template {
+        destination = "${NOMAD_SECRETS_DIR}/tokens"
+        data        = <<-EOT
+          {{ with nomadVar "nomad/jobs/${var.name}" }}{{ .tokens }}{{ end }}
+        EOT
+        change_mode = "noop"
+        perms       = "0644"
+      }
+      env {
+        NOMAD_NAMESPACE         = var.builds_namespace
+        NOMAD_BUILD_BACKEND     = "nomad"
+        NOMAD_BUILD_CONFIG      = "${NOMAD_TASK_DIR}/config.toml"
+        NOMAD_BUILD_HTTP        = "${NOMAD_IP_http}:${NOMAD_PORT_http}"
+        NOMAD_BUILD_HTTP_TOKENS = "${NOMAD_SECRETS_DIR}/tokens"
+        NOMAD_BUILD_STATE_DIR   = "${NOMAD_TASK_DIR}/state"
+      }
+      config {
+        image        = var.image
+        command      = "nomad-build"
+        args         = ["serve"]
+        network_mode = "host"
+        cap_drop     = ["all"]
+      }
+      resources {
+        cpu    = 200
+        memory = 128
+      }
+    }
+  }
+}

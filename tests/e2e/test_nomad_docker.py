@@ -1,0 +1,155 @@
+"""Builds as jobs of Nomad's docker driver, in the image of nomad/Containerfile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from conftest import distribution_buildah
+from docker_daemon import DockerDaemon, docker_directory
+from helpers import ask_both, fail, files, log_text, submit, succeed, unique, wait_for
+from local_nomad import LocalNomad
+from local_registry import LocalRegistry
+from mcp import ClientSession
+from server import REPOSITORY, Server, Settings, binary
+from test_failures import CASES, Case, arguments
+from test_nomad import comparable, without_seconds
+from test_nomad_server import NAME, Served, make_token
+
+SAME = ["copy-missing", "no-image", "run-fails", "no-secret"]
+"""Failures whose answers are compared with those of this machine."""
+
+
+@pytest.fixture(scope="module")
+def image(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image of nomad/Containerfile, on a Debian of this machine's sources, in the registry."""
+    work = tmp_path_factory.mktemp("image")
+    subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "bookworm", work / "debian.tar"], check=True)
+    (work / "Containerfile").write_text("FROM scratch\nADD debian.tar /\n")
+    buildah = ["buildah", "--root", str(work / "storage"), "--runroot", str(work / "run"), "--storage-driver", "overlay"]
+    build = [*buildah, "build", "--quiet", "--isolation=chroot", "--network=host"]
+    name = f"{registry.host}/nomad-build-image:1"
+    subprocess.run([*build, "--tag=debian", work], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            *build, f"--tag={name}", f"--file={REPOSITORY}/nomad/Containerfile", "--volume=/etc/apt:/etc/apt:ro",
+            "--build-arg=BASE=localhost/debian", f"--build-arg=PROGRAM={binary().name}", binary().parent,
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    subprocess.run([*buildah, "push", "--quiet", "--tls-verify=false", name, f"docker://{name}"], check=True)
+    subprocess.run([*buildah, "rmi", "--all"], check=True, stdout=subprocess.DEVNULL)
+    return name
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[DockerDaemon]:
+    with ExitStack() as stack:
+        yield DockerDaemon(docker_directory(stack), stack)
+
+
+@pytest.fixture(scope="module")
+def nomad(docker: DockerDaemon, image: str, registry: LocalRegistry) -> Iterator[LocalNomad]:
+    """A cluster of one node with Docker, set up as operators are told to."""
+    plugin = f"""
+plugin "docker" {{
+  config {{
+    endpoint = {json.dumps(docker.endpoint)}
+    volumes {{
+      enabled = true
+    }}
+  }}
+}}
+"""
+    with LocalNomad(memory_mb=4096, more=plugin) as nomad:
+        seccomp = str(REPOSITORY / "nomad/seccomp.json")
+        nomad.set_up(
+            REPOSITORY / "nomad/build-docker.nomad.hcl",
+            image=image, seccomp=seccomp, network_mode="host", config=config(registry), disk="1024",
+        )  # fmt: skip
+        yield nomad
+
+
+def config(registry: LocalRegistry) -> str:
+    """Configuration of tasks and server."""
+    repository = f"{registry.host}/nomad-build"
+    return f"registry.insecure = {json.dumps([registry.host])}\nnomad.repository = {json.dumps(repository)}"
+
+
+@pytest.fixture(scope="module")
+def cluster(nomad: LocalNomad, registry: LocalRegistry) -> Iterator[Server]:
+    repository = f"{registry.host}/nomad-build"
+    server = Server(Settings(distribution_buildah(), [registry], nomad=nomad, repository=repository))
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def session(cluster: Server) -> AsyncIterator[ClientSession]:
+    async with cluster.connect() as session:
+        yield session
+
+
+async def test_an_agent_builds_tests_and_publishes(session: ClientSession, registry: LocalRegistry, base: str) -> None:
+    tag = f"{registry.host}/nomad-docker/{unique()}:1"
+    wanted = {
+        "source": {"path": str(REPOSITORY / "examples/hello")},
+        "build_args": [f"BASE={base}", "VERSION=1"],
+        "tests": [{"name": "greets", "command": "hello agent | grep -x 'Hello, agent!'"}],
+        "tags": [tag],
+    }
+    status = await succeed(session, **wanted)
+    name, version = tag.removeprefix(f"{registry.host}/").split(":")
+    assert registry.digest(name, version) == status["image"]["digest"]
+    # The stronger of the two: the container leaves room for it.
+    assert "isolation: --isolation rootless --runtime runc" in await log_text(session, status["build_id"])
+
+
+async def test_the_container_is_not_privileged(session: ClientSession, docker: DockerDaemon, base: str) -> None:
+    text = f"FROM {base}\nRUN test ! -e /run/proc; for p in /proc/[0-9]*; do echo process $p; done; echo begun; sleep 600\n"
+    build = await submit(session, source=files(Containerfile=text))
+
+    async def begun() -> bool:
+        return "| begun" in await log_text(session, build)
+
+    await wait_for(begun, "its first words")
+    seen = [line for line in (await log_text(session, build)).splitlines() if "process /proc/" in line]
+    assert len(seen) < 5, seen
+    listed = subprocess.run([*docker.client, "ps", "--quiet"], check=True, capture_output=True, text=True)
+    containers = listed.stdout.split()
+    inspected = subprocess.run([*docker.client, "inspect", *containers], check=True, capture_output=True, text=True)
+    (container,) = json.loads(inspected.stdout)
+    host = container["HostConfig"]
+    assert not host["Privileged"] and not host["CapAdd"] and container["Config"]["User"] == "build"
+    assert not any("unconfined" in option for option in host["SecurityOpt"] if option.startswith("seccomp")), host["SecurityOpt"]
+    answer, said = await ask_both(session, "kill", {"build_id": build, "reason": "enough"})
+    assert answer["kill_result"] == "cancelled", said
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in SAME], ids=lambda case: case.name)
+async def test_a_failure_is_the_same_as_on_one_machine(
+    case: Case, session: ClientSession, plain: ClientSession, registry: LocalRegistry, base: str
+) -> None:
+    wanted = arguments(case, registry, base)
+    there = await fail(session, case.kind, case.fault, **wanted)
+    here = await fail(plain, case.kind, case.fault, **wanted)
+    both = [without_seconds(comparable(one)) for one in (there, here)]
+    for name in both[0].keys() | both[1].keys():
+        assert both[0].get(name) == both[1].get(name), name
+
+
+async def test_the_server_runs_in_a_container_too(nomad: LocalNomad, image: str, registry: LocalRegistry, base: str) -> None:
+    token, line = make_token("ann")
+    job_file = REPOSITORY / "nomad/server-docker.nomad.hcl"
+    served = Served(nomad, nomad.set_up_server(job_file, NAME, line, image=image, config=config(registry)), {"ann": token})
+    tag = f"{registry.host}/nomad-docker/{unique()}:1"
+    async with served.connect() as session:
+        status = await succeed(session, source=files(Containerfile=f"FROM {base}\nRUN echo it > /works\n"), tags=[tag])
+    name, version = tag.removeprefix(f"{registry.host}/").split(":")
+    assert registry.digest(name, version) == status["image"]["digest"]
