@@ -10,6 +10,7 @@ pub mod present;
 pub mod snapshot;
 pub mod status;
 pub mod submit;
+mod typical;
 pub mod wait;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::build::validate::Rules;
 use crate::config::Config;
 
 pub use error::ToolError;
+use typical::Typical;
 pub use wait::{Patience, Waiting};
 
 /// Who asks.
@@ -31,6 +33,7 @@ pub struct Service {
     backend: Arc<dyn Backend>,
     config: Config,
     rules: Rules,
+    typical: Typical,
 }
 
 impl Service {
@@ -51,6 +54,7 @@ impl Service {
             backend,
             config,
             rules,
+            typical: Typical::default(),
         }
     }
 

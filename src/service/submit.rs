@@ -211,36 +211,6 @@ impl Service {
         Ok(())
     }
 
-    /// Median of the last successes of the same name or source, in seconds.
-    pub async fn typical_seconds(&self, principal: &Principal, record: &Record) -> Option<u64> {
-        if record.end.is_some() {
-            return None;
-        }
-        let same = |other: &Record| match (&record.name, &other.name) {
-            (Some(name), Some(other)) => name == other,
-            (None, None) => {
-                record.source.git == other.source.git
-                    && record.source.path == other.source.path
-                    && record.source.subdir == other.source.subdir
-                    && record.source != SourceStatus::default()
-            }
-            _ => false,
-        };
-        let mut seconds: Vec<i64> = self
-            .own(principal)
-            .await
-            .ok()?
-            .iter()
-            .filter(|view| view.state() == crate::build::State::Succeeded && same(&view.record))
-            .filter_map(|view| Some((view.record.end.as_ref()?.at - view.record.began?) / 1000))
-            .take(9)
-            .collect();
-        seconds.sort_unstable();
-        seconds
-            .get(seconds.len() / 2)
-            .and_then(|median| u64::try_from(*median).ok())
-    }
-
     /// Everything that can be said without building.
     async fn validate_only(&self, valid: &Valid) -> Result<BuildStatus, ToolError> {
         let plan = valid.plan();

@@ -303,13 +303,13 @@ impl Build<'_> {
         let marked = self.stored.record.cancel.as_ref().map_or(0, |mark| mark.at);
         let grace = marked + i64::from(self.config.kill_grace) * 1000;
         if self.now >= grace {
-            let reached = allocation.client_status != AllocStatus::Unknown;
             return self.deregister().unwrap_or_else(|| {
                 // Its machine may never answer again; and the mark keeps it from publishing.
                 let last = grace + i64::from(self.config.kill_grace) * 1000;
-                match (reached, self.now >= last) {
-                    (_, true) => self.finish(Gone::Overtime),
-                    (_, false) => Decision::Wait(last),
+                if self.now >= last {
+                    self.finish(Gone::Overtime)
+                } else {
+                    Decision::Wait(last)
                 }
             });
         }
