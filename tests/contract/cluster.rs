@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use nomad_build::backend::Backend;
 use nomad_build::backend::nomad::NomadBackend;
+use nomad_build::build::record::CancelOutcome;
 use nomad_build::build::{BuildId, Fault, Kind, Phase, State};
 use nomad_build::log::Start;
 use nomad_build::nomad::{Client, Dispatch, Items, Options};
@@ -193,6 +194,117 @@ async fn the_agent_is_killed_and_returns() {
     // A new build, and the other server, see the same cluster.
     let other = bench.lab.server();
     assert_eq!(other.look(&id).await.unwrap().state(), State::Succeeded);
+    let next = bench.submit(Order::quick()).await;
+    bench.ends_as(&next, State::Succeeded).await;
+}
+
+/// The machine of a build does not answer: a killed build ends all the same, and never publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_machine_does_not_answer() {
+    let registry = Registry::open();
+    let knobs = Knobs {
+        insecure: vec![registry.host.to_string()],
+        ..Knobs::default()
+    };
+    let mut lab = NomadLab::with(knobs, agent::Knobs::default());
+    let far = lab.agent.client();
+    let node = lab.agent.node().unwrap();
+    let path = format!("/v1/node/{node}/eligibility");
+    let closed = json!({"Eligibility": "ineligible"});
+    lab.agent.must("POST", &path, Some(&closed));
+    let server = server(&mut lab, |config| {
+        config.kill_grace = 2;
+        config.lost_after = 8;
+    });
+    let bench = Bench { lab, server };
+    for wanted in [State::Cancelled, State::Lost] {
+        let id = bench
+            .submit_until_it_says(Order::endless().tag(app(registry.host, "1")), "ready")
+            .await;
+        far.freeze();
+        unreachable(&bench, &id).await;
+        if wanted == State::Cancelled {
+            let answer = bench.cancel(&id).await;
+            assert_eq!(answer, CancelOutcome::Marked);
+        }
+        // What runs there still does; its end is written all the same.
+        let view = bench
+            .until(&id, "its end", |view| view.state().is_final())
+            .await;
+        assert_eq!(view.state(), wanted);
+        if wanted == State::Lost {
+            let message = view.record.end.unwrap().failure.unwrap().message;
+            assert!(message.contains("does not answer"), "{message}");
+        } else {
+            assert_cancelled_by(&view, "tester");
+        }
+        far.thaw();
+        // The machine is back, and is told that nobody needs the build any more.
+        let deadline = Instant::now() + PATIENCE;
+        while !bench.lab.remains(&id).is_empty() {
+            assert!(Instant::now() < deadline, "{:#?}", bench.lab.remains(&id));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(bench.server.look(&id).await.unwrap().state(), wanted);
+    }
+    assert!(registry.is_untagged());
+}
+
+async fn unreachable(bench: &Bench<NomadLab>, id: &BuildId) {
+    let deadline = Instant::now() + PATIENCE;
+    let child = bench.lab.children(id).remove(0);
+    while bench.lab.allocations(&child)[0]["ClientStatus"] != "unknown" {
+        assert!(Instant::now() < deadline, "its machine is still known");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The leader of three servers dies while a build runs; this program talks to another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_leader_is_elected() {
+    let knobs = agent::Knobs {
+        durable: true,
+        memory_mb: Some(3 * 1024),
+        ..agent::Knobs::default()
+    };
+    let mut servers = agent::Agent::start_servers(3, &knobs);
+    let first = servers.remove(0);
+    let lab = NomadLab::on(first, Knobs::default());
+    let leader = |lab: &NomadLab| lab.agent.call("GET", "/v1/status/leader", None);
+    let deadline = Instant::now() + PATIENCE;
+    let old = loop {
+        // Only another one than that which is asked may go.
+        let (_, address) = leader(&lab).unwrap();
+        let address = address.as_str().unwrap_or_default().to_owned();
+        if let Some(index) = servers.iter().position(|one| one.rpc() == address) {
+            break index;
+        }
+        assert!(Instant::now() < deadline, "{address}");
+        let peers = lab
+            .agent
+            .must("GET", "/v1/operator/raft/configuration", None);
+        let other = servers[0].rpc();
+        let peer =
+            (peers["Servers"].as_array().unwrap().iter()).find(|one| one["Address"] == other);
+        let id = peer.unwrap()["ID"].as_str().unwrap();
+        let path = format!("/v1/operator/raft/transfer-leadership?id={id}");
+        lab.agent.must("PUT", &path, None);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let server = lab.server();
+    let bench = Bench { lab, server };
+    let long = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; usleep 20000; done";
+    let id = bench
+        .submit_until_it_says(Order::run(&["echo ready", long]), "ready")
+        .await;
+    let address = servers[old].rpc();
+    servers[old].kill();
+    bench.ends_as(&id, State::Succeeded).await;
+    let (_, new) = leader(&bench.lab).unwrap();
+    assert!(new != "" && new != address.as_str(), "{new}");
+    let lines = bench.log(&id).await;
+    let numbers: Vec<u64> = lines.iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, (1..=lines.len() as u64).collect::<Vec<_>>());
     let next = bench.submit(Order::quick()).await;
     bench.ends_as(&next, State::Succeeded).await;
 }

@@ -115,14 +115,25 @@ impl NomadLab {
         token["SecretID"].as_str().unwrap().to_owned()
     }
 
+    /// A place on a cluster that is there, without access control.
+    pub fn on(agent: Agent, knobs: Knobs) -> Self {
+        let lab = Self::around(agent, knobs, "default");
+        lab.register(&[]);
+        lab
+    }
+
     fn empty(knobs: Knobs, agent: agent::Knobs, namespace: &'static str) -> Self {
-        let registry = Registry::open();
         // Of what is left over no further build can be made.
         let memory = u64::from(knobs.slots) * MEMORY + MEMORY / 2;
         let agent = Agent::start(agent::Knobs {
             memory_mb: agent.memory_mb.or(Some(memory)),
             ..agent
         });
+        Self::around(agent, knobs, namespace)
+    }
+
+    fn around(agent: Agent, knobs: Knobs, namespace: &'static str) -> Self {
+        let registry = Registry::open();
         let dir = tempfile::Builder::new()
             .prefix("nomad-build-contract-")
             .tempdir_in("/tmp")

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,8 +28,22 @@ pub struct Knobs {
     pub memory_mb: Option<u64>,
     /// Whether the cluster's state outlives the agent, as it does outside of tests.
     pub durable: bool,
+    /// What it is of its cluster.
+    pub part: Part,
     /// More for the agent's configuration, in HCL.
     pub more: String,
+}
+
+/// What an agent is of its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Part {
+    /// The whole of it: server and client.
+    #[default]
+    Whole,
+    /// A server and its client, or a server alone, of several servers with these ports for each other.
+    Server { ports: Vec<u16>, client: bool },
+    /// A client of the server with this port.
+    Client { port: u16 },
 }
 
 /// See the module. Dropping it ends the agent and everything it runs.
@@ -123,17 +138,84 @@ impl Agent {
         SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
     }
 
+    /// `host:port` at which servers talk to it.
+    pub fn rpc(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[1])
+    }
+
     /// As `NOMAD_ADDR` has it.
     pub fn address(&self) -> String {
         format!("http://{}", self.host())
     }
 
+    /// A further node of this agent's cluster.
+    pub fn client(&self) -> Self {
+        Self::start(Knobs {
+            durable: true,
+            part: Part::Client {
+                port: self.ports[1],
+            },
+            ..Knobs::default()
+        })
+    }
+
+    /// The servers of one cluster; the first of them has a node, too.
+    pub fn start_servers(count: usize, knobs: &Knobs) -> Vec<Self> {
+        let mut agents: Vec<Self> = (0..count).map(|_| Self::new(knobs.clone())).collect();
+        let ports: Vec<u16> = agents.iter().map(|agent| agent.ports[2]).collect();
+        for (index, agent) in agents.iter_mut().enumerate() {
+            agent.knobs.part = Part::Server {
+                ports: ports.clone(),
+                client: index == 0,
+            };
+            agent.spawn();
+        }
+        for agent in &mut agents {
+            assert!(agent.wait(), "{}", agent.explain());
+        }
+        agents
+    }
+
+    /// Stops the agent for a while; what it runs goes on.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// See [`Agent::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it does not run");
+        let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     fn config(&self) -> String {
         let [http, rpc, serf] = self.ports;
+        let (server, client) = match &self.knobs.part {
+            Part::Whole => (true, true),
+            Part::Server { client, .. } => (true, *client),
+            Part::Client { .. } => (false, true),
+        };
+        let (expected, join) = match &self.knobs.part {
+            Part::Server { ports, .. } => (ports.len(), ports.as_slice()),
+            _ => (1, [].as_slice()),
+        };
+        let join: Vec<String> = join
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
+        let servers: Vec<String> = match self.knobs.part {
+            Part::Client { port } => vec![format!("127.0.0.1:{port}")],
+            _ => Vec::new(),
+        };
         let mut text = format!(
             r#"
 data_dir = "{}"
 bind_addr = "127.0.0.1"
+name = "agent-{http}"
 log_level = "DEBUG"
 ports {{
   http = {http}
@@ -151,8 +233,15 @@ plugin "raw_exec" {{
   }}
 }}
 server {{
-  enabled = true
-  bootstrap_expect = 1
+  enabled = {server}
+  bootstrap_expect = {expected}
+  server_join {{
+    retry_join = {join:?}
+    retry_interval = "1s"
+  }}
+  # How soon a node that does not answer is noticed.
+  heartbeat_grace = "1s"
+  min_heartbeat_ttl = "2s"
   # One at a time: so builds that wait are placed in the order in which they came.
   num_schedulers = 1
 }}
@@ -160,7 +249,8 @@ acl {{
   enabled = {}
 }}
 client {{
-  enabled = true
+  enabled = {client}
+  servers = {servers:?}
   network_interface = "lo"
   # What the machine has free is no matter of these tests.
   disk_total_mb = 1000000
@@ -206,6 +296,10 @@ client {{
     /// has kept.
     pub fn boot(&mut self) -> bool {
         self.spawn();
+        self.wait()
+    }
+
+    fn wait(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
@@ -232,8 +326,27 @@ client {{
     }
 
     fn is_ready(&self) -> bool {
-        let nodes = self.call("GET", "/v1/nodes", None);
-        nodes.is_some_and(|(status, nodes)| status == 200 && nodes[0]["Status"] == "ready")
+        match self.knobs.part {
+            Part::Server { client: false, .. } => {
+                let leader = self.call("GET", "/v1/status/leader", None);
+                leader.is_some_and(|(status, leader)| status == 200 && leader != "")
+            }
+            _ => {
+                let (Some((200, nodes)), Some(own)) =
+                    (self.call("GET", "/v1/nodes", None), self.node())
+                else {
+                    return false;
+                };
+                let nodes = nodes.as_array().cloned().unwrap_or_default();
+                (nodes.iter()).any(|node| node["ID"] == own.as_str() && node["Status"] == "ready")
+            }
+        }
+    }
+
+    /// The id of its node.
+    pub fn node(&self) -> Option<String> {
+        let (_, answer) = self.call("GET", "/v1/agent/self", None)?;
+        Some(answer["stats"]["client"]["node_id"].as_str()?.to_owned())
     }
 
     /// A request with the first token; `None`: it does not answer.
@@ -314,8 +427,7 @@ client {{
             });
             if mentions && pid != i32::try_from(std::process::id()).unwrap() {
                 found += 1;
-                let pid = rustix::process::Pid::from_raw(pid).unwrap();
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
             }
         }
         found
