@@ -84,6 +84,8 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // What blocks is the disk: many at once are not faster, and each takes memory that it does not give back.
+        .max_blocking_threads(16)
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {

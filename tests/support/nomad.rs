@@ -252,6 +252,8 @@ client {{
   enabled = {client}
   servers = {servers:?}
   network_interface = "lo"
+  # What has ended is there until a test has it collected; by default a client keeps 50 of them.
+  gc_max_allocs = 5000
   # What the machine has free is no matter of these tests.
   disk_total_mb = 1000000
   options = {{

@@ -246,7 +246,10 @@ pub async fn cancel(
     id: &BuildId,
     mark: CancelMark,
 ) -> Result<crate::build::record::CancelOutcome, StoreError> {
-    let known = core.books.page(id).map(|page| page.record);
+    let known = core
+        .books
+        .page(id)
+        .map(|page| Arc::unwrap_or_clone(page.record));
     let mark = CancelMark {
         at: now_ms(),
         ..mark

@@ -2,7 +2,7 @@
 //! back from the cluster by the next one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -18,10 +18,10 @@ use super::stored::Stored;
 #[derive(Debug, Default)]
 struct Entry {
     /// Its record, as soon as that was read.
-    record: Option<Versioned>,
-    known: Known,
+    record: Option<Arc<Versioned>>,
+    known: Arc<Known>,
     /// What its log tells, as far as it was read.
-    progress: Progress,
+    progress: Arc<Progress>,
     /// When this server first saw its record, in milliseconds since 1970.
     seen: i64,
     /// Somebody looks after it.
@@ -30,17 +30,28 @@ struct Entry {
     tell: watch::Sender<u64>,
 }
 
-/// A build as this server knows it.
+/// A build as this server knows it: cheap to hand out, since everybody asks all the time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
     /// Its record.
-    pub record: Versioned,
+    pub record: Arc<Versioned>,
     /// What the cluster tells.
-    pub known: Known,
+    pub known: Arc<Known>,
     /// What its log tells, as far as it was read.
-    pub progress: Progress,
+    pub progress: Arc<Progress>,
     /// When this server first saw its record, in milliseconds since 1970.
     pub seen: i64,
+}
+
+impl Entry {
+    fn page(&self) -> Option<Page> {
+        Some(Page {
+            record: self.record.clone()?,
+            known: Arc::clone(&self.known),
+            progress: Arc::clone(&self.progress),
+            seen: self.seen,
+        })
+    }
 }
 
 /// See the module.
@@ -89,7 +100,7 @@ impl Books {
                 entry.seen = now_ms();
             }
             if record.index > known {
-                entry.record = Some(record);
+                entry.record = Some(Arc::new(record));
                 entry.tell.send_modify(|count| *count += 1);
             }
             !std::mem::replace(&mut entry.tended, true)
@@ -101,9 +112,9 @@ impl Books {
         self.with(|entries| {
             for entry in entries.values_mut() {
                 if let Some(record) = &mut entry.record {
-                    record.index = 0;
+                    Arc::make_mut(record).index = 0;
                 }
-                entry.known.restart();
+                Arc::make_mut(&mut entry.known).restart();
             }
         });
     }
@@ -154,7 +165,7 @@ impl Books {
     pub fn take(&self, id: &BuildId, change: impl FnOnce(&mut Known) -> bool) {
         self.with(|entries| {
             let entry = entries.entry(id.clone()).or_default();
-            if change(&mut entry.known) {
+            if change(Arc::make_mut(&mut entry.known)) {
                 entry.tell.send_modify(|count| *count += 1);
             }
         });
@@ -164,7 +175,7 @@ impl Books {
     pub fn take_all(&self, mut change: impl FnMut(&BuildId, &mut Known) -> bool) {
         self.with(|entries| {
             for (id, entry) in entries {
-                if change(id, &mut entry.known) {
+                if change(id, Arc::make_mut(&mut entry.known)) {
                     entry.tell.send_modify(|count| *count += 1);
                 }
             }
@@ -176,9 +187,9 @@ impl Books {
         self.with(|entries| {
             // Whoever reads it waits for changes, too: the same again must not wake it.
             if let Some(entry) = entries.get_mut(id)
-                && entry.progress != progress
+                && *entry.progress != progress
             {
-                entry.progress = progress;
+                entry.progress = Arc::new(progress);
                 entry.tell.send_modify(|count| *count += 1);
             }
         });
@@ -186,30 +197,12 @@ impl Books {
 
     /// A build, if its record is known.
     pub fn page(&self, id: &BuildId) -> Option<Page> {
-        self.with(|entries| {
-            let entry = entries.get(id)?;
-            Some(Page {
-                record: entry.record.clone()?,
-                known: entry.known.clone(),
-                progress: entry.progress.clone(),
-                seen: entry.seen,
-            })
-        })
+        self.with(|entries| entries.get(id)?.page())
     }
 
     /// Every build whose record is known.
     pub fn pages(&self) -> Vec<Page> {
-        self.with(|entries| {
-            let pages = entries.values().filter_map(|entry| {
-                Some(Page {
-                    record: entry.record.clone()?,
-                    known: entry.known.clone(),
-                    progress: entry.progress.clone(),
-                    seen: entry.seen,
-                })
-            });
-            pages.collect()
-        })
+        self.with(|entries| entries.values().filter_map(Entry::page).collect())
     }
 
     /// Tells of each change of a build; of one that is not known, when it becomes so.
@@ -220,9 +213,9 @@ impl Books {
     /// How many builds of the same profile wait before this one.
     pub fn ahead(&self, stored: &Stored) -> usize {
         self.with(|entries| {
-            let others = entries
-                .iter()
-                .filter_map(|(id, entry)| Some((id, &entry.record.as_ref()?.stored, &entry.known)));
+            let others = entries.iter().filter_map(|(id, entry)| {
+                Some((id, &entry.record.as_ref()?.stored, &*entry.known))
+            });
             super::decide::ahead(stored, others)
         })
     }

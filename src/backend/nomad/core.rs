@@ -160,7 +160,7 @@ impl Core {
     /// An allocation as the cluster has it now, for readers of logs.
     pub fn allocation(&self, id: &BuildId) -> Option<Allocation> {
         let page = self.books.page(id)?;
-        let began = page.record.stored.allocation;
-        page.known.allocation(began.as_deref()).cloned()
+        let began = page.record.stored.allocation.as_deref();
+        page.known.allocation(began).cloned()
     }
 }

@@ -123,17 +123,17 @@ impl NomadBackend {
         page.ok_or_else(|| BackendError::NotFound(id.clone()))
     }
 
-    fn view(&self, page: Page, queue: Option<QueueStatus>) -> View {
-        let log_missing = log_missing(&page);
-        let mut record = page.record.stored.record;
+    fn view(&self, page: &Page, queue: Option<QueueStatus>) -> View {
+        let log_missing = log_missing(page);
+        let stored = &page.record.stored;
+        let mut record = stored.record.clone();
         let progress = if record.end.is_some() {
             Progress::default()
         } else {
-            page.progress
+            (*page.progress).clone()
         };
         if record.began.is_none() && record.end.is_none() {
-            let began = page.record.stored.allocation;
-            let allocation = page.known.allocation(began.as_deref());
+            let allocation = page.known.allocation(stored.allocation.as_deref());
             record.began = allocation.and_then(cluster::began);
         }
         View {
@@ -272,7 +272,7 @@ impl Backend for NomadBackend {
 
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
         let page = self.page(id).await?;
-        let view = self.view(page.clone(), None);
+        let view = self.view(&page, None);
         match view.state() {
             State::Queued => Ok(View {
                 queue: self.queue(&page).await,
@@ -282,7 +282,7 @@ impl Backend for NomadBackend {
                 follow::want(&self.core, id, FIRST_READ).await;
                 let page = self.core.books.page(id);
                 let page = page.ok_or_else(|| BackendError::NotFound(id.clone()))?;
-                Ok(self.view(page, None))
+                Ok(self.view(&page, None))
             }
             _ => Ok(view),
         }
@@ -318,17 +318,14 @@ impl Backend for NomadBackend {
     async fn list(&self) -> Result<Vec<View>, BackendError> {
         self.all_known().await?;
         let pages = self.core.books.pages();
-        let mut views: Vec<View> = pages
-            .into_iter()
-            .map(|page| self.view(page, None))
-            .collect();
+        let mut views: Vec<View> = pages.iter().map(|page| self.view(page, None)).collect();
         views.sort_by_key(|view| std::cmp::Reverse(view.record.submitted));
         Ok(views)
     }
 
     async fn request(&self, id: &BuildId) -> Result<serde_json::Value, BackendError> {
         let page = self.page(id).await?;
-        let request = page.record.stored.request;
+        let request = page.record.stored.request.clone();
         request.ok_or_else(|| {
             BackendError::Unavailable(format!(
                 "the request of {id} was larger than what is kept of it"

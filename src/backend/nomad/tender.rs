@@ -132,7 +132,13 @@ async fn act(
             at,
         } => {
             let begin = |stored: &mut Stored| stored.begin(&job, &allocation, at);
-            let (_, written) = store::update(&core.client, id, Some(page.record), begin).await?;
+            let (_, written) = store::update(
+                &core.client,
+                id,
+                Some(Arc::unwrap_or_clone(page.record)),
+                begin,
+            )
+            .await?;
             core.learn(written);
         }
         Action::Signal { allocation, task } => {
@@ -152,8 +158,8 @@ async fn act(
             Err(error) => return Err(error.into()),
         },
         Action::Finish { gone, stopped } => finish(core, page, gone, stopped).await?,
-        Action::FindLog => find_log(core, page.record).await?,
-        Action::RemoveInput => remove_input(core, page.record).await?,
+        Action::FindLog => find_log(core, Arc::unwrap_or_clone(page.record)).await?,
+        Action::RemoveInput => remove_input(core, Arc::unwrap_or_clone(page.record)).await?,
         Action::Forget => {}
     }
     Ok(())
