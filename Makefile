@@ -43,7 +43,7 @@ test-all: machine ## Run every test, and those of Nomad once more on the oldest 
 	scripts/setup.sh test-all
 	$(MAKE) test
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --test contract -- nomad cluster storm
-	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py
+	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py
 
 attacks: machine ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py -k 'not test_the_document'
@@ -56,7 +56,6 @@ lint: ## Check format and lints
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 
-bench: release ## Run the benchmarks
+bench: machine ## Run the benchmarks
 	cargo bench --locked
-	scripts/setup.sh test
 	python3 benches/builds.py

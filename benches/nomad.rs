@@ -20,6 +20,7 @@
 #[allow(dead_code, reason = "it serves tests, too")]
 mod agent;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -230,10 +231,30 @@ fn assert_succeeded(end: &Value) {
     assert_eq!(end["state"], "succeeded", "{end}");
 }
 
-/// Requests that Nomad has answered.
-fn answered(agent: &agent::Agent) -> usize {
+/// Requests that Nomad has answered, by method and kind.
+fn answered(agent: &agent::Agent) -> BTreeMap<String, usize> {
     let log = fs::read_to_string(agent.dir().join("agent.log")).unwrap();
-    log.matches("http: request complete").count()
+    let mut kinds = BTreeMap::new();
+    for line in log
+        .lines()
+        .filter(|line| line.contains("http: request complete"))
+    {
+        let word = |name: &str| {
+            let rest = line
+                .split_once(&format!("{name}="))?
+                .1
+                .trim_start_matches('"');
+            rest.split([' ', '"', '?']).next()
+        };
+        let path = word("path").unwrap_or_default();
+        let kind: Vec<&str> = path
+            .split('/')
+            .take(if path.contains("/client/") { 5 } else { 3 })
+            .collect();
+        let kind = format!("{} {}", word("method").unwrap_or_default(), kind.join("/"));
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
 }
 
 async fn requests(agent: &agent::Agent) {
@@ -263,9 +284,12 @@ async fn requests(agent: &agent::Agent) {
             let (over, asked) = (Arc::clone(&over), Arc::clone(&asked));
             asking.spawn(async move {
                 let mut tick = tokio::time::interval(Duration::from_secs(1));
+                let mut build = number;
                 while !over.load(Ordering::Relaxed) {
                     tick.tick().await;
-                    let wanted = json!({"build_id": ids[number % BUILDS], "wait": 0});
+                    // Each asks for another one each time, so that all are asked for.
+                    build = (build + 1) % BUILDS;
+                    let wanted = json!({"build_id": ids[build], "wait": 0});
                     server.call(0, "status", wanted).await;
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
@@ -277,11 +301,20 @@ async fn requests(agent: &agent::Agent) {
         let seconds = begun.elapsed().as_secs_f64();
         over.store(true, Ordering::Relaxed);
         asking.join_all().await;
-        let each = (answered(agent) - before) as f64 / BUILDS as f64;
+        let after = answered(agent);
+        let share = |count: usize| count as f64 / BUILDS as f64;
+        let kinds: Vec<(&str, usize)> = (after.iter())
+            .map(|(kind, count)| (kind.as_str(), count - before.get(kind).unwrap_or(&0)))
+            .filter(|(_, count)| *count > BUILDS / 4)
+            .collect();
         println!(
-            "  {agents:>5} agents: {each:.1} requests a build ({} calls in {seconds:.0} s)",
+            "  {agents:>5} agents: {:.1} requests a build ({} calls in {seconds:.0} s)",
+            share(after.values().sum::<usize>() - before.values().sum::<usize>()),
             asked.load(Ordering::Relaxed)
         );
+        for (kind, count) in kinds {
+            println!("        {:>5.1} {kind}", share(count));
+        }
     }
 }
 

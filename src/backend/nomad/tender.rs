@@ -45,7 +45,7 @@ pub async fn tend(core: &Arc<Core>, id: &BuildId) {
             return;
         };
         let stored = &page.record.stored;
-        let never = never(core, &page).await;
+        let never = Box::pin(never(core, &page)).await;
         let now = now_ms();
         done.never_since = never.as_ref().and(done.never_since.or(Some(now)));
         let allocation = page.known.allocation(stored.allocation.as_deref());
@@ -79,7 +79,8 @@ pub async fn tend(core: &Arc<Core>, id: &BuildId) {
                 core.books.leave(id);
                 return;
             }
-            Decision::Act(action) => act(core, page, action, &mut done).await,
+            // Boxed: most of the time a tender waits, and there are as many as builds.
+            Decision::Act(action) => Box::pin(act(core, page, action, &mut done)).await,
         };
         match result {
             // Nothing may be done over and over without anything having changed.

@@ -38,6 +38,9 @@ use crate::runner::reporter::now_ms;
 use super::payload::{CONTEXT_TYPE, PLAN_TYPE, Payload};
 use super::store;
 
+/// A build with less memory does not even begin.
+const LEAST_MEMORY_MB: u64 = 128;
+
 /// Where Nomad puts the payload, below the task's own directory: `dispatch_payload { file }`.
 const PAYLOAD: &str = "payload";
 
@@ -149,10 +152,21 @@ async fn unless_told<T>(cancel: &CancellationToken, work: impl Future<Output = T
     cancel.run_until_cancelled(work).await
 }
 
-/// What of the configuration holds for a plan: here the job decides the limits, not a name.
+/// What of the configuration holds for a plan: here the job decides the limits, not a name. What Nomad has
+/// set aside for the task is the build's memory, unless the configuration says otherwise.
 fn for_plan(mut config: Config, plan: &Plan) -> Config {
     config.profiles.entry(plan.profile.clone()).or_default();
+    let reserved = || memory_of_the_task(|name| std::env::var(name).ok());
+    config.limits.memory_mb = config.limits.memory_mb.or_else(reserved);
     config
+}
+
+/// In MiB. The first one is there where memory may be oversubscribed (`memory_max`).
+fn memory_of_the_task(env: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    ["NOMAD_MEMORY_MAX_LIMIT", "NOMAD_MEMORY_LIMIT"]
+        .into_iter()
+        .find_map(|name| env(name)?.parse().ok())
+        .filter(|memory| *memory >= LEAST_MEMORY_MB)
 }
 
 fn registry_client(config: &Config) -> io::Result<registry::Client> {
@@ -184,5 +198,24 @@ impl Gate for VariableGate<'_> {
             .await
             .map(|(answer, _)| answer)
             .map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_has_the_memory_of_its_task() {
+        let memory = |max: Option<&str>, limit: Option<&str>| {
+            memory_of_the_task(|name| {
+                let value = if name.contains("MAX") { max } else { limit };
+                value.map(str::to_owned)
+            })
+        };
+        assert_eq!(memory(None, Some("1024")), Some(1024));
+        assert_eq!(memory(Some("2048"), Some("1024")), Some(2048));
+        assert_eq!(memory(None, Some("64")), None);
+        assert_eq!(memory(None, None), None);
     }
 }
