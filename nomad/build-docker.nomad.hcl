@@ -16,6 +16,12 @@ variable "seccomp" {
   default     = "/etc/nomad-build/seccomp.json"
 }
 
+variable "volumes" {
+  description = "Directories of the clients that the tasks may read, such as /etc/nomad-build:/etc/nomad-build:ro with credentials. What is secret there belongs to the image's user (64100) and has mode 0600."
+  type        = list(string)
+  default     = []
+}
+
 variable "network_mode" {
   description = "Network of the containers, as Docker names it. What builds reach is bounded within it (sandbox.network)."
   type        = string
@@ -86,14 +92,15 @@ locals {
       target = "/var/lib/nomad-build"
     },
     # The kernel gives a process a /proc of its own only where it sees one that nothing masks, and Docker masks
-    # parts of the container's (mount_namespaces(7)). This one hides all processes, and builds do not see it.
+    # parts of the container's (mount_namespaces(7)). This one has nothing but processes, of which it hides all
+    # that are not the container's user's; sandboxes do not see it.
     {
       type   = "volume"
       target = "/run/proc"
       volume_options = [{
         driver_config = [{
           name    = "local"
-          options = [{ type = "proc", device = "proc", o = "hidepid=2" }]
+          options = [{ type = "proc", device = "proc", o = "hidepid=2,subset=pid" }]
         }]
       }]
     },
@@ -162,6 +169,7 @@ job "build" {
         security_opt = local.security
         devices      = local.devices
         mounts       = local.mounts
+        volumes      = var.volumes
       }
       # More than the limit of a log (limits.log_mb), so that nothing of it is thrown away.
       logs {
@@ -198,9 +206,8 @@ job "build" {
         command      = "nomad-build"
         args         = ["runner", "task", "publish"]
         network_mode = var.network_mode
-        security_opt = local.security
-        devices      = local.devices
-        mounts       = local.mounts
+        volumes      = var.volumes
+        cap_drop     = ["all"]
       }
       resources {
         cpu    = 200
@@ -236,9 +243,8 @@ job "build" {
         command      = "nomad-build"
         args         = ["runner", "task", "archive"]
         network_mode = var.network_mode
-        security_opt = local.security
-        devices      = local.devices
-        mounts       = local.mounts
+        volumes      = var.volumes
+        cap_drop     = ["all"]
       }
       resources {
         cpu    = 100

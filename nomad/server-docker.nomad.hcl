@@ -9,6 +9,12 @@ variable "image" {
   type        = string
 }
 
+variable "volumes" {
+  description = "Directories of the clients that the server may read, such as /etc/nomad-build:/etc/nomad-build:ro with its registry's credentials, which belong to the image's user (64100)."
+  type        = list(string)
+  default     = []
+}
+
 variable "name" {
   description = "The job's name, and beginning of the names of the build jobs (nomad.job of the configuration)."
   type        = string
@@ -76,6 +82,8 @@ job "server" {
     # The next one is up before this one ends, and builds do not notice.
     update {
       max_parallel     = 1
+      canary           = var.servers
+      auto_promote     = true
       health_check     = "checks"
       min_healthy_time = "5s"
       healthy_deadline = "2m"
@@ -149,6 +157,7 @@ job "server" {
         command      = "nomad-build"
         args         = ["serve"]
         network_mode = "host"
+        volumes      = var.volumes
         cap_drop     = ["all"]
       }
       resources {

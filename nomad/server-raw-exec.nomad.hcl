@@ -1,6 +1,6 @@
 # The server of a cluster: MCP over HTTP for many agents, run by the raw_exec driver.
 #
-#   nomad job run nomad/server-raw-exec.nomad.hcl
+#   nomad job run -var user=nomad-build-server nomad/server-raw-exec.nomad.hcl
 #
 # See README.md for its rights and for the tokens of its callers.
 
@@ -11,9 +11,8 @@ variable "program" {
 }
 
 variable "user" {
-  description = "Who the server runs as: it needs no rights on its machine."
+  description = "Who the server runs as: an account of its own, without any rights on its machine."
   type        = string
-  default     = "nobody"
 }
 
 variable "name" {
@@ -83,6 +82,8 @@ job "server" {
     # The next one is up before this one ends, and builds do not notice.
     update {
       max_parallel     = 1
+      canary           = var.servers
+      auto_promote     = true
       health_check     = "checks"
       min_healthy_time = "5s"
       healthy_deadline = "2m"

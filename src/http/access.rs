@@ -57,6 +57,8 @@ pub async fn authenticate(
             .into_response();
     };
     request.extensions_mut().insert(principal);
+    // Whoever logs what it has got must not log this.
+    request.headers_mut().remove(AUTHORIZATION);
     next.run(request).await
 }
 

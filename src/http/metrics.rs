@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::mcp::Meter;
@@ -15,7 +16,6 @@ const SECONDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 20.0, 50.0,
 pub struct Metrics {
     registry: Registry,
     calls: HistogramVec,
-    builds: IntGaugeVec,
 }
 
 impl Metrics {
@@ -30,18 +30,8 @@ impl Metrics {
             "How long calls of tools took, by tool and outcome: ok, or the code of the error.",
         );
         let calls = HistogramVec::new(calls.buckets(SECONDS.to_vec()), &["tool", "outcome"])?;
-        let builds = Opts::new(
-            "nomad_build_builds",
-            "Builds whose records are kept, by state and profile.",
-        );
-        let builds = IntGaugeVec::new(builds, &["state", "profile"])?;
         registry.register(Box::new(calls.clone()))?;
-        registry.register(Box::new(builds.clone()))?;
-        Ok(Self {
-            registry,
-            calls,
-            builds,
-        })
+        Ok(Self { registry, calls })
     }
 
     /// Everything in Prometheus' text format.
@@ -53,16 +43,21 @@ impl Metrics {
         for (state, profile) in service.census().await? {
             *counts.entry((state, profile)).or_default() += 1;
         }
-        // What is gone since the last time must not stay.
-        self.builds.reset();
+        // Made anew each time: what is gone must not stay, and several may ask at once.
+        let builds = Opts::new(
+            "nomad_build_builds",
+            "Builds whose records are kept, by state and profile; each server of a cluster tells of all.",
+        );
+        let builds =
+            IntGaugeVec::new(builds, &["state", "profile"]).map_err(ToolError::internal)?;
         for ((state, profile), count) in &counts {
-            self.builds
-                .with_label_values(&[*state, profile])
-                .set(*count);
+            builds.with_label_values(&[*state, profile]).set(*count);
         }
+        let mut families = self.registry.gather();
+        families.extend(builds.collect());
         let mut text = Vec::new();
         TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
+            .encode(&families, &mut text)
             .map_err(ToolError::internal)?;
         String::from_utf8(text).map_err(ToolError::internal)
     }

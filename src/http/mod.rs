@@ -95,22 +95,24 @@ fn router(
         StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
-            // `check_host` looks at all requests.
+            // `check_host` looks at them.
             .disable_allowed_hosts()
             .with_allowed_origins(&config.origins)
             .enforce_origin_validation(),
     );
     let known = middleware::from_fn_with_state(Arc::new(authentication), access::authenticate);
     let hosts = Arc::new(config.hosts.clone());
-    let agents = Router::new().nest_service("/mcp", mcp).layer(known);
+    let agents = Router::new()
+        .nest_service("/mcp", mcp)
+        .layer(known)
+        .layer(middleware::from_fn_with_state(hosts, access::check_host));
+    // These are called by whatever name somebody's checks have for a server.
     Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(tell))
         .with_state(Operations { service, metrics })
         .merge(agents)
-        .layer(middleware::from_fn_with_state(hosts, access::check_host))
-        // Health checks call a server by whatever name they have.
-        .route("/healthz", get(|| async { "ok\n" }))
 }
 
 async fn ready(State(operations): State<Operations>) -> Response {
@@ -127,6 +129,9 @@ async fn tell(State(operations): State<Operations>) -> Response {
     }
 }
 
+/// Why, is for the operator's eyes.
 fn unavailable(error: &dyn std::fmt::Display) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+    tracing::warn!(%error, "the backend does not answer");
+    let text = "the backend does not answer; the server's log says why\n";
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }

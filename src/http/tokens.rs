@@ -5,7 +5,7 @@
 //! changed is read again: a line that is gone is a token that is gone.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -53,14 +53,16 @@ fn digest(token: &str) -> String {
 #[derive(Debug)]
 pub struct Tokens {
     path: PathBuf,
-    read: Mutex<Read>,
+    known: Mutex<Known>,
 }
 
 /// What was read, and of which state of the file.
 #[derive(Debug, Default)]
-struct Read {
+struct Known {
     state: Option<State>,
     lines: Vec<(String, String)>,
+    /// Why nothing could be read.
+    fault: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl Tokens {
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let tokens = Self {
             path,
-            read: Mutex::default(),
+            known: Mutex::default(),
         };
         tokens.refresh()?;
         Ok(tokens)
@@ -87,15 +89,27 @@ impl Tokens {
     /// Who has this token, if anybody.
     pub fn owner(&self, token: &str) -> Option<Principal> {
         if let Err(error) = self.refresh() {
-            // What is not readable lets nobody in that was not let in before.
-            tracing::error!(file = %self.path.display(), %error, "the tokens cannot be read again");
+            self.close(&error);
         }
         // Digests of secrets may be compared in any time: who is asked for cannot choose them.
         let wanted = digest(token);
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        (read.lines.iter())
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.lines.iter())
             .find(|(_, digest)| *digest == wanted)
             .map(|(name, _)| Principal(format!("token:{name}")))
+    }
+
+    /// What cannot be read lets nobody in: a token that was taken away must not stay.
+    fn close(&self, error: &io::Error) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = Some(error.to_string());
+        if known.fault != fault {
+            tracing::error!(file = %self.path.display(), %error, "the tokens cannot be read: nobody gets in");
+        }
+        *known = Known {
+            fault,
+            ..Known::default()
+        };
     }
 
     fn refresh(&self) -> io::Result<()> {
@@ -105,8 +119,8 @@ impl Tokens {
             size: metadata.size(),
             changed: (metadata.mtime(), metadata.mtime_nsec()),
         };
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.state == Some(state) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.state == Some(state) {
             return Ok(());
         }
         if metadata.mode() & 0o022 != 0 {
@@ -115,9 +129,10 @@ impl Tokens {
             ));
         }
         let lines = parse(&fs::read_to_string(&self.path)?)?;
-        *read = Read {
+        *known = Known {
             state: Some(state),
             lines,
+            fault: None,
         };
         Ok(())
     }
@@ -150,9 +165,22 @@ fn parse(text: &str) -> io::Result<Vec<(String, String)>> {
 /// # Errors
 /// When it cannot be written.
 pub fn add(path: &Path, line: &str) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
     let mut options = fs::OpenOptions::new();
-    let mut file = options.create(true).append(true).mode(0o600).open(path)?;
-    file.write_all(line.as_bytes())?;
+    let mut file = (options.create(true).append(true).read(true))
+        .mode(0o600)
+        .open(path)?;
+    let mut before = Vec::new();
+    file.read_to_end(&mut before)?;
+    // Somebody may have left the last line without its end.
+    let gap = if matches!(before.last(), None | Some(b'\n')) {
+        ""
+    } else {
+        "\n"
+    };
+    file.write_all(format!("{gap}{line}").as_bytes())?;
     file.sync_all()
 }
 
@@ -166,8 +194,13 @@ pub fn first(tokens: &Path) -> io::Result<Option<PathBuf>> {
     }
     let token = Token::new()?;
     let secret = tokens.with_file_name("token");
+    // One of an earlier state directory may be open to others.
+    match fs::remove_file(&secret) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = fs::OpenOptions::new();
-    let mut file = (options.create(true).truncate(true).write(true))
+    let mut file = (options.create_new(true).write(true))
         .mode(0o600)
         .open(&secret)?;
     writeln!(file, "{}", token.secret())?;
@@ -204,8 +237,20 @@ mod tests {
         assert_eq!(name(&tokens, other.secret()).as_deref(), Some("token:ci"));
         fs::write(&path, format!("# nobody else\n{}", other.line("ci"))).unwrap();
         assert_eq!(name(&tokens, secret.trim()), None);
+        // Without an end of its last line, and then not at all.
+        fs::write(&path, other.line("ci").trim_end()).unwrap();
+        add(&path, &Token::new().unwrap().line("more")).unwrap();
+        assert_eq!(name(&tokens, other.secret()).as_deref(), Some("token:ci"));
         let kept = fs::read_to_string(&path).unwrap();
         assert!(!kept.contains(other.secret()));
+        for broken in ["ci\n", ""] {
+            fs::write(&path, broken).unwrap();
+            assert_eq!(name(&tokens, other.secret()), None, "{broken:?}");
+            fs::write(&path, &kept).unwrap();
+            assert_eq!(name(&tokens, other.secret()).as_deref(), Some("token:ci"));
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(name(&tokens, other.secret()), None);
     }
 
     #[test]

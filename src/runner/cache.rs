@@ -358,7 +358,7 @@ impl Held {
 
     /// Removes the scope: out of the way first, so that nobody takes what is half gone.
     pub(super) fn remove(self, scope: &Path) -> io::Result<()> {
-        let gone = scope.with_extension(format!("gone-{}", std::process::id()));
+        let gone = scope.with_extension(format!("gone-{:016x}", fastrand::u64(..)));
         fs::rename(scope, &gone)?;
         fs::remove_dir_all(gone)
     }

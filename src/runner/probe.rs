@@ -155,7 +155,7 @@ pub fn kept(cache: &Path) -> Option<Host> {
 }
 
 fn keep(file: &Path, kept: Kept) {
-    let temporary = file.with_extension(std::process::id().to_string());
+    let temporary = file.with_extension(format!("{:016x}", fastrand::u64(..)));
     if write_json(&temporary, &kept).is_ok() {
         let _ = fs::rename(&temporary, file);
     }

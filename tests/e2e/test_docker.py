@@ -22,7 +22,7 @@ NEEDED = ["--security-opt=seccomp=unconfined", "--security-opt=systempaths=uncon
 # The same without what a scheduler cannot ask for: the profile of nomad/, and a second /proc that nothing masks.
 NARROW = [
     f"--security-opt=seccomp={REPOSITORY}/nomad/seccomp.json",
-    "--mount=type=volume,target=/run/proc,volume-driver=local,volume-opt=type=proc,volume-opt=device=proc,volume-opt=o=hidepid=invisible",
+    "--mount=type=volume,target=/run/proc,volume-driver=local,volume-opt=type=proc,volume-opt=device=proc,\"volume-opt=o=hidepid=2,subset=pid\"",
     "--device=/dev/net/tun",
 ]
 MAPPERS = {"newuidmap": "cap_setuid=ep", "newgidmap": "cap_setgid=ep"}

@@ -14,13 +14,14 @@ from conftest import distribution_buildah
 from docker_daemon import DockerDaemon, docker_directory
 from helpers import ask_both, fail, files, log_text, submit, succeed, unique, wait_for
 from local_nomad import LocalNomad
-from local_registry import LocalRegistry
+from local_registry import LocalRegistry, write_auth_file
 from mcp import ClientSession
 from server import REPOSITORY, Server, Settings, binary
 from test_failures import CASES, Case, arguments
 from test_nomad import comparable, without_seconds
 from test_nomad_server import NAME, Served, make_token
 
+IMAGE_USER = 64100
 SAME = ["copy-missing", "no-image", "run-fails", "no-secret"]
 """Failures whose answers are compared with those of this machine."""
 
@@ -55,7 +56,9 @@ def docker() -> Iterator[DockerDaemon]:
 
 
 @pytest.fixture(scope="module")
-def nomad(docker: DockerDaemon, image: str, registry: LocalRegistry) -> Iterator[LocalNomad]:
+def nomad(
+    docker: DockerDaemon, image: str, registry: LocalRegistry, auth_registry: LocalRegistry
+) -> Iterator[LocalNomad]:
     """A cluster of one node with Docker, set up as operators are told to."""
     plugin = f"""
 plugin "docker" {{
@@ -69,23 +72,36 @@ plugin "docker" {{
 """
     with LocalNomad(memory_mb=4096, more=plugin) as nomad:
         seccomp = str(REPOSITORY / "nomad/seccomp.json")
+        # Credentials are the image's user's alone.
+        own = nomad.directory / "etc"
+        own.mkdir()
+        assert auth_registry.login
+        auth_file = write_auth_file(own / "auth.json", {auth_registry.host: auth_registry.login})
+        auth_file.chmod(0o600)
+        os.chown(auth_file, IMAGE_USER, IMAGE_USER)
         nomad.set_up(
             REPOSITORY / "nomad/build-docker.nomad.hcl",
-            image=image, seccomp=seccomp, network_mode="host", config=config(registry), disk="1024",
+            image=image, seccomp=seccomp, network_mode="host", disk="1024",
+            config=config(registry, auth_registry, auth_file="/etc/nomad-build/auth.json"),
+            volumes=json.dumps([f"{own}:/etc/nomad-build:ro"]),
         )  # fmt: skip
         yield nomad
 
 
-def config(registry: LocalRegistry) -> str:
-    """Configuration of tasks and server."""
-    repository = f"{registry.host}/nomad-build"
-    return f"registry.insecure = {json.dumps([registry.host])}\nnomad.repository = {json.dumps(repository)}"
+def config(*registries: LocalRegistry, **registry: str) -> str:
+    """Configuration of tasks and server; the first registry has their own repository."""
+    lines = [
+        f"registry.insecure = {json.dumps([one.host for one in registries])}",
+        f"nomad.repository = {json.dumps(f'{registries[0].host}/nomad-build')}",
+        *(f"registry.{name} = {json.dumps(value)}" for name, value in registry.items()),
+    ]
+    return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
-def cluster(nomad: LocalNomad, registry: LocalRegistry) -> Iterator[Server]:
+def cluster(nomad: LocalNomad, registry: LocalRegistry, auth_registry: LocalRegistry) -> Iterator[Server]:
     repository = f"{registry.host}/nomad-build"
-    server = Server(Settings(distribution_buildah(), [registry], nomad=nomad, repository=repository))
+    server = Server(Settings(distribution_buildah(), [registry, auth_registry], nomad=nomad, repository=repository))
     yield server
     server.remove()
 
@@ -96,8 +112,10 @@ async def session(cluster: Server) -> AsyncIterator[ClientSession]:
         yield session
 
 
-async def test_an_agent_builds_tests_and_publishes(session: ClientSession, registry: LocalRegistry, base: str) -> None:
-    tag = f"{registry.host}/nomad-docker/{unique()}:1"
+async def test_an_agent_builds_tests_and_publishes(
+    session: ClientSession, auth_registry: LocalRegistry, base: str
+) -> None:
+    tag = f"{auth_registry.host}/nomad-docker/{unique()}:1"
     wanted = {
         "source": {"path": str(REPOSITORY / "examples/hello")},
         "build_args": [f"BASE={base}", "VERSION=1"],
@@ -105,14 +123,14 @@ async def test_an_agent_builds_tests_and_publishes(session: ClientSession, regis
         "tags": [tag],
     }
     status = await succeed(session, **wanted)
-    name, version = tag.removeprefix(f"{registry.host}/").split(":")
-    assert registry.digest(name, version) == status["image"]["digest"]
+    name, version = tag.removeprefix(f"{auth_registry.host}/").split(":")
+    assert auth_registry.digest(name, version) == status["image"]["digest"]
     # The stronger of the two: the container leaves room for it.
     assert "isolation: --isolation rootless --runtime runc" in await log_text(session, status["build_id"])
 
 
 async def test_the_container_is_not_privileged(session: ClientSession, docker: DockerDaemon, base: str) -> None:
-    text = f"FROM {base}\nRUN test ! -e /run/proc; for p in /proc/[0-9]*; do echo process $p; done; echo begun; sleep 600\n"
+    text = f"FROM {base}\nRUN test ! -e /run/proc && for p in /proc/[0-9]*; do echo process $p; done; echo begun; sleep 600\n"
     build = await submit(session, source=files(Containerfile=text))
 
     async def begun() -> bool:
@@ -120,8 +138,8 @@ async def test_the_container_is_not_privileged(session: ClientSession, docker: D
 
     await wait_for(begun, "its first words")
     seen = [line for line in (await log_text(session, build)).splitlines() if "process /proc/" in line]
-    assert len(seen) < 5, seen
-    listed = subprocess.run([*docker.client, "ps", "--quiet"], check=True, capture_output=True, text=True)
+    assert 0 < len(seen) < 5, seen
+    listed = subprocess.run([*docker.client, "ps", "--quiet", "--filter=name=^build-"], check=True, capture_output=True, text=True)
     containers = listed.stdout.split()
     inspected = subprocess.run([*docker.client, "inspect", *containers], check=True, capture_output=True, text=True)
     (container,) = json.loads(inspected.stdout)

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from demo_nomad import example
+from demo_nomad import example, server_user
 from helpers import ask, ask_both, files, log_text, refused, submit, succeed, unique, wait_final, wait_for
 from local_nomad import NAMESPACE, LocalNomad
 from local_registry import LocalRegistry
@@ -91,9 +91,8 @@ def served(registry: LocalRegistry) -> Iterator[Served]:
         made = {name: make_token(name) for name in ("ann", "bob")}
         lines = "".join(line for _, line in made.values())
         job_file = REPOSITORY / "nomad/server-raw-exec.nomad.hcl"
-        own_user = {} if os.geteuid() == 0 else {"user": user}
         address = nomad.set_up_server(
-            job_file, NAME, lines, program=str(binary()), config="\n".join(shared), **own_user
+            job_file, NAME, lines, program=str(binary()), config="\n".join(shared), user=server_user()
         )
         yield Served(nomad, address, {name: token for name, (token, _) in made.items()})
 

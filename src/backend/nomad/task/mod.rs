@@ -38,7 +38,7 @@ use crate::runner::reporter::now_ms;
 use super::payload::{CONTEXT_TYPE, PLAN_TYPE, Payload};
 use super::store;
 
-/// A build with less memory does not even begin.
+/// The least that `limits.memory_mb` can be.
 const LEAST_MEMORY_MB: u64 = 128;
 
 /// Where Nomad puts the payload, below the task's own directory: `dispatch_payload { file }`.
@@ -166,7 +166,7 @@ fn memory_of_the_task(env: impl Fn(&str) -> Option<String>) -> Option<u64> {
     ["NOMAD_MEMORY_MAX_LIMIT", "NOMAD_MEMORY_LIMIT"]
         .into_iter()
         .find_map(|name| env(name)?.parse().ok())
-        .filter(|memory| *memory >= LEAST_MEMORY_MB)
+        .map(|memory: u64| memory.max(LEAST_MEMORY_MB))
 }
 
 fn registry_client(config: &Config) -> io::Result<registry::Client> {
@@ -215,7 +215,7 @@ mod tests {
         };
         assert_eq!(memory(None, Some("1024")), Some(1024));
         assert_eq!(memory(Some("2048"), Some("1024")), Some(2048));
-        assert_eq!(memory(None, Some("64")), None);
+        assert_eq!(memory(None, Some("64")), Some(128));
         assert_eq!(memory(None, None), None);
     }
 }
