@@ -42,6 +42,7 @@ test: machine ## Run every test: Rust, then end to end with real Buildah and reg
 test-all: machine ## Run every test, and those of Nomad once more on the oldest version that must work
 	scripts/setup.sh test-all
 	$(MAKE) test
+	cargo test --locked --test contract -- --ignored
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --test contract -- nomad cluster storm
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py
 

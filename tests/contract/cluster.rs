@@ -17,6 +17,7 @@ use crate::agent;
 use crate::lab::{Bench, Knobs, Lab, PATIENCE, assert_cancelled_by, query};
 use crate::nomad::NomadLab;
 use crate::order::Order;
+use crate::proxy;
 use crate::registry::{Registry, app};
 
 fn bench(slots: u32, agent: agent::Knobs) -> Bench<NomadLab> {
@@ -198,6 +199,45 @@ async fn the_agent_is_killed_and_returns() {
     bench.ends_as(&next, State::Succeeded).await;
 }
 
+/// Nomad's events come twice, every other one does not come, or none does: builds end as they do.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_come_twice_or_never() {
+    let Bench { mut lab, .. } = bench(1, agent::Knobs::default());
+    lab.config.nomad.kill_grace = 5;
+    let faults: [proxy::Fault; 3] = [|_| 2, |number| number % 2, |_| 0];
+    for times in faults {
+        let address = proxy::open(lab.agent.address(), times).await;
+        let server = lab.server_at(format!("http://{address}"));
+        let bench = Bench { lab, server };
+        let id = bench
+            .submit(Order::run(&["echo built"]).test("unit", "true"))
+            .await;
+        bench.ends_as(&id, State::Succeeded).await;
+        let log = bench.log(&id).await;
+        assert!(log.iter().any(|(_, line)| line.text == "built"));
+        let id = bench.submit(Order::endless()).await;
+        let child = bench.lab.children(&id).remove(0);
+        let deadline = Instant::now() + PATIENCE;
+        while bench
+            .lab
+            .allocations(&child)
+            .first()
+            .is_none_or(|one| one["TaskStates"]["build"]["State"] != "running")
+        {
+            assert!(Instant::now() < deadline, "it does not run");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bench.cancel(&id).await;
+        let view = bench
+            .until(&id, "its end", |view| view.state().is_final())
+            .await;
+        assert_cancelled_by(&view, "tester");
+        // Its end may be known before that of what it runs is.
+        nothing_remains(&bench, &id).await;
+        lab = bench.lab;
+    }
+}
+
 /// The machine of a build does not answer: a killed build ends all the same, and never publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn its_machine_does_not_answer() {
@@ -240,14 +280,18 @@ async fn its_machine_does_not_answer() {
         }
         far.thaw();
         // The machine is back, and is told that nobody needs the build any more.
-        let deadline = Instant::now() + PATIENCE;
-        while !bench.lab.remains(&id).is_empty() {
-            assert!(Instant::now() < deadline, "{:#?}", bench.lab.remains(&id));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        nothing_remains(&bench, &id).await;
         assert_eq!(bench.server.look(&id).await.unwrap().state(), wanted);
     }
     assert!(registry.is_untagged());
+}
+
+async fn nothing_remains(bench: &Bench<NomadLab>, id: &BuildId) {
+    let deadline = Instant::now() + PATIENCE;
+    while !bench.lab.remains(id).is_empty() {
+        assert!(Instant::now() < deadline, "{:#?}", bench.lab.remains(id));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn unreachable(bench: &Bench<NomadLab>, id: &BuildId) {
@@ -261,6 +305,7 @@ async fn unreachable(bench: &Bench<NomadLab>, id: &BuildId) {
 
 /// The leader of three servers dies while a build runs; this program talks to another one.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "three servers that vote need a machine for themselves: make test-all"]
 async fn another_leader_is_elected() {
     let knobs = agent::Knobs {
         durable: true,
@@ -339,9 +384,15 @@ async fn its_allocation_is_collected_and_nothing_was_archived() {
     bench.ends_as(&id, State::Succeeded).await;
     collected(&bench, &[&id]).await;
     let other = bench.lab.server();
-    other.list().await.unwrap();
-    let view = other.look(&id).await.unwrap();
-    let missing = view.log_missing.expect("it says nothing");
+    let deadline = Instant::now() + PATIENCE;
+    let missing = loop {
+        // It is looked for first.
+        if let Some(missing) = other.look(&id).await.unwrap().log_missing {
+            break missing;
+        }
+        assert!(Instant::now() < deadline, "it says nothing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     assert!(missing.contains("nomad.repository"), "{missing}");
 }
 

@@ -57,6 +57,7 @@ mod nomad;
 mod once;
 mod order;
 mod processes;
+mod proxy;
 mod publish;
 mod queue;
 mod registry;

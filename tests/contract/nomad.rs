@@ -205,6 +205,16 @@ impl NomadLab {
         self.agent.register(JOB, self.namespace, &all);
     }
 
+    /// A server that finds its Nomad at an address.
+    pub fn server_at(&self, address: String) -> NomadBackend {
+        let options = Options::from_env(|name| match name {
+            "NOMAD_ADDR" => Some(address.clone()),
+            "NOMAD_TOKEN" => Some(self.token.clone()),
+            _ => None,
+        });
+        NomadBackend::open(self.config.clone(), options.unwrap()).unwrap()
+    }
+
     /// The child jobs of a build.
     pub fn children(&self, id: &BuildId) -> Vec<String> {
         let jobs = self.must("GET", "/v1/jobs?prefix=nomad-build-", None);
@@ -276,12 +286,7 @@ impl Lab for NomadLab {
     }
 
     fn server(&self) -> NomadBackend {
-        let options = Options::from_env(|name| match name {
-            "NOMAD_ADDR" => Some(self.agent.address()),
-            "NOMAD_TOKEN" => Some(self.token.clone()),
-            _ => None,
-        });
-        NomadBackend::open(self.config.clone(), options.unwrap()).unwrap()
+        self.server_at(self.agent.address())
     }
 
     fn plan(&self, id: &BuildId) -> Plan {

@@ -77,7 +77,9 @@ async fn follow(core: &Arc<Core>, id: &BuildId, live: &watch::Sender<bool>) {
             continue;
         };
         let log = core.spool.log(id);
-        if let Err(error) = advance(core, &allocation, &mut *log.lock().await).await {
+        // Boxed, like what follows: most of those that are interested wait.
+        let read = Box::pin(advance(core, &allocation, &mut *log.lock().await)).await;
+        if let Err(error) = read {
             tracing::debug!(%error, build = %id, "a log cannot be read");
         }
         publish(core, id).await;
@@ -98,7 +100,8 @@ async fn follow(core: &Arc<Core>, id: &BuildId, live: &watch::Sender<bool>) {
         }
         match core.followed.try_acquire() {
             Ok(_permit) => {
-                if let Err(error) = follow_task(core, id, &allocation, current).await {
+                let followed = Box::pin(follow_task(core, id, &allocation, current)).await;
+                if let Err(error) = followed {
                     tracing::debug!(%error, build = %id, "a log cannot be followed");
                     tokio::time::sleep(READ_EVERY).await;
                 }
