@@ -238,14 +238,18 @@ client {{
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _sweep(self) -> bool:
-        """Kills whatever has something of this agent in its arguments or its environment."""
+        """Kills whatever has something of this agent in its arguments, its environment or open."""
         mark = str(self.directory).encode()
         found = False
         for process in Path("/proc").iterdir():
             if not process.name.isdigit() or int(process.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
-                if any(mark in (process / name).read_bytes() for name in ("cmdline", "environ")):
+                words = [(process / name).read_bytes() for name in ("cmdline", "environ")]
+                # What collects logs is known by them alone.
+                if words[0].startswith(bytes(program())):
+                    words += [os.readlink(file).encode() for file in (process / "fd").iterdir()]
+                if any(mark in one for one in words):
                     os.kill(int(process.name), signal.SIGKILL)
                     found = True
         return found

@@ -411,7 +411,7 @@ client {{
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// Kills every process that has something of this agent in its arguments or environment.
+    /// Kills every process that has something of this agent in its arguments, its environment or open.
     fn sweep(&self) -> usize {
         let mark = self.dir.path().display().to_string();
         let mut found = 0;
@@ -423,10 +423,22 @@ client {{
             else {
                 continue;
             };
-            let mentions = ["cmdline", "environ"].iter().any(|name| {
+            let read = |name: &str| {
                 let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
-                String::from_utf8_lossy(&bytes).contains(&mark)
-            });
+                String::from_utf8_lossy(&bytes).into_owned()
+            };
+            let command = read("cmdline");
+            // What collects logs is known by them alone.
+            let opened = || {
+                let files = fs::read_dir(entry.path().join("fd")).into_iter().flatten();
+                files
+                    .flatten()
+                    .filter_map(|file| fs::read_link(file.path()).ok())
+                    .any(|path| path.starts_with(&mark))
+            };
+            let mentions = command.contains(&mark)
+                || read("environ").contains(&mark)
+                || (command.starts_with(&program().display().to_string()) && opened());
             if mentions && pid != i32::try_from(std::process::id()).unwrap() {
                 found += 1;
                 let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
