@@ -343,7 +343,9 @@ async fn another_leader_is_elected() {
     let bench = Bench { lab, server };
     let long = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; usleep 20000; done";
     let id = bench.submit(Order::run(&["echo ready", long])).await;
-    runs(&bench, &id).await;
+    bench
+        .until(&id, "its lines", |view| view.progress.lines > 20)
+        .await;
     let address = servers[old].rpc();
     servers[old].kill();
     bench.ends_as(&id, State::Succeeded).await;
