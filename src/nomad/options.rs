@@ -186,6 +186,17 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The same in another namespace, where one is given.
+    #[must_use]
+    pub fn in_namespace(self, namespace: Option<&str>) -> Self {
+        Self {
+            namespace: namespace.map_or(self.namespace, str::to_owned),
+            ..self
+        }
+    }
+}
+
 /// Reads an address as `NOMAD_ADDR` has it.
 ///
 /// # Errors

@@ -76,10 +76,7 @@ impl NomadBackend {
     /// # Errors
     /// When the configuration cannot be used; a cluster that does not answer is no error.
     pub fn open(config: Config, options: Options) -> io::Result<Self> {
-        let options = Options {
-            namespace: config.nomad.namespace.clone().unwrap_or(options.namespace),
-            ..options
-        };
+        let options = options.in_namespace(config.nomad.namespace.as_deref());
         let client = Client::new(options).map_err(io::Error::other)?;
         let named = |error: io::Error| {
             let dir = config.state_dir.display();

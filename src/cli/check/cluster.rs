@@ -34,10 +34,7 @@ pub struct Facts {
 /// When the configuration cannot be used.
 pub fn gather(config: &Config) -> io::Result<Facts> {
     let options = Options::from_env(|name| std::env::var(name).ok()).map_err(io::Error::other)?;
-    let options = Options {
-        namespace: config.nomad.namespace.clone().unwrap_or(options.namespace),
-        ..options
-    };
+    let options = options.in_namespace(config.nomad.namespace.as_deref());
     let client = Client::new(options).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
