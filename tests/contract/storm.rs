@@ -29,6 +29,22 @@ say 50 '"event":{"kind":"image","id":"sha256:00000000000000000000000000000000000
 say 50 '"event":{"kind":"result","outcome":"passed"}'
 "#;
 
+/// Each server takes its turn.
+async fn submit_in_turn(
+    servers: &[NomadBackend],
+    orders: impl Iterator<Item = Order>,
+) -> Vec<BuildId> {
+    let mut ids = Vec::new();
+    for (order, server) in orders.zip(servers.iter().cycle()) {
+        ids.push(order.id.clone());
+        server
+            .submit(order.submission(server.staging()))
+            .await
+            .unwrap();
+    }
+    ids
+}
+
 /// Two servers, as many agents of a fleet that ask all the time.
 async fn all_end(lab: &NomadLab, servers: &[NomadBackend], ids: &[BuildId]) {
     let mut states: HashMap<State, usize> = HashMap::new();
@@ -72,16 +88,8 @@ async fn two_hundred_light_builds() {
     ];
     lab.register(&light);
     let servers = [lab.server(), lab.server()];
-    let mut ids = Vec::new();
-    for index in 0..200 {
-        let order = Order::tiny();
-        ids.push(order.id.clone());
-        let server = &servers[index % 2];
-        server
-            .submit(order.submission(server.staging()))
-            .await
-            .unwrap();
-    }
+    let orders = (0..200).map(|_| Order::tiny());
+    let ids = submit_in_turn(&servers, orders).await;
     all_end(&lab, &servers, &ids).await;
     // Each log is there as a whole, for a server that has seen none of them.
     let fresh = lab.server();
@@ -104,16 +112,8 @@ async fn eight_real_builds() {
     };
     let lab = NomadLab::with(knobs, agent::Knobs::default());
     let servers = [lab.server(), lab.server()];
-    let mut ids = Vec::new();
-    for index in 0..8 {
-        let order = Order::run(&["echo built", "usleep 200000"]).test("unit", "true");
-        ids.push(order.id.clone());
-        let server = &servers[index % 2];
-        server
-            .submit(order.submission(server.staging()))
-            .await
-            .unwrap();
-    }
+    let order = || Order::run(&["echo built", "usleep 200000"]).test("unit", "true");
+    let ids = submit_in_turn(&servers, (0..8).map(|_| order())).await;
     all_end(&lab, &servers, &ids).await;
     for id in &ids {
         let remains = lab.remains(id);
