@@ -134,7 +134,9 @@ class LocalNomad:
             "acl", "policy", "apply", "-namespace", "default", "-job", name,
             f"{name}-server", str(self._server_rules()),
         )  # fmt: skip
-        self.run("var", "put", "-namespace", "default", "-force", f"nomad/jobs/{name}", f"tokens={tokens}")
+        file = self.directory / "tokens"
+        file.write_text(tokens)
+        self.run("var", "put", "-namespace", "default", "-force", f"nomad/jobs/{name}", f"tokens=@{file}")
         self.run("job", "run", "-detach", str(job_file), name=name, builds_namespace=NAMESPACE, **variables)
         return self.service(name)
 

@@ -89,10 +89,9 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
-        let backend = open(options.backend, &config)?;
         match options.http {
-            None => serve_stdio(backend, config).await,
-            Some(address) => serve_http(backend, config, address, options.no_auth).await,
+            None => serve_stdio(open(options.backend, &config)?, config).await,
+            Some(address) => serve_http(options.backend, config, address, options.no_auth).await,
         }
     });
     // A read of stdin cannot be taken back: it must not keep the process.
@@ -138,7 +137,7 @@ async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Resul
 }
 
 async fn serve_http(
-    backend: Arc<dyn Backend>,
+    place: Place,
     config: Config,
     address: SocketAddr,
     no_auth: bool,
@@ -152,6 +151,7 @@ async fn serve_http(
     } else {
         Authentication::Tokens(tokens(&config)?)
     };
+    let backend = open(place, &config)?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("{address} cannot be listened at"))?;

@@ -169,11 +169,12 @@ impl Asked<'_> {
             gone: self.patience(context.ct.clone()),
             tell: &mut tell,
         };
+        // Boxed: a call that waits takes the memory of its own tool alone.
         Some(match name {
-            "build" => self.build(decoded.value, notes, &mut waiting).await,
-            "status" => self.status(decoded.value, notes, &mut waiting).await,
-            "logs" => self.logs(decoded.value, notes, &mut waiting).await,
-            _ => self.kill(decoded.value, notes, &mut waiting).await,
+            "build" => Box::pin(self.build(decoded.value, notes, &mut waiting)).await,
+            "status" => Box::pin(self.status(decoded.value, notes, &mut waiting)).await,
+            "logs" => Box::pin(self.logs(decoded.value, notes, &mut waiting)).await,
+            _ => Box::pin(self.kill(decoded.value, notes, &mut waiting)).await,
         })
     }
 

@@ -14,12 +14,20 @@ impl Service {
             profile_details: profiles.iter().map(offer).collect(),
             secrets: self.rules.secrets.clone(),
             registries: self.rules.tags.clone(),
-            sources: ["git", "path", "files"].map(String::from).to_vec(),
+            sources: self.sources(),
             limits: vec![
                 self.backend.capacity(),
                 format!("wait: {} s", self.config.mcp.max_wait),
             ],
         }
+    }
+
+    fn sources(&self) -> Vec<String> {
+        let kinds = [("git", true), ("path", self.rules.paths), ("files", true)];
+        (kinds.into_iter())
+            .filter(|(_, taken)| *taken)
+            .map(|(kind, _)| kind.to_owned())
+            .collect()
     }
 }
 

@@ -68,7 +68,10 @@ def test_the_first_start_makes_a_token(settings: Server) -> None:
         ann = subprocess.run(command, env=settings.env, check=True, capture_output=True, text=True).stdout.strip()
         hers = McpHttp(f"{address}/mcp", ann)
         hers.initialize()
-        assert tool(hers, "status")["builds"] == []
+        seen = tool(hers, "status")
+        assert seen["builds"] == []
+        # Directories of the server are not for those who are elsewhere.
+        assert seen["offers"]["sources"] == ["git", "files"]
         tokens = settings.state / "tokens"
         tokens.write_text("".join(line for line in tokens.read_text().splitlines(True) if not line.startswith("ann ")))
         with pytest.raises(McpError, match="401"):

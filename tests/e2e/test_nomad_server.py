@@ -36,6 +36,9 @@ class Served:
     address: str
     tokens: dict[str, str]
     """Token of each caller."""
+    job_file: Path
+    variables: dict[str, str]
+    """What the job file was run with."""
 
     @asynccontextmanager
     async def connect(self, name: str = "ann") -> AsyncIterator[ClientSession]:
@@ -91,10 +94,9 @@ def served(registry: LocalRegistry) -> Iterator[Served]:
         made = {name: make_token(name) for name in ("ann", "bob")}
         lines = "".join(line for _, line in made.values())
         job_file = REPOSITORY / "nomad/server-raw-exec.nomad.hcl"
-        address = nomad.set_up_server(
-            job_file, NAME, lines, program=str(binary()), config="\n".join(shared), user=server_user()
-        )
-        yield Served(nomad, address, {name: token for name, (token, _) in made.items()})
+        variables = {"program": str(binary()), "config": "\n".join(shared), "user": server_user()}
+        address = nomad.set_up_server(job_file, NAME, lines, **variables)
+        yield Served(nomad, address, {name: token for name, (token, _) in made.items()}, job_file, variables)
 
 
 async def test_a_build_ends_published(served: Served, registry: LocalRegistry, base: str) -> None:
@@ -203,3 +205,28 @@ async def test_who_waits_when_the_server_ends_is_answered(served: Served, base: 
     async with served.connect() as session:
         answer = await ask(session, "kill", {"build_id": build})
         assert answer["kill_result"] == "cancelled"
+
+
+async def test_builds_do_not_notice_an_upgrade(served: Served, base: str) -> None:
+    nonce = unique("n")
+    async with served.connect() as session:
+        build = await submit(session, source=files(Containerfile=f"FROM {base}\nRUN echo begun; sleep 30; echo ended {nonce}\n"))
+    old = served.process()
+    variables = served.variables | {"config": served.variables["config"] + f"\n# {nonce}"}
+    # Ends when the deployment has: with the one before still there, the next one passes its checks and takes its place.
+    served.nomad.run("job", "run", str(served.job_file), name=NAME, builds_namespace=NAMESPACE, **variables)
+    latest = served.nomad.request("GET", f"/v1/job/{NAME}/deployment?namespace=default")
+    assert (latest["Status"], latest["TaskGroups"]["server"]["Promoted"]) == ("successful", True), latest
+
+    async def alone() -> bool:
+        with contextlib.suppress(AssertionError):
+            return served.process() != old
+        return False
+
+    await wait_for(alone, "the end of the server before")
+    served.address = served.nomad.service(NAME)
+    async with served.connect() as session:
+        status = await wait_final(session, build)
+        assert status["state"] == "succeeded", status
+        log = await log_text(session, build)
+        assert "| begun" in log and "| ended" in log

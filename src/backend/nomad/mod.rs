@@ -120,7 +120,7 @@ impl NomadBackend {
         page.ok_or_else(|| BackendError::NotFound(id.clone()))
     }
 
-    fn view(&self, page: &Page, queue: Option<QueueStatus>) -> View {
+    fn view(page: &Page, queue: Option<QueueStatus>) -> View {
         let log_missing = log_missing(page);
         let stored = &page.record.stored;
         let mut record = stored.record.clone();
@@ -269,7 +269,7 @@ impl Backend for NomadBackend {
 
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
         let page = self.page(id).await?;
-        let view = self.view(&page, None);
+        let view = Self::view(&page, None);
         match view.state() {
             State::Queued => Ok(View {
                 queue: self.queue(&page).await,
@@ -279,7 +279,7 @@ impl Backend for NomadBackend {
                 follow::want(&self.core, id, FIRST_READ).await;
                 let page = self.core.books.page(id);
                 let page = page.ok_or_else(|| BackendError::NotFound(id.clone()))?;
-                Ok(self.view(&page, None))
+                Ok(Self::view(&page, None))
             }
             _ => Ok(view),
         }
@@ -315,7 +315,7 @@ impl Backend for NomadBackend {
     async fn list(&self) -> Result<Vec<View>, BackendError> {
         self.all_known().await?;
         let pages = self.core.books.pages();
-        let mut views: Vec<View> = pages.iter().map(|page| self.view(page, None)).collect();
+        let mut views: Vec<View> = pages.iter().map(|page| Self::view(page, None)).collect();
         views.sort_by_key(|view| std::cmp::Reverse(view.record.submitted));
         Ok(views)
     }
