@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from helpers import file_source, unique
+from httpx2 import AsyncClient
 from local_registry import LocalRegistry
-from mcp import Client
-from server import Server
+from mcp import Client, StdioServerParameters
+from mcp.client import Transport
+from mcp.client.streamable_http import streamable_http_client
+from server import Server, serve
 
 VERSION = "2026-07-28"
 
 
-@pytest.fixture
-async def client(plain_server: Server) -> AsyncIterator[Client]:
-    async with Client(plain_server.parameters, mode="auto", read_timeout_seconds=90) as client:
-        yield client
+@pytest.fixture(scope="module")
+def address(plain_server: Server) -> Iterator[str]:
+    with serve(plain_server) as address:
+        yield address
+
+
+@pytest.fixture(params=["stdio", "http"])
+async def client(request: pytest.FixtureRequest, plain_server: Server, address: str) -> AsyncIterator[Client]:
+    """A client of each transport in turn."""
+    async with AsyncExitStack() as stack:
+        way: StdioServerParameters | Transport = plain_server.parameters
+        if request.param == "http":
+            headers = {"Authorization": f"Bearer {plain_server.token}"}
+            # A proxy of the environment is not meant for a server on this machine.
+            http = await stack.enter_async_context(AsyncClient(headers=headers, timeout=90, trust_env=False))
+            way = streamable_http_client(f"{address}/mcp", http_client=http)
+        yield await stack.enter_async_context(Client(way, mode="auto", read_timeout_seconds=90))
 
 
 async def ask(client: Client, tool: str, args: dict[str, Any]) -> tuple[dict[str, Any], str]:
