@@ -28,6 +28,8 @@ pub struct Dispatch<'a> {
     pub token: &'a str,
     /// The child is `PARENT/dispatch-PREFIX-…`.
     pub prefix: &'a str,
+    /// Instead of the parent's, from 1 to 100.
+    pub priority: Option<u8>,
 }
 
 impl Client {
@@ -42,11 +44,14 @@ impl Client {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).into()))
             .collect();
-        let body = json!({
+        let mut body = json!({
             "Payload": STANDARD.encode(dispatch.payload),
             "Meta": meta,
             "IdPrefixTemplate": dispatch.prefix,
         });
+        if let (Some(priority), Some(body)) = (dispatch.priority, body.as_object_mut()) {
+            body.insert("Priority".into(), priority.into());
+        }
         let call = Call {
             method: Method::POST,
             query: &[("idempotency_token", dispatch.token)],

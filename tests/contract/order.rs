@@ -29,6 +29,7 @@ pub struct Order {
     profile: String,
     busybox: bool,
     claims: Vec<Claim>,
+    principal: String,
 }
 
 /// Runs a shell script in the image.
@@ -50,6 +51,7 @@ impl Order {
             profile: "default".into(),
             busybox: true,
             claims: Vec::new(),
+            principal: "tester".into(),
         }
     }
 
@@ -62,6 +64,14 @@ impl Order {
             text.push_str(&format!("RUN {argv}\n"));
         }
         order
+    }
+
+    /// Asked for by another than usual.
+    pub fn by(self, principal: &str) -> Self {
+        Self {
+            principal: principal.into(),
+            ..self
+        }
     }
 
     /// An image without a RUN.
@@ -164,7 +174,7 @@ impl Order {
             record: Record {
                 v: RECORD_VERSION,
                 id: self.id.clone(),
-                principal: "tester".into(),
+                principal: self.principal.clone(),
                 name: None,
                 profile: self.profile.clone(),
                 request_digest: format!("digest of {}", self.id),

@@ -9,6 +9,7 @@ use crate::order::Order;
 cases!(
     position_and_reason,
     in_order_of_acceptance,
+    principals_take_turns,
     two_slots_run_two_builds,
     gives_up_after_its_time,
     a_stranger_stops_a_waiter;
@@ -64,6 +65,25 @@ async fn in_order_of_acceptance<L: Lab>() {
     let mut began = Vec::new();
     for id in &ids {
         bench.ends_as(id, State::Succeeded).await;
+        began.push(bench.server.look(id).await.unwrap().record.began.unwrap());
+    }
+    assert!(began.is_sorted(), "{began:?}");
+}
+
+async fn principals_take_turns<L: Lab>() {
+    let bench = Bench::<L>::narrow();
+    let first = bench.submit_until_it_says(Order::endless(), "ready").await;
+    let mut many = Vec::new();
+    for _ in 0..3 {
+        many.push(bench.submit(Order::quick()).await);
+    }
+    let other = bench.submit(Order::quick().by("another")).await;
+    bench.cancel(&first).await;
+    for id in many.iter().chain([&other]) {
+        bench.ends_as(id, State::Succeeded).await;
+    }
+    let mut began = Vec::new();
+    for id in [&other, &many[1], &many[2]] {
         began.push(bench.server.look(id).await.unwrap().record.began.unwrap());
     }
     assert!(began.is_sorted(), "{began:?}");

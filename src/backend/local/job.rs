@@ -25,7 +25,7 @@ use crate::runner::workdir::read_json;
 
 use super::conclude;
 use super::layout::BuildDir;
-use super::queue::Place;
+use super::queue::{Place, Ticket};
 use super::user::{BuildUser, Lease, Users};
 use super::watch::DirWatch;
 use super::workshop::{Output, Part, StopWanted, Workshop};
@@ -126,10 +126,10 @@ impl Job {
         super::scope::enter(&self.record.id);
         let mut watch = DirWatch::new(&[self.workshop.dir.root(), &self.workshop.layout.queue()]);
         let mut terminate = signal(SignalKind::terminate())?;
-        let (id, submitted) = (self.record.id.clone(), self.record.submitted);
-        queue::enter(&self.workshop.layout, submitted, &id)?;
-        let turn = self.wait(&mut watch, &mut terminate).await;
-        queue::leave(&self.workshop.layout, submitted, &id);
+        let ticket = Ticket::of(&self.record);
+        queue::enter(&self.workshop.layout, &ticket)?;
+        let turn = self.wait(&ticket, &mut watch, &mut terminate).await;
+        queue::leave(&self.workshop.layout, &ticket);
         let mut place = None;
         let gone = match turn {
             Ok(Turn::Place(taken)) => {
@@ -171,7 +171,12 @@ impl Job {
         written
     }
 
-    async fn wait(&mut self, watch: &mut DirWatch, terminate: &mut Signal) -> io::Result<Turn> {
+    async fn wait(
+        &mut self,
+        ticket: &Ticket,
+        watch: &mut DirWatch,
+        terminate: &mut Signal,
+    ) -> io::Result<Turn> {
         let gives_up =
             deadline(self.workshop.plan.submitted + i64::from(self.workshop.plan.queue_timeout));
         let users = Users::open(&self.workshop.config)?;
@@ -180,23 +185,13 @@ impl Job {
             if store::read(&self.workshop.dir)?.cancel.is_some() {
                 return Ok(Turn::Cancelled);
             }
-            let (slots, submitted, id) = (
-                self.workshop.config.local.slots,
-                self.record.submitted,
-                &self.record.id,
-            );
-            match queue::take(
-                &self.workshop.layout,
-                slots,
-                &users,
-                submitted,
-                id,
-                &self.workshop.plan.scopes,
-            )? {
+            let slots = self.workshop.config.local.slots;
+            let scopes = &self.workshop.plan.scopes;
+            match queue::take(&self.workshop.layout, slots, &users, ticket, scopes)? {
                 Ok(place) => return Ok(Turn::Place(place)),
                 Err(missing) if told == Some(missing) => {}
                 Err(missing) => {
-                    queue::tell(&self.workshop.layout, submitted, id, missing);
+                    queue::tell(&self.workshop.layout, ticket, missing);
                     told = Some(missing);
                 }
             }

@@ -45,7 +45,7 @@ use crate::runner::workdir::{read_json, write_json};
 
 use super::{Backend, BackendError, Changes, Submission, Submitted, View};
 use layout::{BuildDir, Layout};
-use queue::Missing;
+use queue::{Missing, Ticket};
 use user::Users;
 
 /// How often a waiting call looks when no event comes.
@@ -233,7 +233,7 @@ impl LocalBackend {
         )?;
         let lock = store::lock(&dir.job_lock())?;
         claims::write(&self.layout, &submission.claims, &record.id, now)?;
-        queue::enter(&self.layout, record.submitted, &record.id)?;
+        queue::enter(&self.layout, &Ticket::of(&record))?;
         let dir = self.layout.build(&record.id);
         sync(&staged)?;
         fs::rename(&staged, dir.root())?;
@@ -255,7 +255,7 @@ impl LocalBackend {
         let in_time = now_ms() / 1000 < record.submitted / 1000 + i64::from(record.queue_timeout);
         if waits && in_time && record.starts < MAX_STARTS {
             store::update(dir, |record| record.starts += 1)?;
-            queue::enter(&self.layout, record.submitted, &record.id)?;
+            queue::enter(&self.layout, &Ticket::of(&record))?;
             return self.start(dir, lock);
         }
         let gone = match (waits, in_time) {
@@ -263,7 +263,7 @@ impl LocalBackend {
             (true, false) => Gone::QueueTimedOut,
             (false, _) => Gone::Vanished,
         };
-        queue::leave(&self.layout, record.submitted, &record.id);
+        queue::leave(&self.layout, &Ticket::of(&record));
         let (config, dir) = (self.config.clone(), dir.clone());
         let (layout, users, program) = (
             self.layout.clone(),
@@ -334,9 +334,10 @@ impl LocalBackend {
     }
 
     fn queue_status(&self, record: &Record) -> io::Result<QueueStatus> {
-        let ahead = queue::before(&self.layout, record.submitted, &record.id)?;
+        let ticket = Ticket::of(record);
+        let ahead = queue::before(&self.layout, self.config.local.slots, &ticket)?;
         let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
-        let missing = queue::missing(&self.layout, record.submitted, &record.id);
+        let missing = queue::missing(&self.layout, &ticket);
         let taken = match missing {
             Missing::Slot => format!("all {} slots", self.config.local.slots),
             Missing::User => format!("all {} build users", self.users.count()),

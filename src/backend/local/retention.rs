@@ -69,9 +69,9 @@ fn sweep_unaccepted(layout: &Layout) -> io::Result<()> {
             fs::remove_file(&path)?;
         }
     }
-    for (ticket, id) in queue::tickets(layout)? {
-        if !layout.build(&id).root().exists() {
-            fs::remove_file(ticket)?;
+    for ticket in queue::tickets(layout)? {
+        if !layout.build(&ticket.id).root().exists() {
+            queue::discard(layout, &ticket)?;
         }
     }
     Ok(())

@@ -97,6 +97,7 @@ async fn dispatch(core: &Arc<Core>, submission: Submission, taken: &Taken) -> Re
         meta: &[],
         token: id.as_str(),
         prefix: id.as_str(),
+        priority: priority(core, &written.stored).await,
     };
     let job = match core.client.dispatch(&dispatch).await {
         Ok(dispatched) => dispatched.job_id,
@@ -128,6 +129,17 @@ async fn dispatch(core: &Arc<Core>, submission: Submission, taken: &Taken) -> Re
     core.books.take(&id, |known| known.take_job(child));
     core.learn(written);
     Ok(())
+}
+
+/// Principals take turns where capacity is short: the more unfinished builds one has, the later the next,
+/// by as little as does not let Nomad preempt one for another (10, `preemption.go`).
+async fn priority(core: &Core, stored: &Stored) -> Option<u8> {
+    const STEPS: usize = 9;
+    let record = &stored.record;
+    let own = core.books.unfinished(&record.principal, &record.id);
+    let parent = core.priority(&record.profile).await?;
+    let lower = u8::try_from(own.min(STEPS)).ok()?;
+    (lower > 0).then(|| parent.saturating_sub(lower).max(1))
 }
 
 fn refused(error: &NomadError, parent: &str) -> BackendError {

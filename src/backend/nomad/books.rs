@@ -210,6 +210,16 @@ impl Books {
         self.with(|entries| entries.entry(id.clone()).or_default().tell.subscribe())
     }
 
+    /// How many other unfinished builds a principal has.
+    pub fn unfinished(&self, principal: &str, but: &BuildId) -> usize {
+        self.with(|entries| {
+            let records = entries.values().filter_map(|entry| entry.record.as_ref());
+            let records = records.map(|versioned| &versioned.stored.record);
+            let own = records.filter(|record| record.principal == principal && record.id != *but);
+            own.filter(|record| record.end.is_none()).count()
+        })
+    }
+
     /// How many builds of the same profile wait before this one.
     pub fn ahead(&self, stored: &Stored) -> usize {
         self.with(|entries| {

@@ -47,6 +47,7 @@ pub struct Core {
     pub followers: Mutex<HashMap<BuildId, super::follow::Handle>>,
     /// What nodes have free, by profile, and when that was asked.
     capacities: tokio::sync::Mutex<HashMap<String, (Instant, Option<Capacity>)>>,
+    priorities: tokio::sync::Mutex<HashMap<String, (Instant, Option<u8>)>>,
     alive: CancellationToken,
 }
 
@@ -70,6 +71,7 @@ impl Core {
             read: Semaphore::new(READ),
             followers: Mutex::default(),
             capacities: tokio::sync::Mutex::default(),
+            priorities: tokio::sync::Mutex::default(),
             alive,
         }
     }
@@ -121,6 +123,21 @@ impl Core {
             Err(_) => kept.get(profile).and_then(|(_, known)| known.clone()),
         };
         kept.insert(profile.to_owned(), (Instant::now(), known.clone()));
+        known
+    }
+
+    /// The priority of a profile's job; `None` where it cannot be read. Asked once in a while.
+    pub async fn priority(&self, profile: &str) -> Option<u8> {
+        let mut kept = self.priorities.lock().await;
+        if let Some((at, known)) = kept.get(profile)
+            && at.elapsed() < CAPACITY_KEPT
+        {
+            return *known;
+        }
+        let job = self.config.nomad.job_of(profile);
+        let asked = tokio::time::timeout(ASKED, self.client.job(&job)).await;
+        let known = asked.ok().and_then(Result::ok).map(|job| job.priority);
+        kept.insert(profile.to_owned(), (Instant::now(), known));
         known
     }
 

@@ -74,6 +74,7 @@ async fn dispatch(client: &Client, token: &str, meta: &[(&str, &str)]) -> String
         meta,
         token,
         prefix: token,
+        priority: None,
     };
     client.dispatch(&dispatch).await.unwrap().job_id
 }
