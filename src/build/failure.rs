@@ -21,6 +21,19 @@ pub enum Fault {
     Unknown,
 }
 
+impl Fault {
+    /// The name by which records and answers know it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Request => "request",
+            Self::Operator => "operator",
+            Self::Transient => "transient",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $fault:ident;)*) => {
         /// What went wrong: a closed set of `snake_case` words.

@@ -26,6 +26,9 @@ pub struct BuildStatus {
     /// The same build was already there: this call started none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<bool>,
+    /// Who asked for it, where that is another than who asks now: operators see the builds of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// It belongs to this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mine: Option<bool>,

@@ -28,10 +28,10 @@ pub struct Rules {
     pub profiles: Vec<String>,
     /// Names of secrets.
     pub secrets: Vec<String>,
-    /// Beginnings of tags; empty: all.
-    pub tags: Vec<String>,
-    /// Beginnings of git URLs; empty: all.
-    pub git: Vec<String>,
+    /// Beginnings of tags; none: all.
+    pub tags: Option<Vec<String>>,
+    /// Beginnings of git URLs; none: all.
+    pub git: Option<Vec<String>>,
     /// Whether git may fetch over plain HTTP.
     pub git_allow_http: bool,
     /// Whether `path` is taken.
@@ -260,14 +260,14 @@ impl Check<'_> {
             }
             Ok(parsed) => {
                 let url = parsed.to_string();
-                if !self.rules.git.is_empty()
-                    && !self.rules.git.iter().any(|prefix| begins(&url, prefix))
+                if let Some(allowed) = &self.rules.git
+                    && !allowed.iter().any(|prefix| begins(&url, prefix))
                 {
                     self.faults.push(
                         not_allowed("source.git", "the operator does not allow this repository")
                             .expecting(format!(
                                 "a URL that begins with one of: {}",
-                                self.rules.git.join(", ")
+                                listed(allowed)
                             ))
                             .got(&url),
                     );
@@ -378,14 +378,14 @@ impl Check<'_> {
                     );
                 }
                 Ok(_)
-                    if !self.rules.tags.is_empty()
-                        && !self.rules.tags.iter().any(|prefix| begins(tag, prefix)) =>
+                    if let Some(allowed) = &self.rules.tags
+                        && !allowed.iter().any(|prefix| begins(tag, prefix)) =>
                 {
                     self.faults.push(
                         not_allowed(&path, "the operator does not allow pushes there")
                             .expecting(format!(
                                 "a tag that begins with one of: {}",
-                                self.rules.tags.join(", ")
+                                listed(allowed)
                             ))
                             .got(tag),
                     );
@@ -492,8 +492,16 @@ impl Check<'_> {
     }
 }
 
+fn listed(allowed: &[String]) -> String {
+    if allowed.is_empty() {
+        "none at all".into()
+    } else {
+        allowed.join(", ")
+    }
+}
+
 /// Whether `text` begins with `prefix` at a border, so that `host/team` does not allow `host/team2`.
-fn begins(text: &str, prefix: &str) -> bool {
+pub fn begins(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|rest| {
         rest.is_empty() || prefix.ends_with(['/', ':']) || rest.starts_with(['/', ':', '.'])
     })
@@ -515,7 +523,7 @@ mod tests {
         Rules {
             profiles: vec!["default".into(), "large".into()],
             secrets: vec!["npm-token".into()],
-            tags: vec!["r.example.com/team".into()],
+            tags: Some(vec!["r.example.com/team".into()]),
             paths: true,
             ..Rules::default()
         }

@@ -6,6 +6,7 @@
 pub mod http;
 pub mod limits;
 pub mod nomad;
+pub mod principals;
 pub mod sandbox;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::build::git_url::GitUrl;
 pub use http::Http;
 pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
 pub use nomad::Nomad;
+pub use principals::Principals;
 pub use sandbox::{Isolation, Network, Sandbox};
 /// Default of `sandbox.user`.
 pub const DEFAULT_USER: &str = "nomad-build";
@@ -53,6 +55,8 @@ pub struct Config {
     pub mcp: Mcp,
     /// MCP over HTTP.
     pub http: Http,
+    /// What each principal may.
+    pub principals: Principals,
 }
 
 /// Registries.
@@ -138,6 +142,7 @@ impl Default for Config {
             secrets: BTreeMap::new(),
             mcp: Mcp::default(),
             http: Http::default(),
+            principals: Principals::new(),
         }
     }
 }
@@ -225,6 +230,15 @@ impl Config {
         }
         if let Some(file) = env("NOMAD_BUILD_HTTP_TOKENS") {
             config.http.tokens = Some(file.into());
+        }
+        if let Some(wanted) = env("NOMAD_BUILD_HTTP_SESSIONS") {
+            match wanted.parse() {
+                Ok(wanted) => config.http.sessions = wanted,
+                Err(_) => {
+                    let text = "NOMAD_BUILD_HTTP_SESSIONS must be true or false";
+                    return Err(ConfigError(vec![text.into()]));
+                }
+            }
         }
         if config.registry.auth_file.is_none() {
             config.registry.auth_file = default_auth_file(&env);
@@ -346,6 +360,8 @@ impl Config {
             }
         }
         faults.extend(self.http.faults());
+        let profiles: Vec<_> = self.profiles().into_iter().map(|one| one.name).collect();
+        faults.extend(principals::faults(&self.principals, &profiles));
         faults.extend(self.nomad.faults());
         faults.extend(self.limits.faults());
         faults.extend(self.sandbox.faults());

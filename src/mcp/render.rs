@@ -219,10 +219,23 @@ fn row(row: &BuildStatus) -> String {
     if row.mine == Some(true) {
         text.push_str(" (mine)");
     }
+    if let Some(principal) = &row.principal {
+        text.push_str(&format!(" (of {})", plain(principal)));
+    }
     if !row.tags.is_empty() {
         text.push_str(&format!(" [{}]", row.tags.join(", ")));
     }
     text
+}
+
+/// A principal as it may stand in our own sentences: an issuer's subject may be any words.
+fn plain(principal: &str) -> &str {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":._-/@".contains(c);
+    if principal.chars().all(is_plain) {
+        principal
+    } else {
+        "another"
+    }
 }
 
 /// Lines of a log.

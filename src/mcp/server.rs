@@ -39,6 +39,9 @@ const LIST_TTL: u64 = 3_600_000;
 pub trait Meter: Send + Sync {
     /// A call has been answered. `outcome` is `ok`, or the code of the error.
     fn called(&self, tool: &str, outcome: &str, took: Duration);
+
+    /// So many bytes of a log were given to a client.
+    fn gave_log(&self, bytes: usize);
 }
 
 /// Who asks over a connection.
@@ -202,7 +205,7 @@ impl Asked<'_> {
         let Ok(decoded) = decode(decoder, Value::Object(sound), SYNONYMS) else {
             return Vec::new();
         };
-        let mut more = self.service().check(decoded.value);
+        let mut more = self.service().check(&self.principal, decoded.value);
         more.retain(|fault| !bad.contains(&head(&fault.path)));
         more
     }
@@ -266,6 +269,9 @@ impl Asked<'_> {
             .logs(&self.principal, &request, waiting)
             .await?;
         answer.notes.extend(notes);
+        if let Some(meter) = &self.server.shared.meter {
+            meter.gave_log(answer.text.len());
+        }
         let text = render::logs(&answer, id.as_str(), &fence::nonce());
         success(&answer, text)
     }
@@ -473,8 +479,14 @@ impl Server {
     ) -> Result<CallToolResult, ErrorData> {
         let begun = Instant::now();
         let asked = self.asked(&context.extensions)?;
-        let answer = asked.call(tool, raw, context).await;
-        let answer = answer.ok_or_else(|| self.no_such_tool())?;
+        let counted = match self.asker {
+            Asker::Is(_) => Ok(()),
+            Asker::OfTheRequest => self.shared.service.count_call(&asked.principal),
+        };
+        let answer = match counted {
+            Ok(()) => (asked.call(tool, raw, context).await).ok_or_else(|| self.no_such_tool())?,
+            Err(error) => Err(error),
+        };
         let outcome = answer
             .as_ref()
             .map_or_else(|error| error.code().as_str(), |_| "ok");

@@ -7,6 +7,7 @@ pub mod kill;
 pub mod logs;
 pub mod offers;
 pub mod present;
+mod rights;
 pub mod snapshot;
 pub mod status;
 pub mod submit;
@@ -15,12 +16,12 @@ pub mod wait;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, View};
+use crate::backend::{Backend, BackendError, View, Vitals};
 use crate::build::BuildId;
-use crate::build::validate::Rules;
 use crate::config::Config;
 
 pub use error::ToolError;
+use rights::Pace;
 use typical::Typical;
 pub use wait::{Patience, Waiting};
 
@@ -28,33 +29,34 @@ pub use wait::{Patience, Waiting};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal(pub String);
 
+impl Principal {
+    /// A user of this machine, by number.
+    pub fn of_user(uid: u32) -> Self {
+        let name = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+        let name = name.map_or_else(|| uid.to_string(), |user| user.name);
+        Self(format!("local:{name}"))
+    }
+}
+
 /// What the tools do.
 pub struct Service {
     backend: Arc<dyn Backend>,
     config: Config,
-    rules: Rules,
+    /// Whether who asks sees the directories of this machine.
+    paths: bool,
     typical: Typical,
+    pace: Pace,
 }
 
 impl Service {
     /// A service over a backend. `paths`: whether who asks sees the directories of this machine.
     pub fn new(backend: Arc<dyn Backend>, config: Config, paths: bool) -> Self {
-        let rules = Rules {
-            profiles: (config.profiles().into_iter())
-                .map(|profile| profile.name)
-                .collect(),
-            secrets: config.secrets.keys().cloned().collect(),
-            tags: config.registry.allow.clone(),
-            git: config.git.allow.clone(),
-            git_allow_http: config.git.allow_http,
-            paths,
-            uploads: false,
-        };
         Self {
             backend,
             config,
-            rules,
+            paths,
             typical: Typical::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -63,7 +65,7 @@ impl Service {
         self.config.mcp.max_wait
     }
 
-    /// A build of this principal, by id, URI or unique beginning of its id.
+    /// A build that this principal may see, by id, URI or unique beginning of its id.
     ///
     /// # Errors
     /// When there is none: unknown and foreign builds look the same.
@@ -76,7 +78,7 @@ impl Service {
             .to_ascii_lowercase();
         if let Ok(id) = name.parse::<BuildId>() {
             return match self.backend.look(&id).await {
-                Ok(view) if view.record.principal == principal.0 => Ok(view),
+                Ok(view) if self.may_see(principal, &view) => Ok(view),
                 Ok(_) | Err(BackendError::NotFound(_)) => {
                     Err(self.unknown(principal, text, &name).await)
                 }
@@ -86,7 +88,7 @@ impl Service {
         if !BuildId::is_prefix(&name) {
             return Err(self.unknown(principal, text, &name).await);
         }
-        let mut found = self.own(principal).await?;
+        let mut found = self.visible(principal).await?;
         found.retain(|view| view.record.id.as_str().starts_with(&name));
         match (found.pop(), found.is_empty()) {
             (Some(view), true) => Ok(view),
@@ -121,15 +123,32 @@ impl Service {
         Ok(views)
     }
 
-    /// State and profile of every build, whoever asked for it.
+    /// The builds that this principal may see: its own; an operator, all.
     ///
     /// # Errors
     /// When the backend does not answer.
-    pub async fn census(&self) -> Result<Vec<(&'static str, String)>, ToolError> {
-        let views = self.backend.list().await?;
-        Ok((views.into_iter())
-            .map(|view| (view.state().as_str(), view.record.profile))
-            .collect())
+    pub async fn visible(&self, principal: &Principal) -> Result<Vec<View>, ToolError> {
+        let mut views = self.backend.list().await?;
+        views.retain(|view| self.may_see(principal, view));
+        views.sort_by_key(|view| view.state().is_final());
+        Ok(views)
+    }
+
+    fn may_see(&self, principal: &Principal, view: &View) -> bool {
+        view.record.principal == principal.0 || self.is_operator(principal)
+    }
+
+    /// Every build, whoever asked for it.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn census(&self) -> Result<Vec<View>, ToolError> {
+        Ok(self.backend.list().await?)
+    }
+
+    /// How it goes between this server and where builds run.
+    pub fn vitals(&self) -> Vitals {
+        self.backend.vitals()
     }
 
     /// Whether builds can be accepted.

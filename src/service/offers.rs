@@ -1,34 +1,48 @@
 //! What may be asked for.
 
 use crate::build::status::{Offers, ProfileOffer};
+use crate::build::validate::Rules;
 use crate::config::Profile;
 
-use super::Service;
+use super::{Principal, Service};
+
+/// Stands where a list of registries would be: an empty one means all.
+const NO_REGISTRY: &str = "(none: pushes are not allowed)";
 
 impl Service {
-    /// What may be asked for.
-    pub fn offers(&self) -> Offers {
-        let profiles = self.config.profiles();
+    /// What this principal may ask for.
+    pub fn offers(&self, principal: &Principal) -> Offers {
+        let rules = self.rules(principal);
+        let profiles = (rules.profiles.iter()).filter_map(|name| self.config.profile(name));
         Offers {
-            profiles: self.rules.profiles.clone(),
-            profile_details: profiles.iter().map(offer).collect(),
-            secrets: self.rules.secrets.clone(),
-            registries: self.rules.tags.clone(),
-            sources: self.sources(),
+            profile_details: profiles.map(|profile| offer(&profile)).collect(),
+            sources: sources(&rules),
+            registries: match rules.tags {
+                None => Vec::new(),
+                Some(none) if none.is_empty() => vec![NO_REGISTRY.into()],
+                Some(tags) => tags,
+            },
+            profiles: rules.profiles,
+            secrets: rules.secrets,
             limits: vec![
                 self.backend.capacity(),
                 format!("wait: {} s", self.config.mcp.max_wait),
             ],
         }
     }
+}
 
-    fn sources(&self) -> Vec<String> {
-        let kinds = [("git", true), ("path", self.rules.paths), ("files", true)];
-        (kinds.into_iter())
-            .filter(|(_, taken)| *taken)
-            .map(|(kind, _)| kind.to_owned())
-            .collect()
-    }
+fn sources(rules: &Rules) -> Vec<String> {
+    let kinds = [
+        ("git", true),
+        ("path", rules.paths),
+        ("context", rules.uploads),
+        ("files", true),
+    ];
+    (kinds.into_iter())
+        .filter(|(_, taken)| *taken)
+        .map(|(kind, _)| kind.to_owned())
+        .collect()
 }
 
 fn offer(profile: &Profile) -> ProfileOffer {

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::backend::View;
 use crate::build::BuildId;
 use crate::build::request::{StatusRequest, Until};
-use crate::build::status::{Counts, StatusAnswer};
+use crate::build::status::{BuildStatus, Counts, StatusAnswer};
 use crate::runner::reporter::now_ms;
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
@@ -45,7 +45,11 @@ impl Service {
             .await?;
         let typical = self.typical_seconds(principal, &view.record).await;
         Ok(StatusAnswer {
-            builds: vec![present::full(&view, now_ms(), typical)],
+            builds: vec![owned(
+                present::full(&view, now_ms(), typical),
+                &view,
+                principal,
+            )],
             ..StatusAnswer::default()
         })
     }
@@ -64,7 +68,7 @@ impl Service {
         }
         let after = request.cursor.as_deref().map(Position::parse).transpose()?;
         self.wait_for_any(principal, request, waiting).await?;
-        let mut views = self.own(principal).await?;
+        let mut views = self.visible(principal).await?;
         views.sort_by_cached_key(Position::of);
         let mut counts = Counts::default();
         for view in &views {
@@ -85,10 +89,12 @@ impl Service {
         let page: Vec<&View> = rest.iter().take(limit).copied().collect();
         let last = page.last().filter(|_| rest.len() > limit);
         Ok(StatusAnswer {
-            builds: page.iter().map(|view| present::row(view, now)).collect(),
+            builds: (page.iter())
+                .map(|view| owned(present::row(view, now), view, principal))
+                .collect(),
             next_cursor: last.map(|view| Position::of(view).to_string()),
             counts: Some(counts),
-            offers: unfiltered.then(|| self.offers()),
+            offers: unfiltered.then(|| self.offers(principal)),
             notes: Vec::new(),
         })
     }
@@ -105,7 +111,7 @@ impl Service {
         }
         let deadline = self.deadline(request.wait.unwrap_or(0));
         let unfinished: Vec<_> = self
-            .own(principal)
+            .visible(principal)
             .await?
             .into_iter()
             .filter(|view| !view.state().is_final() && wanted(request, view))
@@ -143,6 +149,15 @@ impl Service {
 
 /// Where a build stands in a list: unfinished first, then the newest first. It stays there when
 /// others come or go, so that pages neither repeat nor skip.
+/// Says whose a build is that is another's.
+fn owned(status: BuildStatus, view: &View, principal: &Principal) -> BuildStatus {
+    let owner = &view.record.principal;
+    BuildStatus {
+        principal: (*owner != principal.0).then(|| owner.clone()),
+        ..status
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     ended: bool,

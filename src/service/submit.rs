@@ -25,8 +25,6 @@ use super::{Principal, Service, ToolError, present};
 const KEY_LASTS: i64 = 24 * 60 * 60 * 1000;
 /// How long an identical request counts as the same, in milliseconds.
 const SAME_LASTS: i64 = 120 * 1000;
-/// Unfinished builds of one principal at most.
-const MAX_UNFINISHED: usize = 500;
 /// Arguments that say how to ask, not what to build.
 const ASKING: &[&str] = &["key", "like", "wait", "validate_only", "cancel_previous"];
 
@@ -44,11 +42,11 @@ impl Service {
         let arguments = self.with_like(principal, arguments).await?;
         let request: BuildRequest =
             serde_json::from_value(arguments.clone()).map_err(ToolError::internal)?;
-        let valid = validate(&request, &self.rules).map_err(ToolError::all)?;
+        let valid = validate(&request, &self.rules(principal)).map_err(ToolError::all)?;
         // The time of the snapshot counts.
         let deadline = self.deadline(request.wait.unwrap_or(0));
         if request.validate_only == Some(true) {
-            return self.validate_only(&valid).await;
+            return self.validate_only(principal, &valid).await;
         }
         let (id, reused) = self.accept(principal, &request, arguments, valid).await?;
         self.cancel_previous(principal, &request, &id).await?;
@@ -60,13 +58,13 @@ impl Service {
     }
 
     /// The faults of a request that can be found without a look at disk or network.
-    pub fn check(&self, arguments: Value) -> Vec<ArgFault> {
+    pub fn check(&self, principal: &Principal, arguments: Value) -> Vec<ArgFault> {
         if arguments.get("like").is_some() {
             return Vec::new();
         }
         serde_json::from_value::<BuildRequest>(arguments)
             .ok()
-            .and_then(|request| validate(&request, &self.rules).err())
+            .and_then(|request| validate(&request, &self.rules(principal)).err())
             .unwrap_or_default()
     }
 
@@ -164,28 +162,6 @@ impl Service {
         }
     }
 
-    async fn refuse_flood(&self, principal: &Principal) -> Result<(), ToolError> {
-        let unfinished = self
-            .own(principal)
-            .await?
-            .iter()
-            .filter(|view| !view.state().is_final())
-            .count();
-        if unfinished < MAX_UNFINISHED {
-            return Ok(());
-        }
-        let mut error = ToolError::one(
-            ArgFault::new(
-                ErrorCode::LimitReached,
-                "build",
-                format!("{unfinished} of your builds are unfinished"),
-            )
-            .expecting(format!("fewer than {MAX_UNFINISHED}")),
-        );
-        error.retry_after = Some(60);
-        Err(error)
-    }
-
     async fn cancel_previous(
         &self,
         principal: &Principal,
@@ -212,7 +188,11 @@ impl Service {
     }
 
     /// Everything that can be said without building.
-    async fn validate_only(&self, valid: &Valid) -> Result<BuildStatus, ToolError> {
+    async fn validate_only(
+        &self,
+        principal: &Principal,
+        valid: &Valid,
+    ) -> Result<BuildStatus, ToolError> {
         let plan = valid.plan();
         let mut status = PlanStatus {
             tests: plan.tests.iter().map(|test| test.name.clone()).collect(),
@@ -272,7 +252,7 @@ impl Service {
                 status.tags.len()
             ),
             plan: Some(status),
-            offers: Some(self.offers()),
+            offers: Some(self.offers(principal)),
             next: Some("build with the same arguments, without validate_only".into()),
             ..BuildStatus::default()
         })
