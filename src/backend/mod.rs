@@ -2,6 +2,7 @@
 //! implement it, and both pass the same suite of contract tests.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -94,6 +95,15 @@ impl View {
     }
 }
 
+/// How it goes between a server and where its builds run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Vitals {
+    /// Requests so far, by how they went.
+    pub requests: Vec<(&'static str, u64)>,
+    /// How long ago news were heard of last; `None` where nothing tells any.
+    pub silence: Option<Duration>,
+}
+
 /// Tells when something about a build may have changed.
 #[async_trait]
 pub trait Changes: Send {
@@ -133,4 +143,9 @@ pub trait Backend: Send + Sync {
 
     /// Whether builds can be accepted.
     async fn health(&self) -> Result<(), BackendError>;
+
+    /// How it goes.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
 }

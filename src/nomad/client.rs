@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::options::{Address, Options, Tls};
 use super::retry::{Attempts, Repeat};
+use super::traffic::Traffic;
 use super::{NomadError, Token};
 
 /// Most bytes of an answer.
@@ -48,6 +49,7 @@ pub struct Client {
     backoff: Duration,
     /// Nomad takes but so many connections of an address (`limits.http_max_conns_per_client`).
     at_once: Arc<Semaphore>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 impl fmt::Debug for Client {
@@ -141,7 +143,13 @@ impl Client {
             timeout: options.timeout,
             backoff: options.backoff,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            traffic: Arc::default(),
         })
+    }
+
+    /// What it has asked so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Where Nomad is, for messages.
@@ -237,7 +245,7 @@ impl Client {
     pub(super) async fn send_or_conflict(&self, call: &Call<'_>) -> Result<Answer, NomadError> {
         let mut attempts = Attempts::new(call.repeat, self.backoff);
         loop {
-            match self.once(call).await {
+            match self.traffic.count(self.once(call).await) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => attempts.after(error).await?,
             }
@@ -276,7 +284,7 @@ impl Client {
     pub(super) async fn open(&self, call: &Call<'_>) -> Result<Response, NomadError> {
         let mut attempts = Attempts::new(call.repeat, self.backoff);
         loop {
-            match self.open_once(call).await {
+            match self.traffic.count(self.open_once(call).await) {
                 Ok(response) => return Ok(response),
                 Err(error) => attempts.after(error).await?,
             }

@@ -144,6 +144,7 @@ impl EventStream {
         loop {
             let next = self.values.next::<Frame>();
             if let Some(frame) = next.map_err(|error| NomadError::protocol(WHAT, error))? {
+                self.client.traffic.heard();
                 return Ok(Some(frame));
             }
             let chunk = self.client.next_bytes(&mut self.response, SILENCE);

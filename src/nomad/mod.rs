@@ -16,6 +16,7 @@ mod logs;
 mod options;
 mod retry;
 mod token;
+mod traffic;
 mod types;
 mod variables;
 
@@ -30,6 +31,7 @@ pub use jobs::{Dispatch, MAX_PAYLOAD};
 pub use logs::{Chunk, LogStream, Position, Stream};
 pub use options::{Address, Options, OptionsError, Tls};
 pub use token::Token;
+pub use traffic::Traffic;
 pub use types::{
     AgentSelf, AllocMetric, AllocStatus, Allocated, Allocation, Constraint, Dispatched, Evaluation,
     Job, JobStub, Node, NodeResources, Parameterized, Policy, Resources, Task, TaskEvent,

@@ -51,7 +51,7 @@ use self::core::Core;
 use self::shelf::Shelf;
 use self::spool::Spool;
 use self::store::StoreError;
-use super::{Backend, BackendError, Changes, Submission, Submitted, View};
+use super::{Backend, BackendError, Changes, Submission, Submitted, View, Vitals};
 
 /// How long a list waits for a server that has just begun to know all builds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -337,6 +337,14 @@ impl Backend for NomadBackend {
     async fn health(&self) -> Result<(), BackendError> {
         self.core.client.leader().await?;
         self.all_known().await
+    }
+
+    fn vitals(&self) -> Vitals {
+        let traffic = self.core.client.traffic();
+        Vitals {
+            requests: traffic.requests().to_vec(),
+            silence: traffic.silence(),
+        }
     }
 }
 
