@@ -1,13 +1,11 @@
 //! The composition root: configuration → backend → service → transport, and the shutdown.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use rmcp::ServiceExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -19,6 +17,9 @@ use crate::cli::serve::{Place, Serve};
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::http::access::Authentication;
+use crate::http::issuers::Issuer;
+use crate::http::listen::{self, Listener};
+use crate::http::tls::Certificates;
 use crate::http::tokens::{self, Tokens};
 use crate::mcp::{Asker, Server, stdio};
 use crate::service::{Principal, Service};
@@ -91,7 +92,7 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     let served = runtime.block_on(async {
         match options.http {
             None => serve_stdio(open(options.backend, &config)?, config).await,
-            Some(address) => serve_http(options.backend, config, address, options.no_auth).await,
+            Some(place) => serve_http(options.backend, config, &place, options.no_auth).await,
         }
     });
     // A read of stdin cannot be taken back: it must not keep the process.
@@ -139,22 +140,18 @@ async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Resul
 async fn serve_http(
     place: Place,
     config: Config,
-    address: SocketAddr,
+    at: &listen::Place,
     no_auth: bool,
 ) -> anyhow::Result<()> {
-    let authentication = if no_auth {
-        anyhow::ensure!(
-            Authentication::may_be_off(&address),
-            "--no-auth is for loopback only, and {address} is not: without it, a token is asked for"
-        );
-        Authentication::None(local_principal())
-    } else {
-        Authentication::Tokens(tokens(&config)?)
-    };
+    let authentication = authentication(&config, at, no_auth)?;
+    let certificates = (config.http.tls.as_ref())
+        .filter(|_| matches!(at, listen::Place::Tcp(_)))
+        .map(|tls| Certificates::open(&tls.certificate, &tls.key))
+        .transpose()?;
     let backend = open(place, &config)?;
-    let listener = TcpListener::bind(address)
+    let listener = Listener::bind(at, certificates)
         .await
-        .with_context(|| format!("{address} cannot be listened at"))?;
+        .with_context(|| format!("{at} cannot be listened at"))?;
     let ending = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -169,12 +166,44 @@ async fn serve_http(
     });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        address = %listener.local_addr()?,
+        address = %listener.place()?,
+        tls = config.http.tls.is_some(),
         "serving MCP over HTTP at /mcp"
     );
     let http = config.http.clone();
     let service = Arc::new(Service::new(backend, config, false));
     Ok(http::serve(listener, service, &http, authentication, ending).await?)
+}
+
+/// How callers are known who come to a place.
+fn authentication(
+    config: &Config,
+    at: &listen::Place,
+    no_auth: bool,
+) -> anyhow::Result<Authentication> {
+    let address = match at {
+        // The kernel says who it is, and lets in nobody but the owner.
+        listen::Place::Unix(_) => return Ok(Authentication::Users),
+        listen::Place::Tcp(address) => address,
+    };
+    if no_auth {
+        anyhow::ensure!(
+            Authentication::may_be_off(address),
+            "--no-auth is for loopback only, and {address} is not: without it, a token is asked for"
+        );
+        return Ok(Authentication::None(local_principal()));
+    }
+    if config.http.tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            "no http.tls: whoever can listen on the network sees the tokens; use it, or a proxy that does"
+        );
+    }
+    let issuers = config.http.issuers.iter();
+    let issuers = issuers.map(|(name, issuer)| Issuer::new(name, issuer));
+    Ok(Authentication::Tokens(
+        tokens(config)?,
+        issuers.collect::<anyhow::Result<_>>()?,
+    ))
 }
 
 fn tokens(config: &Config) -> anyhow::Result<Tokens> {
@@ -195,10 +224,5 @@ fn tokens(config: &Config) -> anyhow::Result<Tokens> {
 
 /// Over stdio the principal is the local user.
 fn local_principal() -> Principal {
-    let uid = nix::unistd::Uid::effective();
-    let name = nix::unistd::User::from_uid(uid)
-        .ok()
-        .flatten()
-        .map_or_else(|| uid.to_string(), |user| user.name);
-    Principal(format!("local:{name}"))
+    Principal::of_user(nix::unistd::Uid::effective().as_raw())
 }

@@ -1,9 +1,10 @@
 //! `nomad-build serve`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+
+use crate::http::listen;
 
 /// Where builds run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -21,9 +22,9 @@ pub struct Serve {
     /// Where builds run.
     #[arg(long, env = "NOMAD_BUILD_BACKEND", value_enum, default_value_t)]
     pub backend: Place,
-    /// Serve over HTTP at this address, such as 127.0.0.1:8080.
+    /// Serve over HTTP at this address, such as 127.0.0.1:8080, or at a socket, such as unix:/run/nomad-build/mcp.sock, which is for its owner alone.
     #[arg(long, env = "NOMAD_BUILD_HTTP", value_name = "ADDRESS")]
-    pub http: Option<SocketAddr>,
+    pub http: Option<listen::Place>,
     /// Let everybody in who reaches the address, without a token. Only on loopback.
     #[arg(long, requires = "http")]
     pub no_auth: bool,

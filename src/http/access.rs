@@ -3,22 +3,33 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT, AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use url::Url;
 
 use crate::service::Principal;
 
+use super::issuers::{Issuer, Refused};
+use super::listen::Peer;
+use super::resource::Resource;
 use super::tokens::Tokens;
+
+/// Code of the error of a request without a token that lets it in: one of JSON-RPC's that are free.
+const UNAUTHORIZED: i32 = -32_001;
 
 /// How callers are known.
 #[derive(Debug)]
 pub enum Authentication {
-    /// By their tokens.
-    Tokens(Tokens),
+    /// By their tokens: this server's own, or an issuer's.
+    Tokens(Tokens, Vec<Issuer>),
+    /// As users of this machine, by the socket they came through.
+    Users,
     /// Not at all: everybody who reaches this server is the same.
     None(Principal),
 }
@@ -28,82 +39,180 @@ impl Authentication {
     pub fn may_be_off(address: &SocketAddr) -> bool {
         address.ip().is_loopback()
     }
+
+    async fn principal(
+        &self,
+        peer: Option<Peer>,
+        token: Option<&str>,
+    ) -> Result<Principal, Option<Refused>> {
+        match self {
+            Self::None(principal) => Ok(principal.clone()),
+            Self::Users => match peer {
+                Some(Peer::User(uid)) => Ok(Principal::of_user(uid)),
+                _ => Err(None),
+            },
+            Self::Tokens(tokens, issuers) => {
+                let token = token.ok_or(None)?;
+                if let Some(owner) = tokens.owner(token) {
+                    return Ok(owner);
+                }
+                let mut why = Refused::Unknown;
+                for issuer in issuers {
+                    match issuer.owner(token).await {
+                        Ok(owner) => return Ok(owner),
+                        // Of several issuers, the one that knows the token says the most.
+                        Err(refused) if why == Refused::Unknown => why = refused,
+                        Err(_) => {}
+                    }
+                }
+                Err(Some(why))
+            }
+        }
+    }
 }
 
-/// Lets a request pass whose sender is known; puts its [`Principal`] into the extensions.
-pub async fn authenticate(
-    State(authentication): State<Arc<Authentication>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let principal = match authentication.as_ref() {
-        Authentication::None(principal) => Some(principal.clone()),
-        Authentication::Tokens(tokens) => {
-            bearer(request.headers()).and_then(|token| tokens.owner(token))
-        }
+/// What the check of a caller needs.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    pub(super) authentication: Arc<Authentication>,
+    pub(super) resource: Arc<Resource>,
+}
+
+/// Lets a request pass whose sender is known; puts its [`Principal`] into the extensions, also into the
+/// answer's.
+pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let token = bearer(request.headers()).map(str::to_owned);
+    let principal = match gate.authentication.principal(peer, token.as_deref()).await {
+        Ok(principal) => principal,
+        Err(refused) => return challenge(&gate.resource, request.headers(), refused),
     };
-    let Some(principal) = principal else {
-        // RFC 6750, section 3: without an error code where there was no token.
-        let challenge = match bearer(request.headers()) {
-            None => "Bearer realm=\"nomad-build\"",
-            Some(_) => "Bearer realm=\"nomad-build\", error=\"invalid_token\"",
-        };
-        let text = "a token is needed: Authorization: Bearer TOKEN. The operator of this server makes one with nomad-build token NAME.\n";
-        return (
-            StatusCode::UNAUTHORIZED,
-            [(WWW_AUTHENTICATE, challenge)],
-            text,
-        )
-            .into_response();
-    };
-    request.extensions_mut().insert(principal);
+    request.extensions_mut().insert(principal.clone());
     // Whoever logs what it has got must not log this.
     request.headers_mut().remove(AUTHORIZATION);
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(principal);
+    response
+}
+
+/// RFC 6750, section 3: without an error code where there was no token. RFC 9728, section 5.1.
+fn challenge(resource: &Resource, headers: &HeaderMap, refused: Option<Refused>) -> Response {
+    let mut challenge = "Bearer realm=\"nomad-build\"".to_owned();
+    if let Some(refused) = refused {
+        challenge += &format!(", error=\"invalid_token\", error_description=\"{refused}\"");
+    }
+    if let Some(url) = resource.metadata_url(headers) {
+        challenge += &format!(", resource_metadata=\"{url}\"");
+    }
+    let why = refused.map_or_else(|| "a token is needed".to_owned(), |why| why.to_string());
+    let text = format!(
+        "{why}: Authorization: Bearer TOKEN. The operator of this server makes one with nomad-build token NAME."
+    );
+    let authenticate = [(WWW_AUTHENTICATE, challenge)];
+    // Some clients show what is wrong only where it comes as an error of theirs.
+    let body = if accepts_json(headers) {
+        let error = json!({"code": UNAUTHORIZED, "message": text});
+        Json(json!({"jsonrpc": "2.0", "id": null, "error": error})).into_response()
+    } else {
+        format!("{text}\n").into_response()
+    };
+    (StatusCode::UNAUTHORIZED, authenticate, body).into_response()
+}
+
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("application/json"))
 }
 
 /// RFC 6750, section 2.1; the scheme's case does not matter (RFC 9110, section 11.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     (scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
 }
 
-/// Lets a request pass that was sent to a name of this server: a page that has its own name lead here
-/// (DNS rebinding) does not get in. Addresses cannot be led anywhere.
-pub async fn check_host(
-    State(hosts): State<Arc<Vec<String>>>,
+/// The names of a server, and the pages elsewhere that may call it.
+#[derive(Debug, Clone)]
+pub struct Names {
+    pub(super) hosts: Vec<String>,
+    pub(super) origins: Vec<Url>,
+}
+
+/// The host that a request was sent to.
+pub(super) fn host(request: &Request) -> Option<Authority> {
+    // HTTP/2 has it in the URI (RFC 9113, section 8.3.1).
+    match request.headers().get(HOST) {
+        Some(value) => value.to_str().ok()?.parse().ok(),
+        None => request.uri().authority().cloned(),
+    }
+}
+
+/// Lets a request pass that was sent to a name of this server, and by no page elsewhere: a page that has
+/// its own name lead here (DNS rebinding) does not get in. Addresses cannot be led anywhere.
+pub async fn check_names(
+    State(names): State<Arc<Names>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // HTTP/2 has it in the URI (RFC 9113, section 8.3.1).
-    let host = (request.headers().get(HOST))
-        .and_then(|value| value.to_str().ok())
-        .or_else(|| request.uri().authority().map(Authority::as_str));
-    if host.is_some_and(|host| is_own(host, &hosts)) {
-        return next.run(request).await;
+    // Whoever opens a socket in the file system has no name for it.
+    let by_socket = matches!(request.extensions().get(), Some(Peer::User(_)));
+    let host = host(&request);
+    if !by_socket && !host.as_ref().is_some_and(|host| names.has(host)) {
+        let text = "this server is not known by that name; its operator can add it to http.hosts\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
     }
-    let text = "this server is not known by that name; its operator can add it to http.hosts\n";
-    (StatusCode::FORBIDDEN, text).into_response()
+    let mut origins = request.headers().get_all(ORIGIN).iter();
+    if !origins.all(|origin| {
+        let origin = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| Url::parse(origin).ok());
+        origin.is_some_and(|origin| names.lets(&origin, host.as_ref()))
+    }) {
+        let text = "pages from there may not call this server; its operator can add them to http.origins\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    next.run(request).await
 }
 
-fn is_own(host: &str, names: &[String]) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    let name = authority.host();
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    address.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || names.iter().any(|own| own.eq_ignore_ascii_case(name))
+impl Names {
+    fn has(&self, host: &Authority) -> bool {
+        let name = host.host();
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// A page of this server itself, or one of those elsewhere that may.
+    fn lets(&self, origin: &Url, host: Option<&Authority>) -> bool {
+        let own = host.is_some_and(|host| {
+            let port = host.port_u16().or(match origin.scheme() {
+                "https" => Some(443),
+                _ => Some(80),
+            });
+            (origin.host_str()).is_some_and(|name| name.eq_ignore_ascii_case(host.host()))
+                && origin.port_or_known_default() == port
+        });
+        own || self
+            .origins
+            .iter()
+            .any(|one| one.origin() == origin.origin())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names() -> Names {
+        Names {
+            hosts: vec!["build.example.com".to_owned()],
+            origins: vec![Url::parse("https://app.example.com").unwrap()],
+        }
+    }
+
     #[test]
     fn addresses_and_own_names_are_taken() {
-        let names = ["build.example.com".to_owned()];
         for host in [
             "127.0.0.1:8080",
             "10.1.2.3",
@@ -112,16 +221,41 @@ mod tests {
             "LOCALHOST",
             "build.example.com:443",
         ] {
-            assert!(is_own(host, &names), "{host}");
+            assert!(names().has(&host.parse().unwrap()), "{host}");
         }
         for host in [
             "evil.example.com",
             "127.0.0.1.evil.com:8080",
             "build.example.com.evil.com",
-            "",
-            "a b",
         ] {
-            assert!(!is_own(host, &names), "{host}");
+            assert!(!names().has(&host.parse().unwrap()), "{host}");
+        }
+    }
+
+    #[test]
+    fn own_pages_and_allowed_ones_may_call() {
+        let lets = |origin: &str, host: &str| {
+            names().lets(&Url::parse(origin).unwrap(), Some(&host.parse().unwrap()))
+        };
+        for (origin, host) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://[::1]:80", "[::1]"),
+            ("https://build.example.com", "build.example.com"),
+            ("https://build.example.com", "build.example.com:443"),
+            ("https://app.example.com", "127.0.0.1:1"),
+            ("https://app.example.com:443", "127.0.0.1:1"),
+        ] {
+            assert!(lets(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("http://127.0.0.1:8081", "127.0.0.1:8080"),
+            ("http://app.example.com", "127.0.0.1:1"),
+            ("https://app.example.com:8443", "127.0.0.1:1"),
+            ("https://evil.example.com", "build.example.com"),
+            ("https://build.example.com.evil.com", "build.example.com"),
+            ("file:///etc/passwd", "build.example.com"),
+        ] {
+            assert!(!lets(origin, host), "{origin} {host}");
         }
     }
 

@@ -17,6 +17,8 @@ use sha2::{Digest, Sha256};
 use crate::build::validate::is_name;
 use crate::service::Principal;
 
+use super::watched::Fingerprint;
+
 /// Beginning of every token: scanners for secrets know it by that.
 const PREFIX: &str = "nbt_";
 
@@ -59,17 +61,10 @@ pub struct Tokens {
 /// What was read, and of which state of the file.
 #[derive(Debug, Default)]
 struct Known {
-    state: Option<State>,
+    state: Option<Fingerprint>,
     lines: Vec<(String, String)>,
     /// Why nothing could be read.
     fault: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
 }
 
 impl Tokens {
@@ -114,11 +109,7 @@ impl Tokens {
 
     fn refresh(&self) -> io::Result<()> {
         let metadata = fs::metadata(&self.path)?;
-        let state = State {
-            inode: metadata.ino(),
-            size: metadata.size(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
-        };
+        let state = Fingerprint::of(&metadata);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.state == Some(state) {
             return Ok(());

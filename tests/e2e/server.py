@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +73,12 @@ class Settings:
     """The cluster to build on, which LocalNomad.set_up has prepared; None: this machine."""
     repository: str | None = None
     """Where inputs and logs of a cluster go."""
+    http: dict[str, Any] = field(default_factory=dict)
+    """Keys of `http` in the configuration."""
+    principals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What principals may, by name."""
+    issuers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Issuers of tokens (`http.issuers`), by name."""
     within: list[str] = field(default_factory=list)
     """Command line that ends with the server's: a place of its own to run in."""
 
@@ -113,6 +123,11 @@ class Server:
         program, *arguments = self.command
         return StdioServerParameters(command=program, args=arguments, env=self.env)
 
+    @property
+    def token(self) -> str:
+        """What the first start over HTTP has made."""
+        return (self.state / "token").read_text().strip()
+
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ClientSession]:
         """A connection of the Python SDK."""
@@ -152,7 +167,9 @@ class Server:
         lines.append(f"deny = {json.dumps(settings.deny)}")
         local = {"slots": settings.slots, "cache_mb": settings.cache_mb, "paths": settings.paths}
         lines += ["[local]", *(f"{key} = {json.dumps(value)}" for key, value in local.items() if value)]
-        sections = {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}
+        issuers = {f"http.issuers.{name}": one for name, one in settings.issuers.items()}
+        rights = {f"principals.{json.dumps(name)}": one for name, one in settings.principals.items()}
+        sections = {"http": settings.http} | issuers | rights | {"limits": settings.limits} | {f"profiles.{name}": one for name, one in settings.profiles.items()}
         for section, values in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         if settings.repository:
@@ -167,3 +184,21 @@ class Server:
         config = self.directory / "config.toml"
         config.write_text("\n".join(lines) + "\n")
         return config
+
+
+@contextmanager
+def serve(server: Server, *options: str, at: str = "127.0.0.1:0", name: str = "http", **env: str) -> Iterator[str]:
+    """Runs `serve --http` on a free port or a socket; its address. Its log is NAME.log in the server's directory."""
+    log = server.directory / f"{name}.log"
+    command = [*server.command, "--http", at, *options]
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, env=server.env | env, stderr=errors)
+    try:
+        deadline = time.monotonic() + 30
+        while not (found := re.search(r"address=(\S+) tls=(\S+)", log.read_text())):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield f"https://{found[1]}" if found[2] == "true" else f"http://{found[1]}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from conftest import distribution_buildah
+from helpers import unique
 from local_registry import LocalRegistry
 from mcp_http import McpHttp
 from mcp_stdio import McpError
-from server import Server, Settings, binary
+from server import REPOSITORY, Server, Settings, binary, serve
 
 
 @pytest.fixture
@@ -27,25 +24,7 @@ def settings(registry: LocalRegistry) -> Iterator[Server]:
     server.remove()
 
 
-@contextmanager
-def serve(server: Server, *options: str) -> Iterator[str]:
-    """Runs `serve --http` on a free port; its address."""
-    log = server.directory / "http.log"
-    command = [*server.command, "--http", "127.0.0.1:0", *options]
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, env=server.env, stderr=errors)
-    try:
-        deadline = time.monotonic() + 30
-        while not (found := re.search(r"address=(\S+)", log.read_text())):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        yield f"http://{found[1]}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, log.read_text()
-
-
-def tool(session: McpHttp, name: str, **arguments: object) -> dict:
+def tool(session: McpHttp, name: str, /, **arguments: object) -> dict:
     result = session.call(name, arguments)
     assert not result.get("isError"), result
     return result["structuredContent"]
@@ -88,6 +67,9 @@ def test_the_first_start_makes_a_token(settings: Server) -> None:
 def test_without_tokens_only_on_loopback(settings: Server) -> None:
     with serve(settings, "--no-auth") as address:
         session = McpHttp(f"{address}/mcp", "any")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for path in ("healthz", "readyz", "metrics"):
+            assert opener.open(f"{address}/{path}", timeout=10).status == 200, path
         session.initialize()
         assert tool(session, "status")["builds"] == []
         assert not (settings.state / "tokens").exists()
@@ -118,3 +100,50 @@ def test_bad_requests_are_answered(settings: Server) -> None:
         assert post(hello, Origin="http://evil.example.com") == 403
         assert post(b" " * (5 << 20)) == 413
         assert post(hello) == 200
+
+
+def test_a_log_as_plain_text(settings: Server, base: str) -> None:
+    with serve(settings, "--no-auth") as address:
+        session = McpHttp(f"{address}/mcp", "any")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+        def get(path: str) -> tuple[int, str]:
+            try:
+                with opener.open(f"{address}/v1/builds/{path}", timeout=60) as answer:
+                    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+                    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read().decode()
+
+        # More than one reading gives; and with words for a browser.
+        text = f"FROM {base}\nRUN seq 1 20000; echo '<script>alert(1)</script>'; sleep 2; echo the end of {unique()}\n"
+        source = {"files": [{"path": "Containerfile", "text": text}]}
+        build = tool(session, "build", source=source)["build_id"]
+        status, log = get(f"{build}/log?follow=true")
+        assert status == 200
+        ended = tool(session, "status", build_id=build, wait=0)["builds"][0]
+        assert ended["state"] == "succeeded", "it ends when the build does"
+        lines = log.splitlines()
+        numbers = [int(line.split()[0]) for line in lines]
+        assert numbers == list(range(1, len(lines) + 1))
+        assert sum(line.rsplit("| ", 1)[-1].isdigit() for line in lines) >= 20000
+        assert "| <script>alert(1)</script>" in log and "| the end of" in log
+        assert get(f"{build}/log") == (200, log)
+        for missing in ("22222-22222/log", "..%2f..%2fetc/log", "%00/log"):
+            assert get(missing)[0] == 404, missing
+        assert get(f"{build}/log?folow=true")[0] == 400
+
+
+def test_everybody_is_told_of_the_same_tools(settings: Server) -> None:
+    """Over both transports, by the command line, and in schemas/."""
+    with serve(settings, "--no-auth") as address, settings.raw() as raw:
+        session = McpHttp(f"{address}/mcp", "any")
+        session.initialize()
+        over_http = session.request("tools/list")["tools"]
+        raw.initialize()
+        assert raw.request("tools/list")["tools"] == over_http
+    printed = subprocess.run([str(binary()), "schema"], check=True, capture_output=True, text=True).stdout
+    assert json.loads(printed) == over_http
+    committed = [json.loads((REPOSITORY / f"schemas/{tool['name']}.json").read_text()) for tool in over_http]
+    assert committed == over_http

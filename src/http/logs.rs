@@ -1,0 +1,152 @@
+//! `/v1/builds/{id}/log`: a whole log as plain text, for people and their tools.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::View;
+use crate::build::request::{LogFrom, LogsRequest};
+use crate::mcp::Meter;
+use crate::schema::error_code::ErrorCode;
+use crate::service::{Patience, Principal, Service, ToolError, Waiting};
+
+/// Of one reading: the most that the tool gives.
+const LINES: u32 = 2000;
+const BYTES: u32 = 30_720;
+/// Seconds that one reading waits for more, when it follows.
+const WAIT: u32 = 20;
+
+#[derive(Clone)]
+struct Logs {
+    service: Arc<Service>,
+    meter: Arc<dyn Meter>,
+    ending: CancellationToken,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wish {
+    /// Go on until the build has ended.
+    follow: bool,
+}
+
+/// The route; whoever asks is known by then.
+pub fn router(service: Arc<Service>, meter: Arc<dyn Meter>, ending: CancellationToken) -> Router {
+    Router::new()
+        .route("/v1/builds/{id}/log", get(log))
+        .with_state(Logs {
+            service,
+            meter,
+            ending,
+        })
+}
+
+/// Where a stream of a log is.
+struct Reading {
+    logs: Logs,
+    principal: Principal,
+    request: LogsRequest,
+    follow: bool,
+    /// What was read and not sent yet; at its end nothing comes any more.
+    ready: VecDeque<Bytes>,
+    over: bool,
+}
+
+impl Reading {
+    /// Reads on.
+    async fn advance(&mut self) -> Result<(), ToolError> {
+        let mut tell = |_: &View| {};
+        let mut waiting = Waiting {
+            gone: Patience {
+                caller: CancellationToken::new(),
+                server: self.logs.ending.clone(),
+            },
+            tell: &mut tell,
+        };
+        let (service, principal) = (&self.logs.service, &self.principal);
+        let answer = service.logs(principal, &self.request, &mut waiting).await?;
+        if !answer.text.is_empty() {
+            self.logs.meter.gave_log(answer.text.len());
+            self.ready
+                .push_back(Bytes::from(format!("{}\n", answer.text)));
+        }
+        let ending = self.logs.ending.is_cancelled();
+        self.over =
+            answer.complete && !answer.more_after || !answer.more_after && (!self.follow || ending);
+        if answer.cursor.is_some() {
+            self.request.cursor = answer.cursor;
+        }
+        Ok(())
+    }
+}
+
+async fn log(
+    State(logs): State<Logs>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    Query(wish): Query<Wish>,
+) -> Response {
+    let mut reading = Reading {
+        logs,
+        principal,
+        request: LogsRequest {
+            build_id: id,
+            from: Some(LogFrom::Start),
+            lines: Some(LINES),
+            max_bytes: Some(BYTES),
+            wait: None,
+            ..LogsRequest::default()
+        },
+        follow: wish.follow,
+        ready: VecDeque::new(),
+        over: false,
+    };
+    // The first part is read before the answer begins: there may be no such build.
+    if let Err(error) = reading.advance().await {
+        return refused(&error);
+    }
+    reading.request.wait = reading.follow.then_some(WAIT);
+    let parts = stream::unfold(reading, |mut reading| async move {
+        loop {
+            if let Some(part) = reading.ready.pop_front() {
+                return Some((Ok(part), reading));
+            }
+            if reading.over {
+                return None;
+            }
+            if let Err(error) = reading.advance().await {
+                // Whoever reads sees that it is not the end.
+                return Some((Err(io::Error::other(error.to_string())), reading));
+            }
+        }
+    });
+    // A browser must not take what a build has printed for a page.
+    let headers = [
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Body::from_stream(parts)).into_response()
+}
+
+fn refused(error: &ToolError) -> Response {
+    let status = match error.code() {
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::BackendUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    (status, format!("{error}\n")).into_response()
+}

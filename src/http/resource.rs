@@ -1,0 +1,116 @@
+//! What a client may know before it has a token: metadata of a protected resource (RFC 9728), which leads
+//! it to who issues tokens.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+
+/// RFC 9728, section 3.1: the path of the resource comes behind it.
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+/// What is protected.
+const PATHS: [&str; 3] = ["/mcp", "/sse", "/v1"];
+
+/// This server as a protected resource.
+#[derive(Debug)]
+pub struct Resource {
+    /// How clients call it; otherwise as each of them does.
+    pub(super) url: Option<String>,
+    /// Over TLS.
+    pub(super) secure: bool,
+    /// Who issues tokens (RFC 8414).
+    pub(super) issuers: Vec<String>,
+}
+
+impl Resource {
+    fn base(&self, headers: &HeaderMap) -> Option<String> {
+        if let Some(url) = &self.url {
+            return Some(url.trim_end_matches('/').to_owned());
+        }
+        let host = headers.get(HOST)?.to_str().ok()?;
+        // It stands in a quoted string of a header, and in an answer.
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+        let scheme = if self.secure { "https" } else { "http" };
+        host.chars()
+            .all(plain)
+            .then(|| format!("{scheme}://{host}"))
+    }
+
+    /// Where the metadata of `/mcp` is, for a request with these headers.
+    pub(super) fn metadata_url(&self, headers: &HeaderMap) -> Option<String> {
+        Some(format!("{}{WELL_KNOWN}/mcp", self.base(headers)?))
+    }
+
+    fn metadata(&self, headers: &HeaderMap, path: &str) -> Option<Value> {
+        let base = self.base(headers)?;
+        let mut metadata = Map::new();
+        metadata.insert("resource".into(), format!("{base}{path}").into());
+        if !self.issuers.is_empty() {
+            metadata.insert("authorization_servers".into(), json!(self.issuers));
+        }
+        metadata.insert("bearer_methods_supported".into(), json!(["header"]));
+        metadata.insert("resource_name".into(), "nomad-build".into());
+        Some(metadata.into())
+    }
+}
+
+/// The routes of the metadata.
+pub fn router(resource: Arc<Resource>) -> Router {
+    Router::new()
+        .route(
+            WELL_KNOWN,
+            get(|resource, headers| tell(resource, Path(String::new()), headers)),
+        )
+        .route(&format!("{WELL_KNOWN}/{{*path}}"), get(tell))
+        .with_state(resource)
+}
+
+async fn tell(
+    State(resource): State<Arc<Resource>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let path = if path.is_empty() {
+        String::new()
+    } else {
+        format!("/{path}")
+    };
+    let known = path.is_empty() || PATHS.contains(&path.as_str());
+    match resource.metadata(&headers, &path).filter(|_| known) {
+        Some(metadata) => Json(metadata).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_called_as_it_is_configured_or_as_the_client_does() {
+        let headers = |host: &str| HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+        let mut resource = Resource {
+            url: None,
+            secure: false,
+            issuers: vec!["https://id.example.com".into()],
+        };
+        let url = resource.metadata_url(&headers("127.0.0.1:8080")).unwrap();
+        assert_eq!(
+            url,
+            "http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp"
+        );
+        assert_eq!(resource.metadata_url(&headers("a\"b")), None);
+        resource.url = Some("https://build.example.com/".into());
+        let metadata = resource.metadata(&HeaderMap::new(), "/mcp").unwrap();
+        assert_eq!(metadata["resource"], "https://build.example.com/mcp");
+        assert_eq!(
+            metadata["authorization_servers"],
+            json!(["https://id.example.com"])
+        );
+    }
+}
