@@ -2,7 +2,7 @@
 # Prepares a Debian-like machine for nomad-build; idempotent, and quick when all is there.
 #
 #   scripts/setup.sh        programs that a build needs
-#   scripts/setup.sh test   also the newest Buildah, Nomad, the Python clients of the end-to-end tests and their user
+#   scripts/setup.sh test   also the newest Buildah, Nomad, the clients of the end-to-end tests and their user
 #   scripts/setup.sh test-all   also the oldest Nomad that must work
 #
 # The accounts that builds run as are made by `nomad-build setup`.
@@ -16,8 +16,8 @@ readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
-# Docker, in which builds and servers must work, too, and a Debian for their image.
-readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap)
+# Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page.
+readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
@@ -133,7 +133,7 @@ open_tun() {
 create_venv() {
   local venv=$tools/../$1
   local wanted="${*:2}"
-  if [[ -x $venv/bin/pytest && $(cat "$venv/requirements" 2>/dev/null) == "$wanted" ]]; then
+  if [[ -x $venv/bin/python && $(cat "$venv/requirements" 2>/dev/null) == "$wanted" ]]; then
     say "$1: all there"
     return
   fi
@@ -142,6 +142,27 @@ create_venv() {
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
   printf '%s\n' "$wanted" >"$venv/requirements"
+}
+
+# The packages of tests/clients, and the Node that runs them, whatever the machine's own is.
+install_node_clients() {
+  local from=$repository/tests/clients
+  local into=$tools/../node-clients
+  local node=$into/node
+  if [[ -x $node ]] && cmp -s "$from/package-lock.json" "$into/installed"; then
+    say "node-clients: all there"
+    return
+  fi
+  # One that is there need not be the distribution's.
+  command -v npm >/dev/null || install_packages nodejs npm
+  say "node-clients: installing what $from/package-lock.json names"
+  rm -rf "$into"
+  mkdir -p "$into"
+  cp "$from"/{package.json,package-lock.json,.npmrc} "$into"
+  # Old versions of npm do not link the program of an optional package themselves.
+  (cd "$into" && npm ci && ln -s node_modules/node-linux-*/bin/node node)
+  [[ -x $node ]] || fail "node-clients: package.json names no Node for $(uname -m)"
+  cp "$from/package-lock.json" "$into/installed"
 }
 
 case ${1:-} in
@@ -155,8 +176,10 @@ case ${1:-} in
     create_test_user
     build_buildah
     build_nomad
-    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*'
+    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'selenium==4.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
+    create_venv py-fastmcp 'fastmcp==4.1.2'
+    install_node_clients
     ;;
   test-all)
     "${BASH_SOURCE[0]}" test
