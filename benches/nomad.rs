@@ -142,6 +142,8 @@ impl Server {
             .env("NOMAD_BUILD_CONFIG", &config)
             .env("NOMAD_BUILD_HTTP_TOKENS", dir.path().join("tokens"))
             .env("NOMAD_ADDR", nomad)
+            // As the job files of the server have it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

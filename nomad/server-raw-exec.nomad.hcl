@@ -146,6 +146,8 @@ job "server" {
         perms       = "0644"
       }
       env {
+        # One pool of memory for all threads: what one lets go, another can have.
+        MALLOC_ARENA_MAX        = "1"
         NOMAD_NAMESPACE         = var.builds_namespace
         NOMAD_BUILD_BACKEND     = "nomad"
         NOMAD_BUILD_CONFIG      = "${NOMAD_TASK_DIR}/config.toml"
