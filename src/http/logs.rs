@@ -83,8 +83,7 @@ impl Reading {
                 .push_back(Bytes::from(format!("{}\n", answer.text)));
         }
         let ending = self.logs.ending.is_cancelled();
-        self.over =
-            answer.complete && !answer.more_after || !answer.more_after && (!self.follow || ending);
+        self.over = !answer.more_after && (answer.complete || !self.follow || ending);
         if answer.cursor.is_some() {
             self.request.cursor = answer.cursor;
         }

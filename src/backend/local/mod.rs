@@ -233,7 +233,7 @@ impl LocalBackend {
         )?;
         let lock = store::lock(&dir.job_lock())?;
         claims::write(&self.layout, &submission.claims, &record.id, now)?;
-        queue::enter(&self.layout, &Ticket::of(&record))?;
+        queue::enter(&self.layout, &Ticket::of(record))?;
         let dir = self.layout.build(&record.id);
         sync(&staged)?;
         fs::rename(&staged, dir.root())?;

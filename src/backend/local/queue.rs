@@ -292,7 +292,7 @@ mod tests {
         enter(&layout, &ticket).unwrap();
         fs::write(layout.queue().join(".changed"), "").unwrap();
         tell(&layout, &ticket, Missing::User);
-        assert_eq!(tickets(&layout).unwrap(), [ticket.clone()]);
+        assert_eq!(tickets(&layout).unwrap(), std::slice::from_ref(&ticket));
         assert_eq!(missing(&layout, &ticket), Missing::User);
         leave(&layout, &ticket);
         assert_eq!(tickets(&layout).unwrap(), []);

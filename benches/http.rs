@@ -1,0 +1,337 @@
+//! What a server over HTTP costs: `make bench`.
+//!
+//! - `tools/call status` beside the echo of a bare server of rmcp, in turns (goal: at least 0.8 of its throughput)
+//! - the time that 99 of 100 calls stay below, of 1,000 sessions (measured)
+//! - memory: idle (goal: at most 25 MB), and what a session adds (goal: at most 50 KB)
+//!
+//! Clients run on the same processors: what they cost stands on both sides of the ratio.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and fails by panicking"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::serve::ListenerExt as _;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// Turns of each server.
+const ROUNDS: usize = 7;
+/// How long a turn takes.
+const TURN: Duration = Duration::from_secs(2);
+/// Calls at the same time.
+const CALLERS: usize = 16;
+const SESSIONS: usize = 1000;
+const VERSION: &str = "2025-11-25";
+
+/// Answers each call with what it was asked.
+#[derive(Clone)]
+struct Echo;
+
+impl ServerHandler for Echo {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::default())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let text = serde_json::to_string(&request.arguments).unwrap();
+        Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
+    }
+}
+
+async fn echo() {
+    let service = StreamableHttpService::new(
+        || Ok(Echo),
+        Arc::new(NeverSessionManager::default()),
+        StreamableHttpServerConfig::default()
+            .with_legacy_session_mode(false)
+            .with_json_response(true),
+    );
+    let app = axum::Router::new().nest_service("/mcp", service);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    eprintln!("address={} ", listener.local_addr().unwrap());
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+    axum::serve(listener, app).await.unwrap();
+}
+
+struct Server {
+    /// None: another owns it.
+    child: Option<Child>,
+    url: String,
+    token: String,
+    client: reqwest::Client,
+}
+
+impl Server {
+    fn start(mut command: Command, token: &str) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = said
+            .by_ref()
+            .map(Result::unwrap)
+            .find_map(|line| {
+                let rest = line.split_once("address=")?.1;
+                Some(rest.split_whitespace().next()?.to_owned())
+            })
+            .expect("the server does not start");
+        std::thread::spawn(move || said.for_each(drop));
+        Self {
+            child: Some(child),
+            url: format!("http://{address}/mcp"),
+            token: token.into(),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
+    fn echo() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("--echo");
+        Self::start(command, "")
+    }
+
+    fn ours(state: &std::path::Path, sessions: bool) -> Self {
+        let config = state.join("config.toml");
+        fs::write(
+            &config,
+            "[principals.\"*\"]\ncalls_per_second = 100000\n[http]\nconnections = 4096\n",
+        )
+        .unwrap();
+        let tokens = state.join("tokens");
+        let program = env!("CARGO_BIN_EXE_nomad-build");
+        let made = (Command::new(program).args(["token", "bench", "--file"]))
+            .arg(&tokens)
+            .output()
+            .unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(["serve", "--http", "127.0.0.1:0"])
+            .env("NOMAD_BUILD_CONFIG", config)
+            .env("NOMAD_BUILD_STATE_DIR", state.join("state"))
+            .env("NOMAD_BUILD_HTTP_TOKENS", tokens)
+            .env("NOMAD_BUILD_HTTP_SESSIONS", sessions.to_string())
+            .env("NOMAD_BUILD_LOG", "warn,nomad_build::app=info")
+            .env("MALLOC_ARENA_MAX", "1");
+        let token = String::from_utf8(made.stdout).unwrap();
+        Self::start(command, token.trim())
+    }
+
+    /// The same server for somebody else.
+    fn as_another(&self, token: String) -> Self {
+        Self {
+            child: None,
+            url: self.url.clone(),
+            token,
+            client: self.client.clone(),
+        }
+    }
+
+    async fn post(&self, session: Option<&str>, message: &Value) -> reqwest::Response {
+        let mut request = (self.client.post(&self.url))
+            .bearer_auth(&self.token)
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json, text/event-stream")
+            .header("MCP-Protocol-Version", VERSION)
+            .body(message.to_string());
+        if let Some(session) = session {
+            request = request.header("Mcp-Session-Id", session);
+        }
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        answer
+    }
+
+    async fn call(&self, session: Option<&str>, tool: &str) {
+        let params = json!({"name": tool, "arguments": {"limit": 1}});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let answer = self.post(session, &call).await;
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("\"content\""), "{text}");
+    }
+
+    async fn begin(&self) -> String {
+        let client = json!({"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}});
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client});
+        let answer = self.post(None, &hello).await;
+        let session = answer.headers()["mcp-session-id"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        answer.text().await.unwrap();
+        let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        self.post(Some(&session), &ready).await;
+        session
+    }
+
+    /// Memory that it has now, in KiB.
+    fn memory(&self) -> f64 {
+        let id = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Calls a second over one turn.
+async fn throughput(server: &Arc<Server>, tool: &'static str) -> f64 {
+    let end = Instant::now() + TURN;
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let server = Arc::clone(server);
+        callers.spawn(async move {
+            let mut calls = 0u32;
+            while Instant::now() < end {
+                server.call(None, tool).await;
+                calls += 1;
+            }
+            calls
+        });
+    }
+    let calls: u32 = callers.join_all().await.into_iter().sum();
+    f64::from(calls) / TURN.as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    if words.iter().any(|word| word == "--echo") {
+        return runtime.block_on(echo());
+    }
+    // `cargo test` runs benchmarks, too, to see whether they can be compiled.
+    if words.iter().any(|word| word == "--bench") {
+        runtime.block_on(async {
+            beside_echo().await;
+            many_sessions().await;
+        });
+    }
+}
+
+async fn beside_echo() {
+    let dir = tempfile::tempdir().unwrap();
+    let (echo, ours) = (
+        Arc::new(Server::echo()),
+        Arc::new(Server::ours(dir.path(), false)),
+    );
+    println!(
+        "memory of an idle server: {:.1} MiB",
+        ours.memory() / 1024.0
+    );
+    let (mut ratios, mut bare, mut full) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let one = throughput(&echo, "echo").await;
+        let other = throughput(&ours, "status").await;
+        ratios.push(other / one);
+        bare.push(one);
+        full.push(other);
+    }
+    println!(
+        "calls a second, medians of {ROUNDS} turns: status {:.0}, bare echo {:.0}; ratio {:.2}",
+        median(full),
+        median(bare),
+        median(ratios)
+    );
+}
+
+async fn many_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    // A principal has at most 256 sessions: four of them.
+    let server = Arc::new(Server::ours(dir.path(), true));
+    let program = env!("CARGO_BIN_EXE_nomad-build");
+    let tokens: Vec<String> = (0..4)
+        .map(|number| {
+            let made =
+                (Command::new(program).args(["token", &format!("agent-{number}"), "--file"]))
+                    .arg(dir.path().join("tokens"))
+                    .output()
+                    .unwrap();
+            String::from_utf8(made.stdout).unwrap().trim().to_owned()
+        })
+        .collect();
+    let principals: Vec<Arc<Server>> = tokens
+        .into_iter()
+        .map(|token| Arc::new(server.as_another(token)))
+        .collect();
+    // What the first calls allocate is no session's.
+    let first = principals[0].begin().await;
+    principals[0].call(Some(&first), "status").await;
+    let before = server.memory();
+    let mut sessions = Vec::new();
+    for number in 0..SESSIONS {
+        let principal = Arc::clone(&principals[number % principals.len()]);
+        let session = principal.begin().await;
+        sessions.push((principal, session));
+    }
+    let each = (server.memory() - before) / SESSIONS as f64;
+    println!("memory of a session: {each:.1} KiB ({SESSIONS} of them)");
+    let mut calls = JoinSet::new();
+    for (principal, session) in sessions {
+        calls.spawn(async move {
+            let mut took = Vec::new();
+            for _ in 0..5 {
+                let begun = Instant::now();
+                principal.call(Some(&session), "status").await;
+                took.push(begun.elapsed().as_secs_f64() * 1000.0);
+            }
+            took
+        });
+    }
+    let begun = Instant::now();
+    let mut took: Vec<f64> = calls.join_all().await.into_iter().flatten().collect();
+    let second = took.len() as f64 / begun.elapsed().as_secs_f64();
+    took.sort_by(f64::total_cmp);
+    println!(
+        "{SESSIONS} sessions at once, each call after the other: {second:.0} calls a second; half within {:.0} ms, 99 of 100 within {:.0} ms",
+        took[took.len() / 2],
+        took[took.len() * 99 / 100]
+    );
+    println!("memory then: {:.1} MiB", server.memory() / 1024.0);
+}
