@@ -117,7 +117,7 @@ fn open(place: Place, config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
 
 async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Result<()> {
     let service = Arc::new(Service::new(backend, config, true));
-    let asker = Asker::Is(local_principal());
+    let asker = Asker::Is(local_principal()?);
     let server = Server::new(service, asker, CancellationToken::new(), None);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -191,7 +191,7 @@ fn authentication(
             Authentication::may_be_off(address),
             "--no-auth is for loopback only, and {address} is not: without it, a token is asked for"
         );
-        return Ok(Authentication::None(local_principal()));
+        return Ok(Authentication::None(local_principal()?));
     }
     if config.http.tls.is_none() && !address.ip().is_loopback() {
         tracing::warn!(
@@ -223,6 +223,7 @@ fn tokens(config: &Config) -> anyhow::Result<Tokens> {
 }
 
 /// Over stdio the principal is the local user.
-fn local_principal() -> Principal {
-    Principal::of_user(nix::unistd::Uid::effective().as_raw())
+fn local_principal() -> anyhow::Result<Principal> {
+    let uid = nix::unistd::Uid::effective().as_raw();
+    Ok(Principal::of_user(uid)?)
 }

@@ -123,6 +123,9 @@ pub trait Backend: Send + Sync {
     /// A build as it is now. Whoever looks first at a build whose runner is gone writes its end.
     async fn look(&self, id: &BuildId) -> Result<View, BackendError>;
 
+    /// Who asked for a build.
+    async fn owner(&self, id: &BuildId) -> Result<String, BackendError>;
+
     /// Begins to watch a build: look at it after this, and no change is missed.
     fn watch(&self, id: &BuildId) -> Box<dyn Changes>;
 

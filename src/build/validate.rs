@@ -500,11 +500,20 @@ fn listed(allowed: &[String]) -> String {
     }
 }
 
-/// Whether `text` begins with `prefix` at a border, so that `host/team` does not allow `host/team2`.
+/// Whether `text` begins with `prefix` at a border, so that `host/team` allows neither `host/team2` nor
+/// `host/team.2`, and `host` neither `host.example.com` nor another of its ports.
 pub fn begins(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|rest| {
-        rest.is_empty() || prefix.ends_with(['/', ':']) || rest.starts_with(['/', ':', '.'])
-    })
+    let Some(rest) = text.strip_prefix(prefix) else {
+        return false;
+    };
+    let names_path = match prefix.split_once("://") {
+        Some((_, rest)) => rest.contains(['/', ':']),
+        None => prefix.contains('/'),
+    };
+    rest.is_empty()
+        || prefix.ends_with(['/', ':'])
+        || rest.starts_with('/')
+        || names_path && (rest.starts_with(':') || rest == ".git" || rest.starts_with(".git/"))
 }
 
 fn is_key(key: &str, variable: bool) -> bool {
@@ -615,5 +624,40 @@ mod tests {
         );
         assert_eq!(plan.build_args, [("EMPTY".to_owned(), String::new())]);
         assert_eq!(valid.base, Base::Files);
+    }
+
+    #[test]
+    fn beginnings_end_at_borders() {
+        for (text, prefix) in [
+            ("host/team/api:1", "host/team"),
+            ("host/team:1", "host/team"),
+            ("host:5000/api:1", "host:5000"),
+            ("https://git.example.com/a/b.git", "https://git.example.com"),
+            (
+                "https://git.example.com/a/b.git",
+                "https://git.example.com/a/b",
+            ),
+            ("https://git.example.com/ab", "https://git.example.com/"),
+            ("host/team", "host/team"),
+        ] {
+            assert!(begins(text, prefix), "{text} {prefix}");
+        }
+        for (text, prefix) in [
+            ("host/team2/api:1", "host/team"),
+            ("host/team.other/api:1", "host/team"),
+            ("registry.corp.evil.com/x:1", "registry.corp"),
+            ("registry.corp:5000/x:1", "registry.corp"),
+            (
+                "https://git.example.com.evil.com/a",
+                "https://git.example.com",
+            ),
+            ("https://git.example.com:8443/a", "https://git.example.com"),
+            (
+                "https://git.example.com/a/b.gitx",
+                "https://git.example.com/a/b",
+            ),
+        ] {
+            assert!(!begins(text, prefix), "{text} {prefix}");
+        }
     }
 }

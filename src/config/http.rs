@@ -31,6 +31,8 @@ pub struct Http {
     pub sessions: bool,
     /// Connections at the same time.
     pub connections: u32,
+    /// Seconds for which a connection may be without a request, longer than proxies and clients keep theirs.
+    pub idle: u32,
     /// The certificate of this server. Default: none, and no TLS.
     pub tls: Option<Tls>,
     /// Issuers of tokens (JWT) that are taken besides the file's, by name: `NAME:SUBJECT` is who asks.
@@ -72,6 +74,7 @@ impl Default for Http {
             origins: Vec::new(),
             sessions: false,
             connections: 4096,
+            idle: 75,
             tls: None,
             issuers: BTreeMap::new(),
         }
@@ -107,6 +110,10 @@ impl Http {
             (16..=65_536).contains(&self.connections),
             "http.connections must be from 16 to 65536".into(),
         );
+        check(
+            (1..=3600).contains(&self.idle),
+            "http.idle must be from 1 to 3600".into(),
+        );
         for host in &self.hosts {
             check(
                 url::Host::parse(host).is_ok(),
@@ -141,11 +148,17 @@ impl Http {
                     RESERVED.join(", ")
                 ),
             );
-            let is_url =
-                Url::parse(&issuer.jwks).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            // Whoever is on the way could answer with keys of his own.
+            let is_url = Url::parse(&issuer.jwks).is_ok_and(|url| match url.scheme() {
+                "https" => true,
+                "http" => is_loopback(&url),
+                _ => false,
+            });
             check(
                 is_url || issuer.jwks.starts_with('/'),
-                format!("http.issuers.{name}.jwks must be a URL or an absolute path"),
+                format!(
+                    "http.issuers.{name}.jwks must be a URL with https (http on loopback alone) or an absolute path"
+                ),
             );
             check(
                 !issuer.audiences.is_empty(),
@@ -163,6 +176,15 @@ impl Http {
             );
         }
         faults
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -22,8 +22,6 @@ pub struct Rights {
     pub queued: u32,
     /// Calls of tools a second over HTTP, on average.
     pub calls_per_second: u32,
-    /// What its uploads may take together, in MiB.
-    pub uploads_mb: u64,
 }
 
 impl Default for Rights {
@@ -36,7 +34,6 @@ impl Default for Rights {
             builds: 500,
             queued: 500,
             calls_per_second: 50,
-            uploads_mb: 4096,
         }
     }
 }

@@ -48,7 +48,10 @@ impl Authentication {
         match self {
             Self::None(principal) => Ok(principal.clone()),
             Self::Users => match peer {
-                Some(Peer::User(uid)) => Ok(Principal::of_user(uid)),
+                Some(Peer::User(uid)) => Principal::of_user(uid).map_err(|error| {
+                    tracing::error!(%error, uid, "the name of a user cannot be found out");
+                    None
+                }),
                 _ => Err(None),
             },
             Self::Tokens(tokens, issuers) => {
@@ -85,7 +88,7 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
     let token = bearer(request.headers()).map(str::to_owned);
     let principal = match gate.authentication.principal(peer, token.as_deref()).await {
         Ok(principal) => principal,
-        Err(refused) => return challenge(&gate.resource, request.headers(), refused),
+        Err(refused) => return challenge(&gate.resource, &request, refused),
     };
     request.extensions_mut().insert(principal.clone());
     // Whoever logs what it has got must not log this.
@@ -96,12 +99,12 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
 }
 
 /// RFC 6750, section 3: without an error code where there was no token. RFC 9728, section 5.1.
-fn challenge(resource: &Resource, headers: &HeaderMap, refused: Option<Refused>) -> Response {
+fn challenge(resource: &Resource, request: &Request, refused: Option<Refused>) -> Response {
     let mut challenge = "Bearer realm=\"nomad-build\"".to_owned();
     if let Some(refused) = refused {
         challenge += &format!(", error=\"invalid_token\", error_description=\"{refused}\"");
     }
-    if let Some(url) = resource.metadata_url(headers) {
+    if let Some(url) = resource.metadata_url(host(request).as_ref()) {
         challenge += &format!(", resource_metadata=\"{url}\"");
     }
     let why = refused.map_or_else(|| "a token is needed".to_owned(), |why| why.to_string());
@@ -110,7 +113,7 @@ fn challenge(resource: &Resource, headers: &HeaderMap, refused: Option<Refused>)
     );
     let authenticate = [(WWW_AUTHENTICATE, challenge)];
     // Some clients show what is wrong only where it comes as an error of theirs.
-    let body = if accepts_json(headers) {
+    let body = if accepts_json(request.headers()) {
         let error = json!({"code": UNAUTHORIZED, "message": text});
         Json(json!({"jsonrpc": "2.0", "id": null, "error": error})).into_response()
     } else {

@@ -6,13 +6,13 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::config;
@@ -84,6 +84,8 @@ pub struct Issuer {
     config: config::http::Issuer,
     client: reqwest::Client,
     keys: Mutex<Keys>,
+    /// Held by who reads them anew.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Issuer {
@@ -121,6 +123,7 @@ impl Issuer {
             config: config.clone(),
             client: client.build()?,
             keys: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
         })
     }
 
@@ -137,6 +140,15 @@ impl Issuer {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Refused::Unknown)?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(Refused::Unknown);
+        }
+        // What it says of its issuer is not checked yet; but it says whose keys are not needed.
+        if let Some(issuer) = &self.config.issuer {
+            let claims =
+                jsonwebtoken::dangerous::insecure_decode_claims::<Map<String, Value>>(token)
+                    .map_err(|_| Refused::Unknown)?;
+            if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+                return Err(Refused::Issuer);
+            }
         }
         let key = self.key(&header).await?;
         let mut validation = Validation::new(header.alg);
@@ -159,29 +171,56 @@ impl Issuer {
         Ok(Principal(format!("{}:{subject}", self.name)))
     }
 
+    /// The key that a token names. Where it is known, nobody waits for more than one reading after the
+    /// other to find out whether it still is.
     async fn key(&self, header: &Header) -> Result<DecodingKey, Refused> {
-        let mut keys = self.keys.lock().await;
-        let fresh = (keys.set.as_ref()).is_some_and(|(_, read)| read.elapsed() < FRESH);
-        let found = |keys: &Keys| {
-            let (set, _) = keys.set.as_ref()?;
-            find(set, header)
+        let (known, fresh) = self.known(header);
+        if fresh && known.is_some() {
+            return known.ok_or(Refused::Unknown);
+        }
+        let turn = match &known {
+            // Another finds out already.
+            Some(_) => self.reading.try_lock().ok(),
+            None => Some(self.reading.lock().await),
         };
-        let known = found(&keys);
-        let rested = keys.tried.is_none_or(|tried| tried.elapsed() >= BETWEEN);
-        if (!fresh || known.is_none()) && rested {
+        if turn.is_some() && self.is_rested() {
+            let read = self.read().await;
+            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             keys.tried = Some(Instant::now());
-            match self.read().await {
+            match read {
                 Ok(set) => keys.set = Some((set, Instant::now())),
                 Err(error) => {
                     tracing::warn!(issuer = %self.name, %error, "the keys of an issuer cannot be read");
                 }
             }
         }
-        if (keys.set.as_ref()).is_none_or(|(_, read)| read.elapsed() >= TRUSTED) {
-            keys.set = None;
-            return Err(Refused::NoKeys);
+        drop(turn);
+        let (known, _) = self.known(header);
+        known.ok_or_else(|| match self.has_keys() {
+            true => Refused::Unknown,
+            false => Refused::NoKeys,
+        })
+    }
+
+    /// The key, if it is known, and whether what is known is fresh.
+    fn known(&self, header: &Header) -> (Option<DecodingKey>, bool) {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match &keys.set {
+            Some((set, read)) if read.elapsed() < TRUSTED => {
+                (find(set, header), read.elapsed() < FRESH)
+            }
+            _ => (None, false),
         }
-        found(&keys).ok_or(Refused::Unknown)
+    }
+
+    fn has_keys(&self) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        (keys.set.as_ref()).is_some_and(|(_, read)| read.elapsed() < TRUSTED)
+    }
+
+    fn is_rested(&self) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.tried.is_none_or(|tried| tried.elapsed() >= BETWEEN)
     }
 
     async fn read(&self) -> anyhow::Result<JwkSet> {
@@ -207,7 +246,7 @@ fn find(set: &JwkSet, header: &Header) -> Option<DecodingKey> {
         let signs = !matches!(key.common.public_key_use, Some(PublicKeyUse::Encryption));
         let algorithm = (key.common.key_algorithm)
             .is_none_or(|algorithm| algorithm.to_string() == format!("{:?}", header.alg));
-        signs && algorithm && key.is_supported()
+        signs && algorithm
     };
     let key = match &header.kid {
         Some(name) => {
@@ -325,10 +364,13 @@ mod tests {
         let file = dir.path().join("jwks.json");
         let ed = Maker::new("ed", Algorithm::EdDSA, &rcgen::PKCS_ED25519);
         let (es, other, third) = (es("es"), es("es"), es("third"));
+        let mut third = third;
+        // It need not say for which algorithm it is (RFC 7517, section 4.4).
+        third.jwk.as_object_mut().unwrap().remove("alg");
         publish(&file, &[&ed, &es, &third]);
         let issuer = issuer(&file);
         let whole = Ok(Principal("nomad:global:default:job:group:task".into()));
-        for (maker, kid) in [(&ed, "ed"), (&es, "es")] {
+        for (maker, kid) in [(&ed, "ed"), (&es, "es"), (&third, "third")] {
             assert_eq!(
                 issuer.owner(&maker.token(Some(kid), json!({}))).await,
                 whole,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::tls::Certificates;
+use super::watched::Fingerprint;
 
 /// How long a listener rests that cannot accept, because the process has no descriptors left.
 const REST: Duration = Duration::from_millis(100);
@@ -85,7 +86,8 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    /// With its path, and what was made there.
+    Unix(UnixListener, PathBuf, Fingerprint),
 }
 
 impl Listener {
@@ -96,7 +98,11 @@ impl Listener {
     pub async fn bind(place: &Place, certificates: Option<Certificates>) -> io::Result<Self> {
         let socket = match place {
             Place::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
-            Place::Unix(path) => Socket::Unix(bind_private(path)?, path.clone()),
+            Place::Unix(path) => {
+                let listener = bind_private(path)?;
+                let made = Fingerprint::of(&std::fs::symlink_metadata(path)?);
+                Socket::Unix(listener, path.clone(), made)
+            }
         };
         Ok(Self {
             socket,
@@ -111,7 +117,7 @@ impl Listener {
     pub fn place(&self) -> io::Result<Place> {
         Ok(match &self.socket {
             Socket::Tcp(listener) => Place::Tcp(listener.local_addr()?),
-            Socket::Unix(_, path) => Place::Unix(path.clone()),
+            Socket::Unix(_, path, _) => Place::Unix(path.clone()),
         })
     }
 
@@ -121,7 +127,7 @@ impl Listener {
             let accepted = match &self.socket {
                 Socket::Tcp(listener) => (listener.accept().await)
                     .map(|(stream, address)| (Stream::Tcp(stream), Peer::Address(address))),
-                Socket::Unix(listener, _) => listener.accept().await.and_then(|(stream, _)| {
+                Socket::Unix(listener, ..) => listener.accept().await.and_then(|(stream, _)| {
                     let user = stream.peer_cred()?.uid();
                     Ok((Stream::Unix(stream), Peer::User(user)))
                 }),
@@ -141,7 +147,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Socket::Unix(_, path) = &self.socket {
+        // Another server may have taken the place.
+        if let Socket::Unix(_, path, made) = &self.socket
+            && std::fs::symlink_metadata(path).is_ok_and(|now| Fingerprint::of(&now) == *made)
+        {
             let _ = std::fs::remove_file(path);
         }
     }

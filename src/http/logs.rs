@@ -62,6 +62,8 @@ struct Reading {
     /// What was read and not sent yet; at its end nothing comes any more.
     ready: VecDeque<Bytes>,
     over: bool,
+    /// The server ends before the build does.
+    cut: bool,
 }
 
 impl Reading {
@@ -83,7 +85,8 @@ impl Reading {
                 .push_back(Bytes::from(format!("{}\n", answer.text)));
         }
         let ending = self.logs.ending.is_cancelled();
-        self.over = !answer.more_after && (answer.complete || !self.follow || ending);
+        self.over = !answer.more_after && (answer.complete || !self.follow);
+        self.cut = ending && !self.over && !answer.more_after;
         if answer.cursor.is_some() {
             self.request.cursor = answer.cursor;
         }
@@ -111,7 +114,11 @@ async fn log(
         follow: wish.follow,
         ready: VecDeque::new(),
         over: false,
+        cut: false,
     };
+    if let Err(error) = reading.logs.service.count_call(&reading.principal) {
+        return refused(&error);
+    }
     // The first part is read before the answer begins: there may be no such build.
     if let Err(error) = reading.advance().await {
         return refused(&error);
@@ -125,8 +132,14 @@ async fn log(
             if reading.over {
                 return None;
             }
+            // Whoever reads sees that this is not the end.
+            if reading.cut {
+                let text = "the server ends; the build goes on";
+                reading.over = true;
+                return Some((Err(io::Error::other(text)), reading));
+            }
             if let Err(error) = reading.advance().await {
-                // Whoever reads sees that it is not the end.
+                reading.over = true;
                 return Some((Err(io::Error::other(error.to_string())), reading));
             }
         }

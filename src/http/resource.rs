@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::header::HOST;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
+
+use super::access::host;
 
 /// RFC 9728, section 3.1: the path of the resource comes behind it.
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
@@ -28,11 +30,11 @@ pub struct Resource {
 }
 
 impl Resource {
-    fn base(&self, headers: &HeaderMap) -> Option<String> {
+    fn base(&self, host: Option<&Authority>) -> Option<String> {
         if let Some(url) = &self.url {
             return Some(url.trim_end_matches('/').to_owned());
         }
-        let host = headers.get(HOST)?.to_str().ok()?;
+        let host = host?.as_str();
         // It stands in a quoted string of a header, and in an answer.
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
         let scheme = if self.secure { "https" } else { "http" };
@@ -41,13 +43,13 @@ impl Resource {
             .then(|| format!("{scheme}://{host}"))
     }
 
-    /// Where the metadata of `/mcp` is, for a request with these headers.
-    pub(super) fn metadata_url(&self, headers: &HeaderMap) -> Option<String> {
-        Some(format!("{}{WELL_KNOWN}/mcp", self.base(headers)?))
+    /// Where the metadata of `/mcp` is, for a request to this host.
+    pub(super) fn metadata_url(&self, host: Option<&Authority>) -> Option<String> {
+        Some(format!("{}{WELL_KNOWN}/mcp", self.base(host)?))
     }
 
-    fn metadata(&self, headers: &HeaderMap, path: &str) -> Option<Value> {
-        let base = self.base(headers)?;
+    fn metadata(&self, host: Option<&Authority>, path: &str) -> Option<Value> {
+        let base = self.base(host)?;
         let mut metadata = Map::new();
         metadata.insert("resource".into(), format!("{base}{path}").into());
         if !self.issuers.is_empty() {
@@ -62,26 +64,17 @@ impl Resource {
 /// The routes of the metadata.
 pub fn router(resource: Arc<Resource>) -> Router {
     Router::new()
-        .route(
-            WELL_KNOWN,
-            get(|resource, headers| tell(resource, Path(String::new()), headers)),
-        )
+        .route(WELL_KNOWN, get(tell))
         .route(&format!("{WELL_KNOWN}/{{*path}}"), get(tell))
         .with_state(resource)
 }
 
-async fn tell(
-    State(resource): State<Arc<Resource>>,
-    Path(path): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    let path = if path.is_empty() {
-        String::new()
-    } else {
-        format!("/{path}")
-    };
-    let known = path.is_empty() || PATHS.contains(&path.as_str());
-    match resource.metadata(&headers, &path).filter(|_| known) {
+async fn tell(State(resource): State<Arc<Resource>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let path = path.strip_prefix(WELL_KNOWN).unwrap_or_default();
+    let known = path.is_empty() || PATHS.contains(&path);
+    let metadata = resource.metadata(host(&request).as_ref(), path);
+    match metadata.filter(|_| known) {
         Some(metadata) => Json(metadata).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
@@ -93,20 +86,20 @@ mod tests {
 
     #[test]
     fn it_is_called_as_it_is_configured_or_as_the_client_does() {
-        let headers = |host: &str| HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+        let at = |host: &str| Some(host.parse::<Authority>().unwrap());
         let mut resource = Resource {
             url: None,
             secure: false,
             issuers: vec!["https://id.example.com".into()],
         };
-        let url = resource.metadata_url(&headers("127.0.0.1:8080")).unwrap();
+        let url = resource.metadata_url(at("127.0.0.1:8080").as_ref());
         assert_eq!(
-            url,
-            "http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp"
+            url.as_deref(),
+            Some("http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp")
         );
-        assert_eq!(resource.metadata_url(&headers("a\"b")), None);
+        assert_eq!(resource.metadata_url(at("user@host").as_ref()), None);
         resource.url = Some("https://build.example.com/".into());
-        let metadata = resource.metadata(&HeaderMap::new(), "/mcp").unwrap();
+        let metadata = resource.metadata(None, "/mcp").unwrap();
         assert_eq!(metadata["resource"], "https://build.example.com/mcp");
         assert_eq!(
             metadata["authorization_servers"],

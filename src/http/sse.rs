@@ -46,6 +46,7 @@ pub struct Streams {
 struct Open {
     principal: Principal,
     messages: mpsc::Sender<ClientJsonRpcMessage>,
+    answers: mpsc::WeakSender<ServerJsonRpcMessage>,
 }
 
 /// Closes a stream's session when the stream is gone.
@@ -94,6 +95,7 @@ impl Streams {
         &self,
         principal: Principal,
         messages: mpsc::Sender<ClientJsonRpcMessage>,
+        answers: mpsc::WeakSender<ServerJsonRpcMessage>,
     ) -> Option<Closes> {
         let mut random = [0u8; 24];
         getrandom::fill(&mut random).ok()?;
@@ -110,6 +112,7 @@ impl Streams {
         let one = Open {
             principal,
             messages,
+            answers,
         };
         open.insert(id.clone(), one);
         Some(Closes(self.clone(), id))
@@ -122,7 +125,7 @@ async fn begin(
 ) -> Response {
     let (messages, received) = mpsc::channel(BUFFER);
     let (answers, sent) = mpsc::channel::<ServerJsonRpcMessage>(BUFFER);
-    let Some(closes) = streams.open(principal, messages) else {
+    let Some(closes) = streams.open(principal, messages, answers.downgrade()) else {
         let text = format!("there are {MOST} streams with this token; end some\n");
         return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
     };
@@ -174,10 +177,15 @@ async fn take(
     let (parts, body) = request.into_parts();
     let messages = (streams.lock().get(&names.session))
         .filter(|one| one.principal == principal)
-        .map(|one| one.messages.clone());
-    let Some(messages) = messages else {
+        .map(|one| (one.messages.clone(), one.answers.upgrade()));
+    let Some((messages, answers)) = messages else {
         return (StatusCode::NOT_FOUND, "there is no such stream\n").into_response();
     };
+    // Who asks and asks and reads no answer would fill the memory.
+    if answers.is_some_and(|answers| answers.capacity() == 0) {
+        let text = "the stream is not read; read it first\n";
+        return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
+    }
     let body = axum::body::to_bytes(body, super::body::MOST).await;
     let Some(message) = body.ok().and_then(|body| parse(&body, parts)) else {
         return (StatusCode::BAD_REQUEST, "this is no message of JSON-RPC\n").into_response();

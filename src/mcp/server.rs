@@ -140,6 +140,14 @@ impl Asked<'_> {
         &self.server.shared.service
     }
 
+    /// Counts a request that costs something; not of the local user.
+    pub(super) fn count(&self) -> Result<(), ToolError> {
+        match self.server.asker {
+            Asker::Is(_) => Ok(()),
+            Asker::OfTheRequest => self.service().count_call(&self.principal),
+        }
+    }
+
     /// How long a caller waits, at the longest.
     pub(super) fn patience(&self, caller: CancellationToken) -> Patience {
         Patience {
@@ -150,19 +158,18 @@ impl Asked<'_> {
 
     async fn call(
         &self,
-        name: &str,
+        definition: &Definition,
         raw: Value,
         context: &RequestContext<RoleServer>,
-    ) -> Option<Result<CallToolResult, ToolError>> {
-        let definition = (self.server.shared.definitions.iter())
-            .find(|definition| definition.tool.name == name)?;
+    ) -> Result<CallToolResult, ToolError> {
+        let name = definition.tool.name.as_ref();
         // Only the arguments of `build` are looked at again.
         let again = (name == "build").then(|| raw.clone());
         let decoded = match decode(&definition.decoder, raw, SYNONYMS) {
             Ok(decoded) => decoded,
             Err(faults) => {
                 let more = self.beyond_schema(&definition.decoder, again.as_ref(), &faults);
-                return Some(Err(ToolError::from(faults).and(more)));
+                return Err(ToolError::from(faults).and(more));
             }
         };
         let notes: Vec<String> = decoded.notes.iter().map(ToString::to_string).collect();
@@ -173,12 +180,12 @@ impl Asked<'_> {
             tell: &mut tell,
         };
         // Boxed: a call that waits takes the memory of its own tool alone.
-        Some(match name {
+        match name {
             "build" => Box::pin(self.build(decoded.value, notes, &mut waiting)).await,
             "status" => Box::pin(self.status(decoded.value, notes, &mut waiting)).await,
             "logs" => Box::pin(self.logs(decoded.value, notes, &mut waiting)).await,
             _ => Box::pin(self.kill(decoded.value, notes, &mut waiting)).await,
-        })
+        }
     }
 
     /// What is wrong with the arguments that the decoder found in order: every fault at once.
@@ -295,6 +302,10 @@ impl Asked<'_> {
 
 fn typed<T: serde::de::DeserializeOwned>(arguments: Value) -> Result<T, ToolError> {
     serde_json::from_value(arguments).map_err(ToolError::internal)
+}
+
+fn refused(error: ToolError) -> ErrorData {
+    ErrorData::invalid_request(error.to_string(), None)
 }
 
 pub(super) fn internal(error: impl std::fmt::Display) -> ErrorData {
@@ -426,6 +437,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let asked = self.asked(&context.extensions)?;
+        asked.count().map_err(refused)?;
         let contents = asked.resource(&request.uri).await?;
         let mut result = ReadResourceResult::new(vec![contents]);
         result.ttl_ms = Some(0);
@@ -463,6 +475,7 @@ impl ServerHandler for Server {
             .map(|value| value.to_string())
             .unwrap_or_default();
         let asked = self.asked(&context.extensions)?;
+        asked.count().map_err(refused)?;
         let status = asked.current(id.trim_matches('"')).await?;
         let text = resources::fix(&status);
         Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
@@ -479,12 +492,10 @@ impl Server {
     ) -> Result<CallToolResult, ErrorData> {
         let begun = Instant::now();
         let asked = self.asked(&context.extensions)?;
-        let counted = match self.asker {
-            Asker::Is(_) => Ok(()),
-            Asker::OfTheRequest => self.shared.service.count_call(&asked.principal),
-        };
-        let answer = match counted {
-            Ok(()) => (asked.call(tool, raw, context).await).ok_or_else(|| self.no_such_tool())?,
+        let definition = (self.shared.definitions.iter()).find(|one| one.tool.name == tool);
+        let definition = definition.ok_or_else(|| self.no_such_tool())?;
+        let answer = match asked.count() {
+            Ok(()) => asked.call(definition, raw, context).await,
             Err(error) => Err(error),
         };
         let outcome = answer

@@ -28,8 +28,8 @@ pub struct Dispatch<'a> {
     pub token: &'a str,
     /// The child is `PARENT/dispatch-PREFIX-…`.
     pub prefix: &'a str,
-    /// Instead of the parent's, from 1 to 100.
-    pub priority: Option<u8>,
+    /// Instead of the parent's, from 1 to what the cluster allows (100).
+    pub priority: Option<u16>,
 }
 
 impl Client {

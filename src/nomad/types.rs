@@ -57,8 +57,8 @@ pub struct Job {
     pub kind: String,
     #[serde(deserialize_with = "or_default")]
     pub status: String,
-    /// From 1 to 100.
-    pub priority: u8,
+    /// From 1 to what the cluster allows (100; `job_max_priority`).
+    pub priority: u16,
     /// Somebody stopped it.
     pub stop: bool,
     pub dispatched: bool,

@@ -31,10 +31,13 @@ pub struct Principal(pub String);
 
 impl Principal {
     /// A user of this machine, by number.
-    pub fn of_user(uid: u32) -> Self {
-        let name = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-        let name = name.map_or_else(|| uid.to_string(), |user| user.name);
-        Self(format!("local:{name}"))
+    ///
+    /// # Errors
+    /// When it cannot be found out whether it has a name: then it must not be taken for another.
+    pub fn of_user(uid: u32) -> std::io::Result<Self> {
+        let user = nix::unistd::User::from_uid(uid.into())?;
+        let name = user.map_or_else(|| uid.to_string(), |user| user.name);
+        Ok(Self(format!("local:{name}")))
     }
 }
 
@@ -77,8 +80,9 @@ impl Service {
             .unwrap_or(name)
             .to_ascii_lowercase();
         if let Ok(id) = name.parse::<BuildId>() {
-            return match self.backend.look(&id).await {
-                Ok(view) if self.may_see(principal, &view) => Ok(view),
+            // Whose it is comes before everything else: nothing is done for who must not know of it.
+            return match self.backend.owner(&id).await {
+                Ok(owner) if self.may_see(principal, &owner) => Ok(self.backend.look(&id).await?),
                 Ok(_) | Err(BackendError::NotFound(_)) => {
                     Err(self.unknown(principal, text, &name).await)
                 }
@@ -129,13 +133,13 @@ impl Service {
     /// When the backend does not answer.
     pub async fn visible(&self, principal: &Principal) -> Result<Vec<View>, ToolError> {
         let mut views = self.backend.list().await?;
-        views.retain(|view| self.may_see(principal, view));
+        views.retain(|view| self.may_see(principal, &view.record.principal));
         views.sort_by_key(|view| view.state().is_final());
         Ok(views)
     }
 
-    fn may_see(&self, principal: &Principal, view: &View) -> bool {
-        view.record.principal == principal.0 || self.is_operator(principal)
+    fn may_see(&self, principal: &Principal, owner: &str) -> bool {
+        owner == principal.0 || self.is_operator(principal)
     }
 
     /// Every build, whoever asked for it.

@@ -19,6 +19,8 @@ use super::{Principal, Service, ToolError};
 
 /// For how many seconds' calls somebody may make up who made none before.
 const BURST: u32 = 4;
+/// Principals that are counted at the same time.
+const MOST: usize = 10_000;
 /// Seconds after which a build may have ended.
 const LATER: u32 = 30;
 
@@ -33,6 +35,10 @@ impl Pace {
     fn excess(&self, principal: &Principal, a_second: u32) -> Option<Duration> {
         let limiter = {
             let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+            // Subjects of short-lived tokens come and go.
+            if limiters.len() >= MOST {
+                limiters.clear();
+            }
             let limiter = limiters.entry(principal.0.clone()).or_insert_with(|| {
                 let rate = NonZeroU32::new(a_second).unwrap_or(NonZeroU32::MIN);
                 let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1));

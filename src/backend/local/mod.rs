@@ -398,6 +398,10 @@ impl Backend for LocalBackend {
         Ok(submitted)
     }
 
+    async fn owner(&self, id: &BuildId) -> Result<String, BackendError> {
+        Ok(store::read(&self.dir(id)?)?.principal)
+    }
+
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
         tokio::task::block_in_place(|| self.look_now(id))
     }

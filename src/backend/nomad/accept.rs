@@ -77,6 +77,7 @@ async fn dispatch(core: &Arc<Core>, submission: Submission, taken: &Taken) -> Re
             return Err(error.into());
         }
     };
+    let priority = priority(core, &written.stored).await;
     // A server that took long may have lost them to another.
     match taken.are_held(&core.client).await {
         Ok(true) => {}
@@ -97,7 +98,7 @@ async fn dispatch(core: &Arc<Core>, submission: Submission, taken: &Taken) -> Re
         meta: &[],
         token: id.as_str(),
         prefix: id.as_str(),
-        priority: priority(core, &written.stored).await,
+        priority,
     };
     let job = match core.client.dispatch(&dispatch).await {
         Ok(dispatched) => dispatched.job_id,
@@ -131,14 +132,15 @@ async fn dispatch(core: &Arc<Core>, submission: Submission, taken: &Taken) -> Re
     Ok(())
 }
 
-/// Principals take turns where capacity is short: the more unfinished builds one has, the later the next,
-/// by as little as does not let Nomad preempt one for another (10, `preemption.go`).
-async fn priority(core: &Core, stored: &Stored) -> Option<u8> {
-    const STEPS: usize = 9;
+/// Principals take turns where capacity is short: the more unfinished builds one has, the later the next.
+/// Little lower is enough for that, and keeps far from what Nomad preempts for another job (10 below it,
+/// `preemption.go`).
+async fn priority(core: &Core, stored: &Stored) -> Option<u16> {
+    const STEPS: usize = 4;
     let record = &stored.record;
     let own = core.books.unfinished(&record.principal, &record.id);
     let parent = core.priority(&record.profile).await?;
-    let lower = u8::try_from(own.min(STEPS)).ok()?;
+    let lower = u16::try_from(own.min(STEPS)).ok()?;
     (lower > 0).then(|| parent.saturating_sub(lower).max(1))
 }
 

@@ -47,7 +47,7 @@ pub struct Core {
     pub followers: Mutex<HashMap<BuildId, super::follow::Handle>>,
     /// What nodes have free, by profile, and when that was asked.
     capacities: tokio::sync::Mutex<HashMap<String, (Instant, Option<Capacity>)>>,
-    priorities: tokio::sync::Mutex<HashMap<String, (Instant, Option<u8>)>>,
+    priorities: tokio::sync::Mutex<HashMap<String, (Instant, Option<u16>)>>,
     alive: CancellationToken,
 }
 
@@ -127,7 +127,7 @@ impl Core {
     }
 
     /// The priority of a profile's job; `None` where it cannot be read. Asked once in a while.
-    pub async fn priority(&self, profile: &str) -> Option<u8> {
+    pub async fn priority(&self, profile: &str) -> Option<u16> {
         let mut kept = self.priorities.lock().await;
         if let Some((at, known)) = kept.get(profile)
             && at.elapsed() < CAPACITY_KEPT

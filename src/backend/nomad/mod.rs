@@ -267,6 +267,11 @@ impl Backend for NomadBackend {
         Ok(submitted)
     }
 
+    async fn owner(&self, id: &BuildId) -> Result<String, BackendError> {
+        let page = self.page(id).await?;
+        Ok(page.record.stored.record.principal.clone())
+    }
+
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
         let page = self.page(id).await?;
         let view = Self::view(&page, None);
