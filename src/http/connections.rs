@@ -5,21 +5,25 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -28,11 +32,6 @@ use super::listen::{Listener, Peer, Stream};
 
 /// How long the greeting of TLS may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(15);
-/// How long a connection may be without a request. Longer than proxies and clients keep theirs, which
-/// else send a request into a connection that is just being closed.
-const IDLE: Duration = Duration::from_secs(90);
 /// How often a connection over HTTP/2 is asked whether it is still there, and how long the answer may take.
 const PING: Duration = Duration::from_secs(20);
 /// Requests at the same time over one connection (HTTP/2).
@@ -44,6 +43,9 @@ const HEAD_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Connections {
     most: usize,
+    /// How long a connection may be without a request, with half of one, or with an answer that its client
+    /// does not take.
+    idle: Duration,
     open: Arc<Mutex<HashMap<u64, Arc<Connection>>>>,
 }
 
@@ -54,6 +56,9 @@ struct Connection {
     busy: AtomicUsize,
     /// When it began, or its last request ended.
     idle_since: Mutex<Instant>,
+    /// Since when answers have a part ready that the client does not take, by the number of the request.
+    untaken: Mutex<HashMap<usize, Instant>>,
+    requests: AtomicUsize,
     evicted: CancellationToken,
 }
 
@@ -65,30 +70,88 @@ impl Connection {
             .unwrap_or_else(PoisonError::into_inner);
         (self.busy.load(Ordering::Acquire) == 0).then_some(since)
     }
+
+    /// Until when it is of use, as things are now: somebody may ask something, and takes the answer.
+    fn of_use_until(&self, idle: Duration) -> Instant {
+        let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        let untaken = untaken.values().min().map(|since| *since + idle);
+        let unasked = self.idle_since().map(|since| since + idle);
+        let first = unasked.into_iter().chain(untaken).min();
+        // One that is busy is looked at again, for what becomes of it.
+        first.unwrap_or_else(|| Instant::now() + idle)
+    }
 }
 
 /// A request that is being answered.
-struct Busy(Arc<Connection>);
+struct Busy {
+    connection: Arc<Connection>,
+    number: usize,
+}
 
 impl Busy {
     fn of(connection: &Arc<Connection>) -> Self {
         connection.busy.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(connection))
+        Self {
+            connection: Arc::clone(connection),
+            number: connection.requests.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Notes whether a part of the answer is ready.
+    fn ready(&self, ready: bool) {
+        let untaken = &self.connection.untaken;
+        let mut untaken = untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready {
+            untaken.insert(self.number, Instant::now());
+        } else {
+            untaken.remove(&self.number);
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *(self.0.idle_since.lock()).unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        self.ready(false);
+        let since = &self.connection.idle_since;
+        *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.connection.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The body of an answer: it is asked for its next part when the client has taken the one before.
+struct Taken {
+    body: Body,
+    busy: Busy,
+}
+
+impl hyper::body::Body for Taken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.busy.ready(frame.is_ready());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 impl Connections {
-    /// None yet; `most` at the same time.
-    pub fn new(most: usize) -> Self {
+    /// None yet; `most` at the same time, each without a request for as long as `idle`.
+    pub fn new(most: usize, idle: Duration) -> Self {
         Self {
             most,
+            idle,
             open: Arc::default(),
         }
     }
@@ -120,28 +183,18 @@ impl Connections {
             let (all, ending) = (self.clone(), ending.clone());
             let acceptor = listener.certificates.as_ref().map(|one| one.acceptor());
             tasks.spawn(async move {
+                let (connection, idle) = (&connection, all.idle);
                 match (stream, acceptor) {
                     (Stream::Unix(stream), _) => {
-                        attend(stream, peer, app, &connection, ending).await
+                        attend(stream, peer, app, (connection, idle), ending).await;
                     }
-                    (Stream::Tcp(stream), acceptor) => {
-                        // Without this an answer waits for the acknowledgement of what came before it.
-                        if let Err(error) = stream.set_nodelay(true) {
-                            tracing::debug!(%error, "a connection stays slow");
-                        }
-                        match acceptor {
-                            None => attend(stream, peer, app, &connection, ending).await,
-                            Some(acceptor) => {
-                                let greeting =
-                                    tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
-                                match greeting.await {
-                                    Ok(Ok(stream)) => {
-                                        attend(stream, peer, app, &connection, ending).await;
-                                    }
-                                    Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
-                                    Err(_) => tracing::debug!(%peer, "TLS takes too long"),
-                                }
-                            }
+                    (Stream::Tcp(stream), None) => {
+                        attend(fast(stream), peer, app, (connection, idle), ending).await;
+                    }
+                    (Stream::Tcp(stream), Some(acceptor)) => {
+                        let greeting = greet(fast(stream), acceptor, connection, &ending);
+                        if let Some(stream) = greeting.await {
+                            attend(stream, peer, app, (connection, idle), ending).await;
                         }
                     }
                 }
@@ -161,6 +214,8 @@ impl Connections {
         let connection = Arc::new(Connection {
             busy: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
+            untaken: Mutex::default(),
+            requests: AtomicUsize::new(0),
             evicted: CancellationToken::new(),
         });
         let mut open = self.lock();
@@ -184,12 +239,38 @@ impl Connections {
     }
 }
 
+/// Without this an answer waits for the acknowledgement of what came before it.
+fn fast(stream: TcpStream) -> TcpStream {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection stays slow");
+    }
+    stream
+}
+
+/// The greeting of TLS, which must come in time.
+async fn greet(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    connection: &Connection,
+    ending: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    tokio::select! {
+        greeting = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => {
+            let greeting = greeting.map_err(|_| "it takes too long".to_owned());
+            let greeting = greeting.and_then(|done| done.map_err(|error| error.to_string()));
+            greeting.inspect_err(|error| tracing::debug!(%error, "no TLS")).ok()
+        }
+        () = connection.evicted.cancelled() => None,
+        () = ending.cancelled() => None,
+    }
+}
+
 /// Answers the requests of one connection.
 async fn attend<S>(
     stream: S,
     peer: Peer,
     app: Router,
-    connection: &Arc<Connection>,
+    (connection, idle): (&Arc<Connection>, Duration),
     ending: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -198,7 +279,8 @@ async fn attend<S>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        // Also how long it may be without a request: the next one's head is waited for.
+        .header_read_timeout(idle)
         .max_buf_size(HEAD_BYTES);
     builder
         .http2()
@@ -214,19 +296,14 @@ async fn attend<S>(
         let answered = app.clone().oneshot(request);
         async move {
             let Ok::<Response<Body>, Infallible>(response) = answered.await;
-            // Until the last byte of the answer.
-            Ok::<_, Infallible>(response.map(|body| {
-                body.map_frame(move |frame| {
-                    let _ = &busy;
-                    frame
-                })
-            }))
+            busy.ready(true);
+            Ok::<_, Infallible>(response.map(|body| Taken { body, busy }))
         }
     });
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), answer));
     let mut closing = false;
     loop {
-        let look = connection.idle_since().unwrap_or_else(Instant::now) + IDLE;
+        let look = connection.of_use_until(idle);
         tokio::select! {
             result = served.as_mut() => {
                 if let Err(error) = result {
@@ -240,7 +317,7 @@ async fn attend<S>(
                 served.as_mut().graceful_shutdown();
             }
             () = tokio::time::sleep_until(look) => {
-                if connection.idle_since().is_some_and(|since| since.elapsed() >= IDLE) {
+                if connection.of_use_until(idle) <= Instant::now() {
                     return;
                 }
             }
@@ -254,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_longest_idle_makes_room_and_the_busy_do_not() {
-        let all = Connections::new(2);
+        let all = Connections::new(2, Duration::from_secs(60));
         let first = all.admit(1);
         let second = all.admit(2);
         let busy = Busy::of(&first);
@@ -269,5 +346,24 @@ mod tests {
         assert!(!all.admit(5).evicted.is_cancelled());
         assert!(first.evicted.is_cancelled(), "it was idle before the other");
         assert_eq!(all.count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_or_asks_is_of_no_use() {
+        let idle = Duration::from_secs(20);
+        let all = Connections::new(2, idle);
+        let connection = all.admit(1);
+        let left = || connection.of_use_until(idle) - Instant::now();
+        assert_eq!(left(), idle);
+        let busy = Busy::of(&connection);
+        tokio::time::advance(idle * 10).await;
+        assert_eq!(left(), idle, "as long as it takes to answer");
+        busy.ready(true);
+        tokio::time::advance(idle).await;
+        assert_eq!(left(), Duration::ZERO);
+        busy.ready(false);
+        assert_eq!(left(), idle, "it was taken, and there is no more yet");
+        drop(busy);
+        assert_eq!(left(), idle);
     }
 }

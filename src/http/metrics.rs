@@ -94,7 +94,7 @@ impl Metrics {
         )?;
         let ended = Opts::new(
             "nomad_build_ended_total",
-            "Builds that have ended, by final state, profile, and for those that did not succeed kind and fault of the failure.",
+            "Builds that have ended, by final state, profile, and for those that did not succeed kind and fault of the failure; each server of a cluster counts all.",
         );
         let ended = IntCounterVec::new(ended, &["state", "profile", "kind", "fault"])?;
         let log_lines = IntCounter::new(

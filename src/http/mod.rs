@@ -40,6 +40,8 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 use url::Url;
@@ -47,7 +49,7 @@ use url::Url;
 use crate::build::request::MAX_WAIT;
 use crate::config;
 use crate::mcp::{Asker, Meter, Server};
-use crate::service::Service;
+use crate::service::{Service, ToolError};
 
 use access::{Authentication, Gate, Names};
 use connections::Connections;
@@ -79,6 +81,9 @@ struct Operations {
     sessions: Sessions,
     streams: Streams,
     connections: Connections,
+    /// What `/readyz` and `/metrics` said last.
+    ready: Kept,
+    told: Kept,
 }
 
 /// Serves until `ending` fires, and then what has been asked before, for a while.
@@ -93,8 +98,15 @@ pub async fn serve(
     ending: CancellationToken,
 ) -> io::Result<()> {
     let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-    let most = usize::try_from(config.connections).unwrap_or(usize::MAX);
-    let connections = Connections::new(most.min(allow_descriptors(most)));
+    let wanted = usize::try_from(config.connections).unwrap_or(usize::MAX);
+    let most = allow_descriptors(wanted);
+    if most < wanted {
+        tracing::warn!(
+            most,
+            "http.connections is cut: this process may not have more descriptors"
+        );
+    }
+    let connections = Connections::new(most, Duration::from_secs(config.idle.into()));
     let closing = CancellationToken::new();
     let app = router(
         service,
@@ -120,16 +132,20 @@ fn allow_descriptors(connections: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     /// For everything that is no connection from outside.
     const OTHERS: u64 = 256;
+    /// One that is answered may need another: a log, a connection to Nomad.
+    const EACH: u64 = 2;
+    const LEAST: usize = 16;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return connections;
     };
-    // One that is answered may need some on its own: a log, a connection to Nomad.
-    let wanted = (connections as u64).saturating_mul(2) + OTHERS;
-    let limit = soft.max(wanted.min(hard));
-    if limit > soft && setrlimit(Resource::RLIMIT_NOFILE, limit, hard).is_err() {
-        return usize::try_from(soft.saturating_sub(OTHERS) / 2).unwrap_or(connections);
-    }
-    usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(connections)
+    let wanted = (connections as u64).saturating_mul(EACH) + OTHERS;
+    let raised = soft.max(wanted.min(hard));
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
+        Ok(()) => raised,
+        Err(_) => soft,
+    };
+    let enough = usize::try_from(limit.saturating_sub(OTHERS) / EACH).unwrap_or(usize::MAX);
+    connections.min(enough.max(LEAST))
 }
 
 fn router(
@@ -188,6 +204,8 @@ fn router(
         sessions,
         streams,
         connections,
+        ready: Kept::default(),
+        told: Kept::default(),
     };
     // These are called by whatever name somebody's checks have for a server.
     Router::new()
@@ -273,28 +291,56 @@ fn cors(configured: &[String]) -> Option<CorsLayer> {
     Some(cors)
 }
 
+/// An answer that is given to everybody who asks within a while: who has no token must not keep a backend
+/// busy by asking.
+type Kept = Arc<Mutex<Option<(Instant, Result<String, String>)>>>;
+
+/// How long it is given.
+const KEPT: Duration = Duration::from_secs(1);
+
+async fn kept<E: std::fmt::Display>(
+    kept: &Kept,
+    ask: impl Future<Output = Result<String, E>>,
+) -> Response {
+    let mut kept = kept.lock().await;
+    let answer = match kept.take() {
+        Some((at, answer)) if at.elapsed() < KEPT => (at, answer),
+        _ => {
+            let answer = ask.await.map_err(|error| error.to_string());
+            if let Err(error) = &answer {
+                // Why, is for the operator's eyes.
+                tracing::warn!(%error, "the backend does not answer");
+            }
+            (Instant::now(), answer)
+        }
+    };
+    let response = match &answer.1 {
+        Ok(text) => text.clone().into_response(),
+        Err(_) => {
+            let text = "the backend does not answer; the server's log says why\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    };
+    *kept = Some(answer);
+    response
+}
+
 async fn ready(State(operations): State<Operations>) -> Response {
-    match operations.service.health().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(error) => unavailable(&error),
-    }
+    let health = async {
+        operations.service.health().await?;
+        Ok::<_, ToolError>("ready\n".to_owned())
+    };
+    kept(&operations.ready, health).await
 }
 
 async fn tell(State(operations): State<Operations>) -> Response {
-    let held = metrics::Held {
-        sessions: operations.sessions.count().await,
-        streams: operations.streams.count(),
-        connections: operations.connections.count(),
+    let told = async {
+        let held = metrics::Held {
+            sessions: operations.sessions.count().await,
+            streams: operations.streams.count(),
+            connections: operations.connections.count(),
+        };
+        operations.metrics.text(&operations.service, held).await
     };
-    match operations.metrics.text(&operations.service, held).await {
-        Ok(text) => text.into_response(),
-        Err(error) => unavailable(&error),
-    }
-}
-
-/// Why, is for the operator's eyes.
-fn unavailable(error: &dyn std::fmt::Display) -> Response {
-    tracing::warn!(%error, "the backend does not answer");
-    let text = "the backend does not answer; the server's log says why\n";
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    kept(&operations.told, told).await
 }

@@ -147,8 +147,6 @@ impl Service {
     }
 }
 
-/// Where a build stands in a list: unfinished first, then the newest first. It stays there when
-/// others come or go, so that pages neither repeat nor skip.
 /// Says whose a build is that is another's.
 fn owned(status: BuildStatus, view: &View, principal: &Principal) -> BuildStatus {
     let owner = &view.record.principal;
@@ -158,6 +156,8 @@ fn owned(status: BuildStatus, view: &View, principal: &Principal) -> BuildStatus
     }
 }
 
+/// Where a build stands in a list: unfinished first, then the newest first. It stays there when
+/// others come or go, so that pages neither repeat nor skip.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     ended: bool,

@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,11 +69,19 @@ def rss(server: Server) -> float:
     raise AssertionError("the server is gone")
 
 
-def test_those_who_are_slow_are_let_go(served: tuple[Server, str]) -> None:
-    server, address = served
+@pytest.fixture
+def impatient(registry: LocalRegistry) -> Iterator[tuple[Server, str]]:
+    server = Server(Settings(distribution_buildah(), [registry], http={"idle": 5}))
+    with serve(server) as address:
+        yield server, address
+    server.remove()
+
+
+def test_those_who_are_slow_are_let_go(impatient: tuple[Server, str]) -> None:
+    server, address = served = impatient
     begun = time.monotonic()
     # A head that never ends, a letter now and then; a body that never comes; nothing at all of a greeting.
-    slow_head, slow_body = connect(address), connect(address)
+    slow_head, slow_body, silent = connect(address), connect(address), connect(address)
     slow_head.sendall(head(server).encode()[:-4])
     slow_body.sendall(head(server, "Content-Length: 100").encode() + b"{")
     slow_head.setblocking(False)
@@ -91,9 +100,35 @@ def test_those_who_are_slow_are_let_go(served: tuple[Server, str]) -> None:
         time.sleep(0.5)
     else:
         raise AssertionError("a head may take for ever")
-    assert time.monotonic() - begun < 40
+    assert silent.recv(1) == b""
+    assert time.monotonic() - begun < 20
     assert b" 408 " in read_all(slow_body)
     assert time.monotonic() - begun < 60
+
+
+def test_who_takes_no_answer_is_let_go(impatient: tuple[Server, str]) -> None:
+    server, address = impatient
+    one = connect(address)
+    asked = b"GET /page/log.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    one.settimeout(1)
+    # More than any buffer on the way holds, and nothing of it is read.
+    begun = time.monotonic()
+    sent = 0
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while sent < 100_000:
+            sent += one.send(asked * 100) / len(asked)
+    assert sent < 100_000, "everything was answered"
+    deadline = begun + 30
+    metrics = 'nomad_build_clients{kind="connection"} '
+    while True:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}/metrics", timeout=10) as answer:
+            line = next(line for line in answer.read().decode().splitlines() if line.startswith(metrics))
+        if line == f"{metrics}1":
+            break
+        assert time.monotonic() < deadline, line
+        time.sleep(0.2)
+    one.close()
+    assert good(impatient).request("tools/list")["tools"]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,22 @@ pub fn discard(layout: &Layout, ticket: &Ticket) -> io::Result<()> {
     fs::remove_file(ticket.path(layout))
 }
 
+/// Removes what is in the queue and no ticket: of an earlier version, whose jobs make theirs anew.
+///
+/// # Errors
+/// When the queue cannot be read.
+pub fn tidy(layout: &Layout) -> io::Result<()> {
+    for entry in fs::read_dir(layout.queue())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with('.') && Ticket::parse(&name).is_none() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts tickets, which are in the order of acceptance, into the order of their turns: principals take
 /// turns, and one that had slots last has had as many. `held` has the last owner of each slot.
 fn in_turn(tickets: Vec<Ticket>, held: &[String]) -> Vec<Ticket> {
@@ -297,5 +313,9 @@ mod tests {
         assert_eq!(missing(&layout, &ticket), Missing::User);
         leave(&layout, &ticket);
         assert_eq!(tickets(&layout).unwrap(), []);
+        enter(&layout, &ticket).unwrap();
+        fs::write(layout.queue().join(format!("{:020}-{}", 1, ticket.id)), "").unwrap();
+        tidy(&layout).unwrap();
+        assert_eq!(fs::read_dir(layout.queue()).unwrap().count(), 2);
     }
 }

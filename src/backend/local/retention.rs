@@ -69,6 +69,7 @@ fn sweep_unaccepted(layout: &Layout) -> io::Result<()> {
             fs::remove_file(&path)?;
         }
     }
+    queue::tidy(layout)?;
     for ticket in queue::tickets(layout)? {
         if !layout.build(&ticket.id).root().exists() {
             queue::discard(layout, &ticket)?;
