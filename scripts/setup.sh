@@ -16,8 +16,9 @@ readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
-# Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page.
-readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver)
+# Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
+# promtool for the metrics.
+readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
@@ -57,7 +58,7 @@ install_packages() {
   as_root apt-get update -q
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
   # These packages start a service of their own, which nothing here uses.
-  for service in docker-registry docker.io; do
+  for service in docker-registry docker.io prometheus; do
     if [[ " ${missing[*]} " == *" $service "* && -d /run/systemd/system ]]; then
       as_root systemctl disable --now "${service%.io}" || say "the service of $service could not be disabled"
     fi

@@ -220,6 +220,9 @@ fn builds(views: &[View], now: i64) -> prometheus::Result<Vec<MetricFamily>> {
         for unfinished in UNFINISHED {
             let _ = all.with_label_values(&[unfinished.as_str(), profile]);
         }
+        for phase in [Phase::Source, Phase::Build, Phase::Test, Phase::Publish] {
+            let _ = running.with_label_values(&[phase.as_str(), profile]);
+        }
         waiting.entry(profile).or_default();
         match state {
             State::Running => {

@@ -295,11 +295,13 @@ fn cors(configured: &[String]) -> Option<CorsLayer> {
 /// busy by asking.
 type Kept = Arc<Mutex<Option<(Instant, Result<String, String>)>>>;
 
+const TEXT: &str = "text/plain; charset=utf-8";
 /// How long it is given.
 const KEPT: Duration = Duration::from_secs(1);
 
 async fn kept<E: std::fmt::Display>(
     kept: &Kept,
+    kind: &'static str,
     ask: impl Future<Output = Result<String, E>>,
 ) -> Response {
     let mut kept = kept.lock().await;
@@ -315,7 +317,7 @@ async fn kept<E: std::fmt::Display>(
         }
     };
     let response = match &answer.1 {
-        Ok(text) => text.clone().into_response(),
+        Ok(text) => ([(CONTENT_TYPE, kind)], text.clone()).into_response(),
         Err(_) => {
             let text = "the backend does not answer; the server's log says why\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
@@ -330,7 +332,7 @@ async fn ready(State(operations): State<Operations>) -> Response {
         operations.service.health().await?;
         Ok::<_, ToolError>("ready\n".to_owned())
     };
-    kept(&operations.ready, health).await
+    kept(&operations.ready, TEXT, health).await
 }
 
 async fn tell(State(operations): State<Operations>) -> Response {
@@ -342,5 +344,5 @@ async fn tell(State(operations): State<Operations>) -> Response {
         };
         operations.metrics.text(&operations.service, held).await
     };
-    kept(&operations.told, told).await
+    kept(&operations.told, prometheus::TEXT_FORMAT, told).await
 }
