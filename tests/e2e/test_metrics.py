@@ -156,6 +156,9 @@ def watched(registry: LocalRegistry, base: str) -> Iterator[Watched]:
             running = {"state": "running", "phase": "build"}
             eventually(lambda: running.items() <= ask("status", build_id=runs, wait=0)["builds"][0].items(), "a build that runs")
             waits = ask("build", source=sleeps, no_cache=True)["build_id"]
+            # The same is told to whoever asks within a second.
+            queued = labels(profile="default", state="queued")
+            eventually(lambda: scrape().samples["nomad_build_builds"].get(queued) == 1, "what is told of a build that waits")
             second = scrape()
             for build in (waits, runs):
                 assert ask("kill", build_id=build, wait=45)["state"] == "cancelled"
