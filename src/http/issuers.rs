@@ -52,6 +52,8 @@ pub enum Refused {
     Unknown,
     /// It is over.
     Expired,
+    /// It would be valid for ever.
+    Endless,
     /// It is not valid yet.
     Early,
     /// It is for somebody else.
@@ -69,6 +71,7 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::Unknown => "the token is not known here",
             Self::Expired => "the token has expired",
+            Self::Endless => "the token does not say when it expires",
             Self::Early => "the token is not valid yet",
             Self::Audience => "the token is for another audience",
             Self::Issuer => "the token is of another issuer",
@@ -266,7 +269,7 @@ fn refused(kind: &ErrorKind) -> Refused {
         ErrorKind::ImmatureSignature => Refused::Early,
         ErrorKind::InvalidAudience => Refused::Audience,
         ErrorKind::InvalidIssuer => Refused::Issuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "exp" => Refused::Expired,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "exp" => Refused::Endless,
         ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Refused::Audience,
         ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Refused::Issuer,
         _ => Refused::Unknown,
@@ -396,7 +399,7 @@ mod tests {
             (
                 "without an end",
                 one(json!({"exp": null})),
-                Refused::Expired,
+                Refused::Endless,
             ),
             ("too early", one(json!({"nbf": now() + 90})), Refused::Early),
             (

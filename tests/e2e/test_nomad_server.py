@@ -23,6 +23,8 @@ from local_nomad import NAMESPACE, LocalNomad
 from local_registry import LocalRegistry
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
+from mcp_http import McpHttp
+from mcp_stdio import McpError
 from server import REPOSITORY, binary
 
 NAME = "nomad-build"
@@ -94,7 +96,8 @@ def served(registry: LocalRegistry) -> Iterator[Served]:
         made = {name: make_token(name) for name in ("ann", "bob")}
         lines = "".join(line for _, line in made.values())
         job_file = REPOSITORY / "nomad/server-raw-exec.nomad.hcl"
-        variables = {"program": str(binary()), "config": "\n".join(shared), "user": server_user()}
+        issuer = ["[http.issuers.nomad]", f'jwks = "{nomad.address}/.well-known/jwks.json"', 'audiences = ["nomad-build"]']
+        variables = {"program": str(binary()), "config": "\n".join([*shared, *issuer]), "user": server_user()}
         address = nomad.set_up_server(job_file, NAME, lines, **variables)
         yield Served(nomad, address, {name: token for name, (token, _) in made.items()}, job_file, variables)
 
@@ -230,3 +233,57 @@ async def test_builds_do_not_notice_an_upgrade(served: Served, base: str) -> Non
         assert status["state"] == "succeeded", status
         log = await log_text(session, build)
         assert "| begun" in log and "| ended" in log
+
+
+CALLER = """
+job "caller" {
+  type = "batch"
+  group "caller" {
+    task "caller" {
+      driver = "raw_exec"
+      identity {
+        file = true
+      }
+      identity {
+        name = "nomad-build"
+        aud  = ["nomad-build"]
+        file = true
+        ttl  = "1h"
+      }
+      config {
+        command = "/bin/sleep"
+        args    = ["600"]
+      }
+      resources {
+        cpu    = 50
+        memory = 32
+      }
+    }
+  }
+}
+"""
+
+
+async def test_jobs_call_with_their_workload_identities(served: Served, tmp_path: Path) -> None:
+    job = tmp_path / "caller.nomad.hcl"
+    job.write_text(CALLER)
+    served.nomad.run("job", "run", "-detach", str(job))
+
+    def identities() -> dict[str, str]:
+        files = served.nomad.data.glob("**/caller/secrets/*")
+        return {file.name: file.read_text() for file in files if file.name in ("nomad_token", "nomad_nomad-build.jwt")}
+
+    async def both() -> bool:
+        return len(identities()) == 2
+
+    await wait_for(both, "the identities of a task")
+    session = McpHttp(f"{served.address}/mcp", identities()["nomad_nomad-build.jwt"])
+    built = session.call("build", {"source": files(Containerfile="FROM scratch\nCOPY Containerfile /\n"), "wait": 45})
+    build = built["structuredContent"]
+    assert build["state"] == "succeeded", build
+    records = served.nomad.request("GET", f"/v1/var/nomad-build%2Fb%2F{build['build_id']}?namespace={NAMESPACE}")
+    assert "nomad:global:default:caller:caller:caller" in json.dumps(records), records
+    # The one with which tasks ask Nomad itself is for nobody else.
+    with pytest.raises(McpError, match="does not say when it expires"):
+        McpHttp(f"{served.address}/mcp", identities()["nomad_token"]).request("tools/list")
+    served.nomad.run("job", "stop", "-purge", "caller")
