@@ -165,7 +165,8 @@ async def test_a_failure_is_the_same_as_on_one_machine(
 async def test_the_server_runs_in_a_container_too(nomad: LocalNomad, image: str, registry: LocalRegistry, base: str) -> None:
     token, line = make_token("ann")
     job_file = REPOSITORY / "nomad/server-docker.nomad.hcl"
-    served = Served(nomad, nomad.set_up_server(job_file, NAME, line, image=image, config=config(registry)), {"ann": token})
+    variables = {"image": image, "config": config(registry)}
+    served = Served(nomad, nomad.set_up_server(job_file, NAME, line, **variables), {"ann": token}, job_file, variables)
     tag = f"{registry.host}/nomad-docker/{unique()}:1"
     async with served.connect() as session:
         status = await succeed(session, source=files(Containerfile=f"FROM {base}\nRUN echo it > /works\n"), tags=[tag])

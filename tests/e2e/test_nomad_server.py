@@ -40,7 +40,7 @@ class Served:
     """Token of each caller."""
     job_file: Path
     variables: dict[str, str]
-    """What the job file was run with."""
+    """What the job file was run with, besides its name and the namespace of builds."""
 
     @asynccontextmanager
     async def connect(self, name: str = "ann") -> AsyncIterator[ClientSession]:
