@@ -144,6 +144,7 @@ impl Server {
             .env("NOMAD_ADDR", nomad)
             // As the job files of the server have it.
             .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

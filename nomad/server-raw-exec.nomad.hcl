@@ -146,8 +146,9 @@ job "server" {
         perms       = "0644"
       }
       env {
-        # One pool of memory for all threads: what one lets go, another can have.
+        # One pool of memory for all threads: what one lets go, another can have, and soon the machine.
         MALLOC_ARENA_MAX        = "1"
+        MALLOC_TRIM_THRESHOLD_  = "131072"
         NOMAD_NAMESPACE         = var.builds_namespace
         NOMAD_BUILD_BACKEND     = "nomad"
         NOMAD_BUILD_CONFIG      = "${NOMAD_TASK_DIR}/config.toml"
