@@ -1,6 +1,5 @@
 //! `/v1/builds/{id}/log`: a whole log as plain text, for people and their tools.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -59,8 +58,9 @@ struct Reading {
     principal: Principal,
     request: LogsRequest,
     follow: bool,
-    /// What was read and not sent yet; at its end nothing comes any more.
-    ready: VecDeque<Bytes>,
+    /// What was read and not sent yet.
+    ready: Option<Bytes>,
+    /// Nothing comes any more.
     over: bool,
     /// The server ends before the build does.
     cut: bool,
@@ -81,8 +81,7 @@ impl Reading {
         let answer = service.logs(principal, &self.request, &mut waiting).await?;
         if !answer.text.is_empty() {
             self.logs.meter.gave_log(answer.text.len());
-            self.ready
-                .push_back(Bytes::from(format!("{}\n", answer.text)));
+            self.ready = Some(Bytes::from(format!("{}\n", answer.text)));
         }
         let ending = self.logs.ending.is_cancelled();
         self.over = !answer.more_after && (answer.complete || !self.follow);
@@ -112,7 +111,7 @@ async fn log(
             ..LogsRequest::default()
         },
         follow: wish.follow,
-        ready: VecDeque::new(),
+        ready: None,
         over: false,
         cut: false,
     };
@@ -126,7 +125,7 @@ async fn log(
     reading.request.wait = reading.follow.then_some(WAIT);
     let parts = stream::unfold(reading, |mut reading| async move {
         loop {
-            if let Some(part) = reading.ready.pop_front() {
+            if let Some(part) = reading.ready.take() {
                 return Some((Ok(part), reading));
             }
             if reading.over {

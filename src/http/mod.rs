@@ -179,7 +179,7 @@ fn router(
         authentication: Arc::new(authentication),
         resource: Arc::clone(&resource),
     };
-    let sessions = Sessions::new();
+    let sessions = Sessions::default();
     let streams = Streams::new(server.for_another(), closing.clone());
     let agents = Router::new()
         .merge(streamable(server, &service, config, &sessions, closing))

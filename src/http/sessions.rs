@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use rmcp::transport::streamable_http_server::session::SessionManager as _;
-use rmcp::transport::streamable_http_server::session::local::{LocalSessionManager, SessionConfig};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::time::Instant;
 
 use crate::service::Principal;
@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(2 * 3600);
 const HEADER: &str = "mcp-session-id";
 
 /// Who began which session.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Sessions {
     manager: Arc<LocalSessionManager>,
     owned: Arc<Mutex<HashMap<String, Owned>>>,
@@ -36,19 +36,19 @@ struct Owned {
     used: Instant,
 }
 
-impl Sessions {
-    /// None yet.
-    pub fn new() -> Self {
+impl Default for Sessions {
+    fn default() -> Self {
         let mut manager = LocalSessionManager::default();
         // Pings over its streams do not count as messages.
-        manager.session_config = SessionConfig::default();
         manager.session_config.keep_alive = Some(QUIET);
         Self {
             manager: Arc::new(manager),
             owned: Arc::default(),
         }
     }
+}
 
+impl Sessions {
     /// What rmcp keeps of them.
     pub fn manager(&self) -> Arc<LocalSessionManager> {
         Arc::clone(&self.manager)

@@ -121,10 +121,7 @@ impl Service {
     /// # Errors
     /// When the backend does not answer.
     pub async fn own(&self, principal: &Principal) -> Result<Vec<View>, ToolError> {
-        let mut views = self.backend.list().await?;
-        views.retain(|view| view.record.principal == principal.0);
-        views.sort_by_key(|view| view.state().is_final());
-        Ok(views)
+        self.listed(|owner| owner == principal.0).await
     }
 
     /// The builds that this principal may see: its own; an operator, all.
@@ -132,8 +129,14 @@ impl Service {
     /// # Errors
     /// When the backend does not answer.
     pub async fn visible(&self, principal: &Principal) -> Result<Vec<View>, ToolError> {
+        let all = self.is_operator(principal);
+        self.listed(|owner| all || owner == principal.0).await
+    }
+
+    /// Builds by who asked for them, unfinished first, else newest first.
+    async fn listed(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<View>, ToolError> {
         let mut views = self.backend.list().await?;
-        views.retain(|view| self.may_see(principal, &view.record.principal));
+        views.retain(|view| wanted(&view.record.principal));
         views.sort_by_key(|view| view.state().is_final());
         Ok(views)
     }

@@ -76,8 +76,9 @@ class Served:
         if transport == "stdio":
             # To these, clients add PATH, HOME and the like.
             env = {name: value for name, value in self.server.env.items() if name.startswith("NOMAD_BUILD_")}
-            return {"command": self.server.command, "env": env}
-        return {"url": self.addresses[transport] + PATHS[transport], "token": self.server.token}
+            return {"transport": transport, "command": self.server.command, "env": env}
+        way = "sse" if transport == "sse" else "http"
+        return {"transport": way, "url": self.addresses[transport] + PATHS[transport], "token": self.server.token}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,6 @@ def answer(result: dict[str, Any]) -> tuple[dict[str, Any], str]:
 def test_a_client_does_what_agents_do(served: Served, programs: Path, client: Client, transport: str, era: str) -> None:
     name = unique()
     wish = {
-        "transport": "http" if transport == "sessions" else transport,
         "era": era,
         **served.connection(transport),
         "build": {"source": files(Containerfile="FROM scratch\nCOPY Containerfile /\n"), "name": name, "wait": 45},
@@ -160,8 +160,7 @@ def test_a_client_does_what_agents_do(served: Served, programs: Path, client: Cl
 def test_a_client_with_a_wrong_token_ends(
     served: Served, programs: Path, client: Client, transport: str, era: str
 ) -> None:
-    way = "http" if transport == "sessions" else transport
-    wish = {"transport": way, "era": era, **served.connection(transport), "token": "nbt_wrong"}
+    wish = {"era": era, **served.connection(transport), "token": "nbt_wrong"}
     done = start(programs, client, wish | {"build": {}, "refused": {}})
     assert done.returncode != 0 and not done.stdout, done.stdout
     # What each lets through of the answer.
