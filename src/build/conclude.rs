@@ -33,7 +33,7 @@ pub enum Gone {
     /// It had to be killed long after the build's time was over.
     Overtime,
     /// The scheduler took its place away, for this reason.
-    Displaced(&'static str),
+    Displaced(String),
     /// The kernel killed the runner itself for want of memory.
     Starved,
     /// No machine can ever run it, for this reason.
@@ -121,7 +121,7 @@ pub fn conclude(
             Some(lost(
                 record,
                 phase,
-                match gone {
+                match &gone {
                     Gone::Displaced(why) => why,
                     _ => "the runner was stopped by somebody unknown",
                 },
@@ -132,7 +132,7 @@ pub fn conclude(
             Some(lost(
                 record,
                 phase,
-                match gone {
+                match &gone {
                     Gone::Exited => "the runner ended without a result",
                     Gone::Displaced(why) => why,
                     _ => "the runner is gone without a result",

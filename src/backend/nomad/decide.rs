@@ -182,7 +182,7 @@ impl Build<'_> {
         }
         if self.stored.allocation.is_some() {
             // It had begun, and its allocation was collected before its end was written.
-            return self.finish(Gone::Displaced("its allocation is gone"));
+            return self.finish(Gone::Displaced("its allocation is gone".into()));
         }
         if self.is_stopped() {
             return self.stopped();
@@ -258,7 +258,7 @@ impl Build<'_> {
             let since = self.known.unreachable_since.unwrap_or(self.now);
             let until = since + i64::from(self.config.lost_after) * 1000;
             return if self.now >= until {
-                self.finish(Gone::Displaced("its machine does not answer"))
+                self.finish(Gone::Displaced("its machine does not answer".into()))
             } else {
                 Decision::Wait(until)
             };
@@ -376,13 +376,13 @@ fn gone(allocation: &Allocation) -> Gone {
         .as_ref()
         .is_some_and(|transition| transition.migrate == Some(true));
     if !allocation.preempted_by_allocation.is_empty() || allocation.desired_status == "evict" {
-        return Gone::Displaced("it had to make room for a more important job");
+        return Gone::Displaced("it had to make room for a more important job".into());
     }
     if migrates {
-        return Gone::Displaced("its machine was drained");
+        return Gone::Displaced("its machine was drained".into());
     }
     if allocation.client_status == AllocStatus::Lost {
-        return Gone::Displaced("its machine is gone");
+        return Gone::Displaced("its machine is gone".into());
     }
     if allocation
         .task_states
@@ -393,7 +393,7 @@ fn gone(allocation: &Allocation) -> Gone {
     }
     match cluster::task(allocation, BUILD) {
         Some(task) if !task.has_started() => Gone::NotStarted(reason::not_started(task)),
-        _ => Gone::Vanished,
+        _ => reason::stopped(allocation).map_or(Gone::Vanished, Gone::Displaced),
     }
 }
 
@@ -541,7 +541,7 @@ mod tests {
             finish(Gone::Vanished, false)
         );
         let lost = known(Some(allocation("r--", "lost")));
-        let gone = Gone::Displaced("its machine is gone");
+        let gone = Gone::Displaced("its machine is gone".into());
         assert_eq!(
             act(&begun(), &lost, Done::default(), now),
             finish(gone, false)

@@ -3,7 +3,7 @@
 //! Pure. From the metrics of an evaluation: `nomad/structs/structs.go`, `AllocMetric`.
 
 use crate::build::clean;
-use crate::nomad::{AllocMetric, Evaluation, Node, Resources, TaskState};
+use crate::nomad::{AllocMetric, Allocation, Evaluation, Node, Resources, TaskState};
 
 /// What the groups of a job need together, and what nodes have free of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -219,9 +219,60 @@ pub fn not_started(task: &TaskState) -> String {
     )
 }
 
+/// What Nomad says of an allocation that was stopped while it ran, if it was.
+pub fn stopped(allocation: &Allocation) -> Option<String> {
+    const TELLING: &[&str] = &[
+        "Killing",
+        "Restart Signaled",
+        "Sibling Task Failed",
+        "Leader Task Dead",
+        "Disk Resources Exceeded",
+    ];
+    let decided = (allocation.desired_status == "stop").then_some(&allocation.desired_description);
+    let events = allocation
+        .task_states
+        .values()
+        .flat_map(|task| &task.events);
+    let last = events
+        .filter(|event| TELLING.contains(&event.kind.as_str()))
+        .max_by_key(|event| event.time)
+        .map(|event| &event.display_message);
+    let words = [decided, last].into_iter().flatten();
+    let words: Vec<&str> = words
+        .map(String::as_str)
+        .filter(|said| !said.is_empty())
+        .collect();
+    (!words.is_empty()).then(|| {
+        let said = clean::short(&words.join("; "), 300);
+        format!("Nomad stopped its tasks: {said}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nomad_says_of_a_stopped_allocation_is_told() {
+        let allocation = |value| serde_json::from_value::<Allocation>(value).unwrap();
+        let killing = serde_json::json!({
+            "DesiredStatus": "stop", "DesiredDescription": "alloc not needed as node is tainted",
+            "TaskStates": {"build": {"Events": [
+                {"Type": "Started", "Time": 1, "DisplayMessage": "Task started by client"},
+                {"Type": "Killing", "Time": 2, "DisplayMessage": "Sent interrupt."},
+                {"Type": "Terminated", "Time": 3, "DisplayMessage": "Exit Code: 3"},
+            ]}},
+        });
+        assert_eq!(
+            stopped(&allocation(killing)).unwrap(),
+            "Nomad stopped its tasks: alloc not needed as node is tainted; Sent interrupt."
+        );
+        let own = serde_json::json!({
+            "DesiredStatus": "run", "DesiredDescription": "x",
+            "TaskStates": {"build": {"Events": [{"Type": "Terminated", "Time": 3}]}},
+        });
+        assert_eq!(stopped(&allocation(own)), None);
+    }
 
     fn evaluation(metric: serde_json::Value) -> Evaluation {
         serde_json::from_value(serde_json::json!({"FailedTGAllocs": {"build": metric}})).unwrap()
