@@ -14,7 +14,7 @@ readonly NOMAD_VERSION=1.11.3
 readonly OLDEST_NOMAD_VERSION=1.10.5
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
-  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
+  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl zstd
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
 # promtool for the metrics.

@@ -35,6 +35,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve(options),
+        Command::Build(build) => {
+            log_to_stderr();
+            build.run()
+        }
         Command::Schema(schema) => schema.run(),
         Command::Token(token) => token.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
@@ -172,6 +176,10 @@ async fn serve_http(
     );
     let http = config.http.clone();
     let service = Arc::new(Service::new(backend, config, false));
+    if service.takes_uploads() {
+        let caretaker = Arc::clone(&service);
+        tokio::spawn(async move { caretaker.look_after_uploads().await });
+    }
     Ok(http::serve(listener, service, &http, authentication, ending).await?)
 }
 

@@ -3,7 +3,7 @@
 //! Dependencies point down this chain only; `tests/architecture.rs` fails when an import breaks it:
 //!
 //! ```text
-//! app → {cli, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
+//! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
 //!                                                                → {diagnosis, containerfile, build, schema}
 //! ```
 #![cfg_attr(
@@ -21,6 +21,7 @@ pub mod app;
 pub mod backend;
 pub mod build;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod containerfile;
 pub mod context;

@@ -17,8 +17,10 @@ mod ending;
 pub mod local;
 pub mod nomad;
 mod staged;
+pub mod uploads;
 
 pub use staged::Staged;
+pub use uploads::Depot;
 
 /// Why a backend could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +148,9 @@ pub trait Backend: Send + Sync {
 
     /// Whether builds can be accepted.
     async fn health(&self) -> Result<(), BackendError>;
+
+    /// Where uploads are kept; `None`: none are taken.
+    fn depot(&self) -> Option<&dyn Depot>;
 
     /// How it goes.
     fn vitals(&self) -> Vitals {

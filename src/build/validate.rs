@@ -165,6 +165,12 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
     }
 }
 
+/// Whether a text can be the digest of an upload, or its ticket.
+fn is_upload(text: &str) -> bool {
+    let hex = |rest: &str| rest.len() == 64 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    text.strip_prefix("sha256:").is_some_and(hex) || text.strip_prefix("upload-").is_some_and(hex)
+}
+
 fn invalid(path: &str, problem: impl Into<String>) -> ArgFault {
     ArgFault::new(ErrorCode::InvalidArgument, path, problem)
 }
@@ -234,6 +240,13 @@ impl Check<'_> {
                     ),
                 );
             }
+            if !is_upload(context) {
+                self.faults.push(
+                    invalid("source.context", "it is neither a digest nor a ticket")
+                        .expecting("sha256:… or upload-…, as PUT /v1/contexts or the error for a path told")
+                        .got(context),
+                );
+            }
             return Some(Base::Context(context.clone()));
         }
         Some(Base::Files)
@@ -289,7 +302,11 @@ impl Check<'_> {
                     "source.path",
                     "this server does not read directories of your machine",
                 )
-                .expecting("source.context, source.files or source.git"),
+                .expecting(if self.rules.uploads {
+                    "source.context, source.files or source.git"
+                } else {
+                    "source.files or source.git"
+                }),
             );
         }
         if !path.starts_with('/') || path.contains('\0') {

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+pub mod build;
 pub mod check;
 pub mod runner;
 pub mod schema;
@@ -23,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve MCP over standard input and output, or over HTTP.
     Serve(serve::Serve),
+    /// Build a directory on a server, test the image and push it.
+    Build(build::Build),
     /// Print the tools with their JSON schemas.
     Schema(schema::Schema),
     /// Make a token for a server over HTTP.

@@ -33,6 +33,8 @@ pub struct Http {
     pub connections: u32,
     /// Seconds for which a connection may be without a request, longer than proxies and clients keep theirs.
     pub idle: u32,
+    /// Seconds for which uploads are kept.
+    pub uploads_keep: u32,
     /// The certificate of this server. Default: none, and no TLS.
     pub tls: Option<Tls>,
     /// Issuers of tokens (JWT) that are taken besides the file's, by name: `NAME:SUBJECT` is who asks.
@@ -75,6 +77,7 @@ impl Default for Http {
             sessions: false,
             connections: 4096,
             idle: 75,
+            uploads_keep: 86_400,
             tls: None,
             issuers: BTreeMap::new(),
         }
@@ -113,6 +116,10 @@ impl Http {
         check(
             (1..=3600).contains(&self.idle),
             "http.idle must be from 1 to 3600".into(),
+        );
+        check(
+            (60..=2_592_000).contains(&self.uploads_keep),
+            "http.uploads_keep must be from 60 to 2592000".into(),
         );
         for host in &self.hosts {
             check(

@@ -22,6 +22,8 @@ pub struct Rights {
     pub queued: u32,
     /// Calls of tools a second over HTTP, on average.
     pub calls_per_second: u32,
+    /// MiB of uploads that are kept at the same time.
+    pub upload_mb: u32,
 }
 
 impl Default for Rights {
@@ -34,6 +36,7 @@ impl Default for Rights {
             builds: 500,
             queued: 500,
             calls_per_second: 50,
+            upload_mb: 8192,
         }
     }
 }
@@ -80,10 +83,11 @@ pub(super) fn faults(all: &Principals, profiles: &[String]) -> Vec<String> {
             ("builds", rights.builds),
             ("queued", rights.queued),
             ("calls_per_second", rights.calls_per_second),
+            ("upload_mb", rights.upload_mb),
         ] {
-            if !(1..=100_000).contains(&value) {
+            if !(1..=1_000_000).contains(&value) {
                 faults.push(format!(
-                    "principals.{name:?}.{key} must be from 1 to 100000"
+                    "principals.{name:?}.{key} must be from 1 to 1000000"
                 ));
             }
         }

@@ -15,6 +15,7 @@
 //!
 //! Blocking: call it from a thread that may block.
 
+mod archive;
 mod beneath;
 mod control;
 mod error;
@@ -32,6 +33,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use archive::Decoded;
 pub use control::{ControlFiles, control_files, read_file};
 pub use error::{Fault, FaultKind, Faults, Heavy, MAX_FAULTS, SnapshotError};
 pub use glob::GlobFault;
@@ -41,7 +43,7 @@ pub use measure::{Excess, MeasureError, measure};
 pub use overlay::{OverlayError, OverlayFault, OverlayObstacle, overlay_files};
 pub use path::{FileFault, PathFault, check_files};
 pub(crate) use path::{MAX_DEPTH, MAX_PATH};
-pub use snapshot::{Snapshot, snapshot_dir, snapshot_files};
+pub use snapshot::{Snapshot, check_dir, snapshot_dir, snapshot_files, snapshot_whole};
 #[cfg(test)]
 pub(crate) use state::next_tick;
 pub use state::state;

@@ -51,28 +51,85 @@ pub fn snapshot_dir(
     limits: Limits,
     out: impl Write,
 ) -> Result<Snapshot, SnapshotError> {
-    let mut beneath = Beneath::open(root).map_err(|source| SnapshotError::Root {
-        path: root.to_owned(),
-        source,
-    })?;
-    let mut faults = Faults::from(check_files(files));
-    let control = Control::find(&mut beneath, files, containerfile, &mut faults);
-    let given: BTreeSet<&Path> = files.iter().map(|file| Path::new(&file.path)).collect();
+    let mut survey = Survey::of(root, containerfile, files, limits)?;
+    write(
+        &survey.tree,
+        files,
+        Some(&mut survey.beneath),
+        out,
+        survey.skipped,
+        survey.control,
+    )
+}
+
+/// Checks that the directory `root` can become a context, as [`snapshot_dir`] does. Blocks.
+///
+/// # Errors
+/// Every fault that [`snapshot_dir`] would find.
+pub fn check_dir(root: &Path, limits: Limits) -> Result<(), SnapshotError> {
+    Survey::of(root, None, &[], limits).map(drop)
+}
+
+/// Writes all of the directory `root` to `out`, whatever its ignore file says and wherever its links
+/// lead. Blocks; reads only below `root`.
+///
+/// # Errors
+/// When something in it cannot be read, or it is too big.
+pub fn snapshot_whole(
+    root: &Path,
+    limits: Limits,
+    out: impl Write,
+) -> Result<Snapshot, SnapshotError> {
+    let mut beneath = open(root)?;
+    let mut faults = Faults::default();
+    let (control, given) = (Control::default(), BTreeSet::new());
     let mut walk = Walk::new(&control, &given, limits, &mut faults);
     walk.run(beneath.root())?;
-    let (mut tree, skipped) = (walk.tree, walk.skipped);
-    lay_over(&mut tree, files, &mut faults);
-    check_links(&tree, &mut faults);
+    let tree = walk.tree;
     faults.check()?;
-    check_size(&tree, files, limits)?;
-    write(
-        &tree,
-        files,
-        Some(&mut beneath),
-        out,
-        skipped,
-        control.files,
-    )
+    write(&tree, &[], Some(&mut beneath), out, 0, control.files)
+}
+
+fn open(root: &Path) -> Result<Beneath, SnapshotError> {
+    Beneath::open(root).map_err(|source| SnapshotError::Root {
+        path: root.to_owned(),
+        source,
+    })
+}
+
+/// A directory that can become a context.
+struct Survey {
+    beneath: Beneath,
+    tree: Tree,
+    skipped: u64,
+    control: ControlFiles,
+}
+
+impl Survey {
+    fn of(
+        root: &Path,
+        containerfile: Option<&str>,
+        files: &[ContextFile],
+        limits: Limits,
+    ) -> Result<Self, SnapshotError> {
+        let mut beneath = open(root)?;
+        let mut faults = Faults::from(check_files(files));
+        let control = Control::find(&mut beneath, files, containerfile, &mut faults);
+        let given: BTreeSet<&Path> = files.iter().map(|file| Path::new(&file.path)).collect();
+        let mut walk = Walk::new(&control, &given, limits, &mut faults);
+        walk.run(beneath.root())?;
+        let (mut tree, skipped) = (walk.tree, walk.skipped);
+        lay_over(&mut tree, files, &mut faults);
+        check_links(&tree, &mut faults);
+        faults.check()?;
+        check_size(&tree, files, limits)?;
+        Ok(Self {
+            beneath,
+            tree,
+            skipped,
+            control: control.files,
+        })
+    }
 }
 
 /// Writes a context of nothing but `files` to `out`.

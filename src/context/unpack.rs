@@ -58,6 +58,8 @@ pub enum EntryFault {
     Target,
     #[error("has extended headers that cannot be honoured")]
     Extension,
+    #[error("is not whole: the archive ends within it")]
+    CutOff,
     #[error("cannot be written ({0})")]
     Io(#[source] io::Error),
 }
@@ -304,7 +306,7 @@ fn copy_exactly(from: &mut impl Read, to: &mut File, size: u64) -> Result<(), En
     if copied == size {
         Ok(())
     } else {
-        Err(EntryFault::Io(io::ErrorKind::UnexpectedEof.into()))
+        Err(EntryFault::CutOff)
     }
 }
 

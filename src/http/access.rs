@@ -81,16 +81,46 @@ pub struct Gate {
     pub(super) resource: Arc<Resource>,
 }
 
+/// What the sender of a request shows of itself.
+pub(super) struct Shown {
+    peer: Option<Peer>,
+    token: Option<String>,
+}
+
+impl Shown {
+    pub(super) fn by(request: &Request) -> Self {
+        Self {
+            peer: request.extensions().get().copied(),
+            token: bearer(request.headers()).map(str::to_owned),
+        }
+    }
+}
+
+impl Gate {
+    /// Who sends a request; otherwise what is wrong with the token, if there is one.
+    pub(super) async fn sender(&self, shown: Shown) -> Result<Principal, Option<Refused>> {
+        let token = shown.token.as_deref();
+        self.authentication.principal(shown.peer, token).await
+    }
+
+    /// What a sender is answered whom nobody knows.
+    pub(super) fn challenge(&self, request: &Request, refused: Option<Refused>) -> Response {
+        challenge(&self.resource, request, refused)
+    }
+}
+
 /// Lets a request pass whose sender is known; puts its [`Principal`] into the extensions, also into the
 /// answer's.
 pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    let token = bearer(request.headers()).map(str::to_owned);
-    let principal = match gate.authentication.principal(peer, token.as_deref()).await {
+    let principal = match gate.sender(Shown::by(&request)).await {
         Ok(principal) => principal,
-        Err(refused) => return challenge(&gate.resource, &request, refused),
+        Err(refused) => return gate.challenge(&request, refused),
     };
+    let entrance = gate.resource.entrance(host(&request).as_ref());
     request.extensions_mut().insert(principal.clone());
+    if let Some(entrance) = entrance {
+        request.extensions_mut().insert(entrance);
+    }
     // Whoever logs what it has got must not log this.
     request.headers_mut().remove(AUTHORIZATION);
     let mut response = next.run(request).await;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::View;
 use crate::build::request::{LogFrom, LogsRequest};
 use crate::mcp::Meter;
-use crate::schema::error_code::ErrorCode;
 use crate::service::{Patience, Principal, Service, ToolError, Waiting};
+
+use super::plain;
 
 /// Of one reading: the most that the tool gives.
 const LINES: u32 = 2000;
@@ -116,11 +116,11 @@ async fn log(
         cut: false,
     };
     if let Err(error) = reading.logs.service.count_call(&reading.principal) {
-        return refused(&error);
+        return plain::refused(&error);
     }
     // The first part is read before the answer begins: there may be no such build.
     if let Err(error) = reading.advance().await {
-        return refused(&error);
+        return plain::refused(&error);
     }
     reading.request.wait = reading.follow.then_some(WAIT);
     let parts = stream::unfold(reading, |mut reading| async move {
@@ -149,15 +149,4 @@ async fn log(
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, Body::from_stream(parts)).into_response()
-}
-
-fn refused(error: &ToolError) -> Response {
-    let status = match error.code() {
-        ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::BackendUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    (status, format!("{error}\n")).into_response()
 }

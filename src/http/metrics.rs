@@ -46,6 +46,7 @@ pub struct Metrics {
     registry: Registry,
     calls: HistogramVec,
     log_bytes: IntCounter,
+    upload_bytes: IntCounter,
     ended: IntCounterVec,
     took: HistogramVec,
     phases: HistogramVec,
@@ -107,10 +108,16 @@ impl Metrics {
         )?;
         registry.register(Box::new(ended.clone()))?;
         registry.register(Box::new(log_lines.clone()))?;
+        let upload_bytes = IntCounter::new(
+            "nomad_build_upload_bytes_total",
+            "Bytes of contexts that clients have uploaded, as they are kept.",
+        )?;
         registry.register(Box::new(log_bytes.clone()))?;
+        registry.register(Box::new(upload_bytes.clone()))?;
         Ok(Self {
             calls,
             log_bytes,
+            upload_bytes,
             ended,
             took,
             phases,
@@ -294,5 +301,9 @@ impl Meter for Metrics {
 
     fn gave_log(&self, bytes: usize) {
         self.log_bytes.inc_by(bytes as u64);
+    }
+
+    fn took_upload(&self, bytes: u64) {
+        self.upload_bytes.inc_by(bytes);
     }
 }

@@ -5,6 +5,7 @@
 //! /mcp              Streamable HTTP, both protocol eras
 //! /sse, /messages   the older HTTP+SSE, for clients that know no other
 //! /v1/builds/ID/log   a log as plain text
+//! /v1/contexts      uploads
 //! /.well-known/oauth-protected-resource   where tokens come from
 //! /healthz          this server runs
 //! /readyz           its backend answers
@@ -15,11 +16,13 @@
 pub mod access;
 mod body;
 mod connections;
+mod contexts;
 pub mod issuers;
 pub mod listen;
 mod logs;
 pub mod metrics;
 mod page;
+mod plain;
 mod resource;
 mod sessions;
 mod sse;
@@ -29,6 +32,7 @@ mod trace;
 mod watched;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +57,7 @@ use crate::service::{Service, ToolError};
 
 use access::{Authentication, Gate, Names};
 use connections::Connections;
-use listen::Listener;
+use listen::{Listener, Place};
 use metrics::Metrics;
 use resource::Resource;
 use sessions::Sessions;
@@ -108,10 +112,14 @@ pub async fn serve(
     }
     let connections = Connections::new(most, Duration::from_secs(config.idle.into()));
     let closing = CancellationToken::new();
+    let socket = match listener.place()? {
+        Place::Unix(path) => Some(path),
+        Place::Tcp(_) => None,
+    };
     let app = router(
         service,
         config,
-        (authentication, listener.certificates.is_some()),
+        (authentication, listener.certificates.is_some(), socket),
         (metrics, connections.clone()),
         (&ending, &closing),
     );
@@ -151,7 +159,7 @@ fn allow_descriptors(connections: usize) -> usize {
 fn router(
     service: Arc<Service>,
     config: &config::Http,
-    (authentication, secure): (Authentication, bool),
+    (authentication, secure, socket): (Authentication, bool, Option<PathBuf>),
     (metrics, connections): (Arc<Metrics>, Connections),
     (ending, closing): (&CancellationToken, &CancellationToken),
 ) -> Router {
@@ -174,6 +182,7 @@ fn router(
         url: config.url.clone(),
         secure,
         issuers,
+        socket,
     });
     let gate = Gate {
         authentication: Arc::new(authentication),
@@ -190,7 +199,15 @@ fn router(
             ending.clone(),
         ))
         .layer(middleware::from_fn(body::whole))
-        .layer(middleware::from_fn_with_state(gate, access::authenticate))
+        .layer(middleware::from_fn_with_state(
+            gate.clone(),
+            access::authenticate,
+        ))
+        .merge(contexts::router(
+            Arc::clone(&service),
+            gate,
+            metrics.clone(),
+        ))
         .merge(page::router())
         .merge(resource::router(resource))
         .layer(middleware::from_fn_with_state(

@@ -1,6 +1,7 @@
 //! What a client may know before it has a token: metadata of a protected resource (RFC 9728), which leads
 //! it to who issues tokens.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -10,6 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
+
+use crate::mcp::Entrance;
 
 use super::access::host;
 
@@ -27,6 +30,8 @@ pub struct Resource {
     pub(super) secure: bool,
     /// Who issues tokens (RFC 8414).
     pub(super) issuers: Vec<String>,
+    /// The socket in the file system that it is reached by.
+    pub(super) socket: Option<PathBuf>,
 }
 
 impl Resource {
@@ -46,6 +51,22 @@ impl Resource {
     /// Where the metadata of `/mcp` is, for a request to this host.
     pub(super) fn metadata_url(&self, host: Option<&Authority>) -> Option<String> {
         Some(format!("{}{WELL_KNOWN}/mcp", self.base(host)?))
+    }
+
+    /// How the sender of a request to this host reaches this server again.
+    pub(super) fn entrance(&self, host: Option<&Authority>) -> Option<Entrance> {
+        let socket = self.socket.as_deref().map(Path::to_str);
+        Some(Entrance {
+            // Behind a socket no name has a meaning.
+            url: match &socket {
+                Some(_) => "http://localhost".to_owned(),
+                None => self.base(host)?,
+            },
+            socket: match socket {
+                Some(path) => Some(path?.to_owned()),
+                None => None,
+            },
+        })
     }
 
     fn metadata(&self, host: Option<&Authority>, path: &str) -> Option<Value> {
@@ -91,6 +112,7 @@ mod tests {
             url: None,
             secure: false,
             issuers: vec!["https://id.example.com".into()],
+            socket: None,
         };
         let url = resource.metadata_url(at("127.0.0.1:8080").as_ref());
         assert_eq!(

@@ -2,6 +2,7 @@
 //!
 //! Converts and renders only; what the tools do is in `crate::service`.
 
+mod entrance;
 pub mod fence;
 pub mod guide;
 pub mod progress;
@@ -11,4 +12,5 @@ pub mod server;
 pub mod stdio;
 pub mod tools;
 
+pub use entrance::Entrance;
 pub use server::{Asker, Meter, Server};

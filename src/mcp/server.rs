@@ -25,9 +25,11 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::View;
 use crate::build::request::{KillRequest, LogsRequest, StatusRequest};
 use crate::build::status::StatusAnswer;
+use crate::schema::error_code::ErrorCode as ErrorWord;
 use crate::schema::{ArgFault, Faults, decode};
 use crate::service::{Patience, Principal, Service, ToolError, Waiting};
 
+use super::entrance::Entrance;
 use super::progress::Progress;
 use super::tools::{Definition, SYNONYMS, definitions};
 use super::{fence, guide, render, resources};
@@ -42,6 +44,9 @@ pub trait Meter: Send + Sync {
 
     /// So many bytes of a log were given to a client.
     fn gave_log(&self, bytes: usize);
+
+    /// An upload of so many bytes was taken.
+    fn took_upload(&self, bytes: u64);
 }
 
 /// Who asks over a connection.
@@ -75,6 +80,7 @@ struct Shared {
 pub(super) struct Asked<'a> {
     server: &'a Server,
     pub(super) principal: Principal,
+    entrance: Option<Entrance>,
 }
 
 impl Server {
@@ -107,16 +113,19 @@ impl Server {
     }
 
     fn asked(&self, extensions: &Extensions) -> Result<Asked<'_>, ErrorData> {
+        let parts = extensions.get::<Parts>();
         let principal = match &self.asker {
             Asker::Is(principal) => Some(principal.clone()),
-            Asker::OfTheRequest => (extensions.get::<Parts>())
-                .and_then(|parts| parts.extensions.get::<Principal>().cloned()),
+            Asker::OfTheRequest => {
+                parts.and_then(|parts| parts.extensions.get::<Principal>().cloned())
+            }
         };
         let principal =
             principal.ok_or_else(|| ErrorData::invalid_request("nobody knows who asks", None))?;
         Ok(Asked {
             server: self,
             principal,
+            entrance: parts.and_then(|parts| parts.extensions.get::<Entrance>().cloned()),
         })
     }
 
@@ -223,16 +232,34 @@ impl Asked<'_> {
         notes: Vec<String>,
         waiting: &mut Waiting<'_>,
     ) -> Result<CallToolResult, ToolError> {
-        let mut status = self
-            .service()
-            .build(&self.principal, arguments, waiting)
-            .await?;
+        let path = arguments.pointer("/source/path").and_then(Value::as_str);
+        let path = path.map(str::to_owned);
+        let built = self.service().build(&self.principal, arguments, waiting);
+        let mut status = match (built.await, path) {
+            (Err(error), Some(path)) => return Err(self.with_remedy(error, &path).await),
+            (built, _) => built?,
+        };
         status.notes = notes;
         if status.state != "valid" {
             self.server.add_mine(&status.build_id);
         }
         let text = render::build(&status, &fence::nonce());
         success(&status, text)
+    }
+
+    /// A directory that this server cannot read can be uploaded.
+    async fn with_remedy(&self, mut error: ToolError, path: &str) -> ToolError {
+        let unreachable = |fault: &ArgFault| fault.code == ErrorWord::PathNotReachable;
+        if !(self.service().takes_uploads() && error.faults().iter().any(unreachable)) {
+            return error;
+        }
+        if let Some(entrance) = &self.entrance {
+            match self.service().open_ticket(&self.principal).await {
+                Ok(ticket) => error.remedy = Some(entrance.remedy(path, &ticket)),
+                Err(error) => tracing::warn!(%error, "no ticket can be made"),
+            }
+        }
+        error
     }
 
     async fn status(
@@ -326,6 +353,10 @@ fn refusal(error: &ToolError) -> CallToolResult {
     let mut machine = json!({"code": error.code().as_str(), "faults": error.faults()});
     if let (Some(seconds), Some(map)) = (error.retry_after, machine.as_object_mut()) {
         map.insert("retry_after_seconds".into(), seconds.into());
+    }
+    if let (Some(remedy), Some(map)) = (&error.remedy, machine.as_object_mut()) {
+        let remedy = json!({"command": remedy.command, "context": remedy.context, "expires_in_seconds": remedy.seconds});
+        map.insert("upload".into(), remedy);
     }
     meta.insert("nomad-build/error".into(), machine);
     CallToolResult::error(vec![ContentBlock::text(error.to_string())]).with_meta(Some(meta))

@@ -13,6 +13,33 @@ pub struct ToolError {
     more: usize,
     /// Seconds to wait before calling again, for `limit_reached`.
     pub retry_after: Option<u32>,
+    /// What the caller can run to mend it.
+    pub remedy: Option<Remedy>,
+}
+
+/// How a directory that the server cannot read comes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedy {
+    /// A line for a shell where the directory is.
+    pub command: String,
+    /// What `source.context` takes afterwards.
+    pub context: String,
+    /// For so many seconds the line is good, once.
+    pub seconds: u32,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            command,
+            context,
+            seconds,
+        } = self;
+        write!(
+            f,
+            "Upload the directory, by this line in a shell where it is (good once, for {seconds} s; it leaves out what git ignores):\n{command}\nThen call build again with {{\"source\": {{\"context\": \"{context}\"}}}} in place of path, and your other arguments."
+        )
+    }
 }
 
 impl ToolError {
@@ -22,6 +49,7 @@ impl ToolError {
             faults: vec![fault],
             more: 0,
             retry_after: None,
+            remedy: None,
         }
     }
 
@@ -33,6 +61,7 @@ impl ToolError {
             faults,
             more,
             retry_after: None,
+            remedy: None,
         }
     }
 
@@ -100,6 +129,9 @@ impl fmt::Display for ToolError {
         if let Some(seconds) = self.retry_after {
             write!(f, "\nTry again in {seconds} s.")?;
         }
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n{remedy}")?;
+        }
         Ok(())
     }
 }
@@ -112,6 +144,7 @@ impl From<Faults> for ToolError {
             faults: faults.listed,
             more: faults.more,
             retry_after: None,
+            remedy: None,
         }
     }
 }

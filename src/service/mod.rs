@@ -12,6 +12,7 @@ pub mod snapshot;
 pub mod status;
 pub mod submit;
 mod typical;
+pub mod uploads;
 pub mod wait;
 
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use crate::backend::{Backend, BackendError, View, Vitals};
 use crate::build::BuildId;
 use crate::config::Config;
 
-pub use error::ToolError;
+pub use error::{Remedy, ToolError};
 use rights::Pace;
 use typical::Typical;
+use uploads::Uploading;
 pub use wait::{Patience, Waiting};
 
 /// Who asks.
@@ -49,6 +51,7 @@ pub struct Service {
     paths: bool,
     typical: Typical,
     pace: Pace,
+    uploading: Uploading,
 }
 
 impl Service {
@@ -60,6 +63,7 @@ impl Service {
             paths,
             typical: Typical::default(),
             pace: Pace::default(),
+            uploading: Uploading::default(),
         }
     }
 

@@ -54,7 +54,7 @@ impl Pace {
 }
 
 /// A refusal that says when to come back.
-fn too_much(path: &str, problem: String, expected: String, seconds: u32) -> ToolError {
+pub(super) fn too_much(path: &str, problem: String, expected: String, seconds: u32) -> ToolError {
     let fault = ArgFault::new(ErrorCode::LimitReached, path, problem).expecting(expected);
     let mut error = ToolError::one(fault);
     error.retry_after = Some(seconds);
@@ -95,7 +95,10 @@ impl Service {
 
     /// What a request of this principal may ask for.
     pub(super) fn rules(&self, principal: &Principal) -> Rules {
-        rules(&self.config, &self.rights(principal), self.paths)
+        let mut rules = rules(&self.config, &self.rights(principal));
+        rules.paths = self.paths;
+        rules.uploads = self.takes_uploads();
+        rules
     }
 
     /// Whether another build is one too many.
@@ -125,7 +128,7 @@ fn is_queued(view: &View) -> bool {
     view.state() == crate::build::State::Queued
 }
 
-fn rules(config: &Config, rights: &Rights, paths: bool) -> Rules {
+fn rules(config: &Config, rights: &Rights) -> Rules {
     let profiles = config.profiles().into_iter().map(|profile| profile.name);
     Rules {
         profiles: match &rights.profiles {
@@ -136,8 +139,7 @@ fn rules(config: &Config, rights: &Rights, paths: bool) -> Rules {
         tags: narrowed(&config.registry.allow, rights.tags.as_deref()),
         git: narrowed(&config.git.allow, rights.git.as_deref()),
         git_allow_http: config.git.allow_http,
-        paths,
-        uploads: false,
+        ..Rules::default()
     }
 }
 

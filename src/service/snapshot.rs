@@ -1,4 +1,4 @@
-//! What a `path` or `files` holds, snapshotted before a build is accepted.
+//! What a `path`, a `context` or `files` holds, snapshotted before a build is accepted.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -20,17 +20,19 @@ use super::ToolError;
 pub struct Tree {
     /// The directory; `None` when there are only files.
     pub dir: Option<PathBuf>,
+    /// Of the arguments, the one that names it.
+    argument: &'static str,
     files: Vec<ContextFile>,
     containerfile: Option<String>,
     limits: Limits,
 }
 
 impl Tree {
-    /// The tree of a request that names no repository.
+    /// The tree of a request that names no repository; `upload` is the root of the one that it names.
     ///
     /// # Errors
     /// When the directory is not allowed, or is none.
-    pub fn of(valid: &Valid, config: &Config) -> Result<Self, ToolError> {
+    pub fn of(valid: &Valid, config: &Config, upload: Option<&Path>) -> Result<Self, ToolError> {
         let plan = valid.plan();
         let subdir = plan
             .subdir
@@ -39,14 +41,21 @@ impl Tree {
             .filter(|dir| !dir.is_empty() && *dir != ".");
         let dir = match &valid.base {
             Base::Path(path) => Some(directory(path, subdir, config)?),
+            Base::Context(_) => upload.map(|root| below_root(root, subdir)).transpose()?,
             _ => None,
         };
         let files = below(&valid.files, subdir)?;
         paths(&files, &valid.files)?;
         let profile = config.profile(&plan.profile);
         let limits = profile.map_or_else(|| config.limits.clone(), |profile| profile.limits);
+        let argument = match &valid.base {
+            Base::Path(_) => "source.path",
+            Base::Context(_) => "source.context",
+            _ => "source.files",
+        };
         Ok(Self {
             dir,
+            argument,
             files,
             containerfile: plan.containerfile.clone(),
             limits: Limits {
@@ -71,7 +80,7 @@ impl Tree {
             ),
             None => context::snapshot_files(&self.files, self.limits, out),
         };
-        snapshot.map_err(|error| refused(&error, self.dir.is_some()))
+        snapshot.map_err(|error| refused(&error, self.argument))
     }
 
     /// Writes the tree into a file of the staging directory; returns it and the digest of the tar.
@@ -152,23 +161,27 @@ fn directory(path: &str, subdir: Option<&str>, config: &Config) -> Result<PathBu
     if root == Path::new("/") {
         return Err(unreachable("it is the root of the file system".into()));
     }
+    if !root.is_dir() {
+        return Err(unreachable("it is not a directory".into()));
+    }
+    below_root(&root, subdir)
+}
+
+/// A directory below a root that is no link.
+fn below_root(root: &Path, subdir: Option<&str>) -> Result<PathBuf, ToolError> {
     let Some(subdir) = subdir else {
-        return if root.is_dir() {
-            Ok(root)
-        } else {
-            Err(unreachable("it is not a directory".into()))
-        };
+        return Ok(root.to_owned());
     };
     let fault = |problem: &str| {
         ToolError::one(
             ArgFault::new(ErrorCode::InvalidArgument, "source.subdir", problem)
-                .expecting("a directory below source.path")
+                .expecting("a directory below the source")
                 .got(subdir),
         )
     };
     let dir = fs::canonicalize(root.join(subdir)).map_err(|_| fault("it is not there"))?;
-    if !dir.starts_with(&root) {
-        return Err(fault("it leads out of source.path"));
+    if !dir.starts_with(root) {
+        return Err(fault("it leads out of the source"));
     }
     if dir.is_dir() {
         Ok(dir)
@@ -239,12 +252,7 @@ fn paths(files: &[ContextFile], given: &[FileRequest]) -> Result<(), ToolError> 
     ))
 }
 
-fn refused(error: &SnapshotError, is_dir: bool) -> ToolError {
-    let argument = if is_dir {
-        "source.path"
-    } else {
-        "source.files"
-    };
+fn refused(error: &SnapshotError, argument: &str) -> ToolError {
     let invalid = |problem: String| ArgFault::new(ErrorCode::InvalidArgument, argument, problem);
     match error {
         SnapshotError::Root { .. } => ToolError::one(ArgFault::new(

@@ -18,6 +18,7 @@ use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
 
 use super::snapshot::Tree;
+use super::uploads::Unpacked;
 use super::wait::Waiting;
 use super::{Principal, Service, ToolError, present};
 
@@ -27,6 +28,15 @@ const KEY_LASTS: i64 = 24 * 60 * 60 * 1000;
 const SAME_LASTS: i64 = 120 * 1000;
 /// Arguments that say how to ask, not what to build.
 const ASKING: &[&str] = &["key", "like", "wait", "validate_only", "cancel_previous"];
+
+/// Sources that this server can read.
+struct Here {
+    tree: Tree,
+    /// Digest of the upload that they are.
+    upload: Option<String>,
+    /// Removed with it.
+    _unpacked: Option<Unpacked>,
+}
 
 impl Service {
     /// Accepts a build, or finds the same one; then waits as long as the request says.
@@ -104,15 +114,20 @@ impl Service {
         getrandom::fill(&mut random).map_err(ToolError::internal)?;
         let id = BuildId::from_random(random);
         self.refuse_flood(principal).await?;
-        let kept = what_is_built(arguments);
+        let mut kept = what_is_built(arguments);
         let staged = match &valid.base {
             Base::Git { .. } => None,
-            Base::Context(_) => return Err(ToolError::internal("uploads are not taken")),
-            Base::Path(_) | Base::Files => {
-                let tree = Tree::of(&valid, &self.config)?;
+            _ => {
+                let here = self.bring_here(principal, &valid).await?;
+                // A ticket names it only for a while.
+                if let (Some(digest), Some(named)) =
+                    (&here.upload, kept.pointer_mut("/source/context"))
+                {
+                    *named = digest.as_str().into();
+                }
                 let (staging, name) = (self.backend.staging().to_owned(), id.to_string());
                 Some(
-                    tokio::task::spawn_blocking(move || tree.stage(&staging, &name))
+                    tokio::task::spawn_blocking(move || here.tree.stage(&staging, &name))
                         .await
                         .map_err(ToolError::internal)??,
                 )
@@ -162,6 +177,23 @@ impl Service {
         }
     }
 
+    /// The sources of a request that names no repository.
+    async fn bring_here(&self, principal: &Principal, valid: &Valid) -> Result<Here, ToolError> {
+        let (digest, unpacked) = match &valid.base {
+            Base::Context(name) => {
+                let (digest, unpacked) = self.unpacked(principal, name).await?;
+                (Some(digest), Some(unpacked))
+            }
+            _ => (None, None),
+        };
+        let root = unpacked.as_ref().map(Unpacked::root);
+        Ok(Here {
+            tree: Tree::of(valid, &self.config, root.as_deref())?,
+            upload: digest,
+            _unpacked: unpacked,
+        })
+    }
+
     async fn cancel_previous(
         &self,
         principal: &Principal,
@@ -209,13 +241,14 @@ impl Service {
                 "the repository, its ref, the patch and the Containerfile in it".into(),
             ),
             _ => {
-                let tree = Tree::of(valid, &self.config)?;
-                let (tree, snapshot) = tokio::task::spawn_blocking(move || {
-                    let snapshot = tree.write(std::io::sink())?;
-                    Ok::<_, ToolError>((tree, snapshot))
+                let here = self.bring_here(principal, valid).await?;
+                let (here, snapshot) = tokio::task::spawn_blocking(move || {
+                    let snapshot = here.tree.write(std::io::sink())?;
+                    Ok::<_, ToolError>((here, snapshot))
                 })
                 .await
                 .map_err(ToolError::internal)??;
+                let tree = &here.tree;
                 let path = tree.containerfile(&snapshot).ok_or_else(|| {
                     ToolError::one(
                         ArgFault::new(

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from helpers import ask, ask_both, fail, files, log_text, refused, submit, succe
 from local_nomad import NAMESPACE, LocalNomad
 from local_registry import LocalRegistry
 from mcp import ClientSession
-from server import REPOSITORY, Server, Settings, binary
+from mcp_http import McpHttp
+from server import REPOSITORY, Server, Settings, binary, serve
 from test_failures import CASES, Case, arguments
 
 RAW_EXEC = REPOSITORY / "nomad/build-raw-exec.nomad.hcl"
@@ -203,3 +205,45 @@ def test_check_names_what_is_wrong_on_the_cluster(cluster: Server, nomad: LocalN
     status, said = check(cluster, NOMAD_ADDR="http://127.0.0.1:1")
     assert status == 1
     assert said.startswith("missing  nomad: ") and "NOMAD_ADDR" in said
+
+
+def test_uploads_are_there_for_every_server(nomad: LocalNomad, registry: LocalRegistry, base: str, tmp_path: Path) -> None:
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nCOPY . /src\nRUN cat /src/greeting; echo {unique()}\n")
+    (tmp_path / "greeting").write_text("hello")
+    # Too large for a payload.
+    (tmp_path / "data").write_bytes(os.urandom(1 << 20))
+    repository = f"{registry.host}/nomad-build"
+    servers = [Server(Settings(distribution_buildah(), [registry], nomad=nomad, repository=repository)) for _ in range(2)]
+    with serve(servers[0], "--no-auth") as one, serve(servers[1], "--no-auth") as other:
+        first, second = McpHttp(f"{one}/mcp", "any"), McpHttp(f"{other}/mcp", "any")
+        refusal = first.call("build", {"source": {"path": str(tmp_path)}})
+        upload = refusal["_meta"]["nomad-build/error"]["upload"]
+        # The ticket of one server is good at another, and so is what came by it.
+        line = upload["command"].replace(one, other)
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+        context = json.loads(done.stdout)["context"]
+        notes = nomad.request("GET", f"/v1/vars?namespace={NAMESPACE}&prefix=nomad-build/u/")
+        assert len(notes) == 1
+        for session, name in ((first, upload["context"]), (second, context)):
+            built = session.call("build", {"source": {"context": name}, "wait": 50})["structuredContent"]
+            if built["state"] in ("queued", "running"):
+                arguments = {"build_id": built["build_id"], "wait": 50}
+                built = session.call("status", arguments)["structuredContent"]["builds"][0]
+            assert built["state"] == "succeeded", built
+        again = subprocess.run(["sh", "-c", upload["command"]], capture_output=True, text=True, timeout=60)
+        assert "the ticket was used" in again.stdout
+    for server in servers:
+        assert os.listdir(server.state / "uploads") == [], "nothing stays on the server"
+        server.remove()
+
+
+def test_without_a_repository_no_uploads_are_taken(nomad: LocalNomad) -> None:
+    server = Server(Settings(distribution_buildah(), nomad=nomad))
+    with serve(server, "--no-auth") as address:
+        session = McpHttp(f"{address}/mcp", "any")
+        refusal = session.call("build", {"source": {"path": "/nowhere"}})
+        assert "upload" not in refusal["_meta"]["nomad-build/error"]
+        assert "source.context" not in refusal["content"][0]["text"], refusal
+        offers = session.call("status", {})["structuredContent"]["offers"]
+        assert offers["sources"] == ["git", "files"]
+    server.remove()

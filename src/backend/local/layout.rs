@@ -12,6 +12,7 @@
 //!       cache/USER/        base images, the probe's answer
 //!       blobs/             what base images consist of, for all users (`mirror`)
 //!       staging/           snapshots about to be submitted
+//!       uploads/           what callers elsewhere have uploaded (`depot`)
 //! ```
 
 use std::fs;
@@ -103,6 +104,11 @@ impl Layout {
     /// What base images consist of.
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
+    }
+
+    /// What callers elsewhere have uploaded.
+    pub fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
     }
 
     /// Snapshots about to be submitted.

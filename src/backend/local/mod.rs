@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod claims;
 pub mod conclude;
 pub mod credentials;
+mod depot;
 pub mod evict;
 pub mod job;
 pub mod layout;
@@ -43,7 +44,8 @@ use crate::log::{LogReader, Progress, Query, Selection};
 use crate::runner::reporter::now_ms;
 use crate::runner::workdir::{read_json, write_json};
 
-use super::{Backend, BackendError, Changes, Submission, Submitted, View};
+use super::{Backend, BackendError, Changes, Depot, Submission, Submitted, View};
+use depot::LocalDepot;
 use layout::{BuildDir, Layout};
 use queue::{Missing, Ticket};
 use user::Users;
@@ -74,6 +76,7 @@ pub struct LocalBackend {
     staging: PathBuf,
     program: PathBuf,
     users: Users,
+    depot: LocalDepot,
     /// How far each log was read.
     followed: Mutex<HashMap<BuildId, (u64, Progress)>>,
 }
@@ -97,6 +100,7 @@ impl LocalBackend {
         let users = Users::open(&config)?;
         users.check_way(&config.state_dir)?;
         Ok(Self {
+            depot: LocalDepot::open(layout.uploads())?,
             staging: layout.staging(),
             program: std::env::current_exe()?,
             layout,
@@ -396,6 +400,10 @@ impl Backend for LocalBackend {
         let program = self.program.clone();
         tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, &program, now_ms()));
         Ok(submitted)
+    }
+
+    fn depot(&self) -> Option<&dyn Depot> {
+        Some(&self.depot)
     }
 
     async fn owner(&self, id: &BuildId) -> Result<String, BackendError> {

@@ -14,6 +14,7 @@ pub mod claims;
 pub mod cluster;
 pub mod core;
 pub mod decide;
+mod depot;
 pub mod feed;
 pub mod follow;
 pub mod payload;
@@ -48,10 +49,11 @@ use crate::runner::reporter::now_ms;
 
 use self::books::Page;
 use self::core::Core;
+use self::depot::NomadDepot;
 use self::shelf::Shelf;
 use self::spool::Spool;
 use self::store::StoreError;
-use super::{Backend, BackendError, Changes, Submission, Submitted, View, Vitals};
+use super::{Backend, BackendError, Changes, Depot, Submission, Submitted, View, Vitals};
 
 /// How long a list waits for a server that has just begun to know all builds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -65,6 +67,7 @@ const COALESCE: Duration = Duration::from_millis(10);
 /// Builds on a cluster.
 pub struct NomadBackend {
     core: Arc<Core>,
+    depot: Option<NomadDepot>,
     sweep: mpsc::Sender<()>,
     /// What this server does in the background ends with it.
     _alive: DropGuard,
@@ -84,11 +87,14 @@ impl NomadBackend {
             io::Error::new(error.kind(), text)
         };
         let staging = config.state_dir.join("staging");
+        let uploads = config.state_dir.join("uploads");
         let mut dir = fs::DirBuilder::new();
-        dir.recursive(true)
-            .mode(0o700)
-            .create(&staging)
-            .map_err(named)?;
+        for path in [&staging, &uploads] {
+            dir.recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(named)?;
+        }
         sweep::staging(&staging).map_err(named)?;
         let spool = Spool::open(&config.state_dir.join("spool")).map_err(named)?;
         let shelf = Shelf::open(&config)?;
@@ -103,6 +109,7 @@ impl NomadBackend {
         let part = Arc::clone(&core);
         core.spawn(async move { sweep::run(&part, wanted).await });
         Ok(Self {
+            depot: NomadDepot::new(Arc::clone(&core), uploads),
             core,
             sweep,
             _alive: alive.drop_guard(),
@@ -342,6 +349,10 @@ impl Backend for NomadBackend {
     async fn health(&self) -> Result<(), BackendError> {
         self.core.client.leader().await?;
         self.all_known().await
+    }
+
+    fn depot(&self) -> Option<&dyn Depot> {
+        self.depot.as_ref().map(|depot| depot as &dyn Depot)
     }
 
     fn vitals(&self) -> Vitals {

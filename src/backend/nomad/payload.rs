@@ -26,6 +26,8 @@ pub const PLAN_TYPE: &str = "application/vnd.nomad-build.plan.v1+json";
 pub const CONTEXT_TYPE: &str = "application/vnd.nomad-build.context.v1.tar";
 /// Type of the artifact that holds them.
 pub const INPUT_TYPE: &str = "application/vnd.nomad-build.input.v1";
+/// Type of the artifact of an upload.
+pub const UPLOAD_TYPE: &str = "application/vnd.nomad-build.upload.v1";
 
 /// What a job gets.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! The server's own repository: inputs that are too large for a dispatch, and archived logs.
+//! The server's own repository: inputs that are too large for a dispatch, uploads, and archived logs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::registry::{
 };
 use crate::runner::workdir::write_json;
 
-use super::payload::{CONTEXT_TYPE, INPUT_TYPE, PLAN_TYPE};
+use super::payload::{CONTEXT_TYPE, INPUT_TYPE, PLAN_TYPE, UPLOAD_TYPE};
 use super::task::archive::log_tag;
 
 /// Most bytes of an archived log, packed and unpacked.
@@ -76,23 +76,70 @@ impl Shelf {
             path: path.to_owned(),
             media_type: CONTEXT_TYPE.into(),
         }));
-        let target = PushReference::parse(&format!("{}:input-{id}", self.repository));
+        self.put(&format!("input-{id}"), INPUT_TYPE, &files, scratch.path())
+            .await
+    }
+
+    async fn put(
+        &self,
+        tag: &str,
+        kind: &str,
+        files: &[ArtifactFile],
+        scratch: &Path,
+    ) -> io::Result<String> {
+        let target = PushReference::parse(&format!("{}:{tag}", self.repository));
         let target = target.map_err(io::Error::other)?;
-        let layout = scratch.path().join("layout");
+        let layout = scratch.join("layout");
         let auth = self.auth()?;
         let pushed = self
             .client
-            .push_artifact(&target, INPUT_TYPE, &files, &layout, &auth);
+            .push_artifact(&target, kind, files, &layout, &auth);
         let digest = pushed.await.map_err(io::Error::other)?;
         Ok(Reference::by_digest(self.repository.clone(), digest).to_string())
     }
 
-    /// The log of an allocation, which it brought there itself; `None`: it did not.
+    /// Brings an upload into the repository, under a tag.
     ///
     /// # Errors
-    /// When the registry does not answer.
-    pub async fn find_log(&self, id: &BuildId, allocation: &str) -> io::Result<Option<String>> {
-        let tag = log_tag(id, allocation);
+    /// When the registry does not take it.
+    pub async fn put_context(&self, tag: &str, tar: &Path, staging: &Path) -> io::Result<()> {
+        let scratch = tempfile::Builder::new()
+            .prefix("push-")
+            .tempdir_in(staging)?;
+        let files = [ArtifactFile {
+            path: tar.to_owned(),
+            media_type: CONTEXT_TYPE.into(),
+        }];
+        let put = self.put(tag, UPLOAD_TYPE, &files, scratch.path());
+        put.await.map(drop)
+    }
+
+    /// Fetches an upload to `to`.
+    ///
+    /// # Errors
+    /// When it is not there, or damaged.
+    pub async fn fetch_context(&self, tag: &str, to: &Path) -> io::Result<()> {
+        let artifact = self.resolve(tag).await?;
+        let artifact = artifact.ok_or(io::ErrorKind::NotFound)?;
+        let near = to.parent().unwrap_or(to);
+        let scratch = tempfile::Builder::new().prefix("pull-").tempdir_in(near)?;
+        let file = self.first_of(&artifact, scratch.path(), u64::MAX).await?;
+        std::fs::rename(file.path, to)
+    }
+
+    /// Removes an upload; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the registry does not remove it.
+    pub async fn remove_context(&self, tag: &str) -> io::Result<()> {
+        match self.resolve(tag).await? {
+            Some(artifact) => self.remove(&artifact).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What a tag stands for; `None`: nothing.
+    async fn resolve(&self, tag: &str) -> io::Result<Option<String>> {
         let reference = Reference::parse(&format!("{}:{tag}", self.repository));
         let reference = reference.map_err(io::Error::other)?;
         let auth = self.auth()?;
@@ -101,23 +148,33 @@ impl Shelf {
         Ok(digest.map(|digest| Reference::by_digest(self.repository.clone(), digest).to_string()))
     }
 
+    /// Fetches the first file of an artifact.
+    async fn first_of(&self, artifact: &str, into: &Path, limit: u64) -> io::Result<ArtifactFile> {
+        let reference = Reference::parse(artifact).map_err(io::Error::other)?;
+        let auth = self.auth()?;
+        let pulled = self.client.pull_artifact(&reference, into, limit, &auth);
+        let files = pulled.await.map_err(io::Error::other)?;
+        let first = files.into_iter().next();
+        first.ok_or_else(|| io::Error::other("the artifact is empty"))
+    }
+
+    /// The log of an allocation, which it brought there itself; `None`: it did not.
+    ///
+    /// # Errors
+    /// When the registry does not answer.
+    pub async fn find_log(&self, id: &BuildId, allocation: &str) -> io::Result<Option<String>> {
+        self.resolve(&log_tag(id, allocation)).await
+    }
+
     /// Fetches an archived log and unpacks it to `to`.
     ///
     /// # Errors
     /// When it is not there, or damaged.
     pub async fn fetch_log(&self, artifact: &str, to: &Path) -> io::Result<()> {
-        let reference = Reference::parse(artifact).map_err(io::Error::other)?;
         let near = to.parent().unwrap_or(to);
         let scratch = tempfile::Builder::new().prefix("log-").tempdir_in(near)?;
-        let auth = self.auth()?;
-        let pulled = self
-            .client
-            .pull_artifact(&reference, scratch.path(), MAX_LOG, &auth);
-        let files = pulled.await.map_err(io::Error::other)?;
-        let file = files
-            .first()
-            .ok_or_else(|| io::Error::other("the archive of the log is empty"))?;
-        let (from, to) = (file.path.clone(), to.to_owned());
+        let file = self.first_of(artifact, scratch.path(), MAX_LOG).await?;
+        let (from, to) = (file.path, to.to_owned());
         tokio::task::spawn_blocking(move || {
             // Beside it first: whoever reads the log sees the old or the new one.
             let whole = from.with_extension("whole");

@@ -78,6 +78,8 @@ pub fn path(id: &BuildId) -> String {
 pub const BUILDS: &str = "nomad-build/b/";
 /// Beginning of the paths of all claims.
 pub const CLAIMS: &str = "nomad-build/k/";
+/// Beginning of the paths of what principals have uploaded.
+pub const UPLOADS: &str = "nomad-build/u/";
 
 /// The build of a variable's path.
 pub fn build_of(path: &str) -> Option<BuildId> {

@@ -1,0 +1,173 @@
+//! A server elsewhere, as its clients see it: uploads, and the tools over MCP.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek as _, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::header::CONTENT_TYPE;
+use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock};
+use rmcp::service::RunningService;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::{RoleClient, ServiceExt as _};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::context::{Limits, snapshot_dir};
+
+/// Of what a server said that is no MCP, at most so many bytes are repeated.
+const REPEATED: usize = 2000;
+
+/// A server and the token for it.
+pub struct Remote {
+    url: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote")
+            .field("url", &self.url.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a tool answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// For people.
+    pub text: String,
+    /// For machines; none where the call was refused.
+    pub value: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Uploaded {
+    context: String,
+}
+
+impl Remote {
+    /// A server by its URL, with or without `/mcp` at its end.
+    ///
+    /// # Errors
+    /// When it is no URL of a server.
+    pub fn new(server: &str, token: Option<String>) -> anyhow::Result<Self> {
+        let wrong = || format!("{server:?} is no server: such as https://build.example.com");
+        let mut url = Url::parse(server).with_context(wrong)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            bail!(wrong());
+        }
+        let path = url.path().trim_end_matches('/');
+        let path = path.strip_suffix("/mcp").unwrap_or(path).to_owned();
+        url.set_path(&path);
+        Ok(Self {
+            url,
+            token: token.map(|token| token.trim().to_owned()),
+            http: reqwest::Client::builder().build()?,
+        })
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+    }
+
+    /// Uploads a directory without what its ignore file names; returns what `source.context` takes.
+    ///
+    /// # Errors
+    /// What is wrong with the directory, or what the server says.
+    pub async fn upload(&self, dir: &Path, containerfile: Option<&str>) -> anyhow::Result<String> {
+        let (dir, containerfile) = (dir.to_owned(), containerfile.map(str::to_owned));
+        let pack = move || pack(&dir, containerfile.as_deref());
+        let file = tokio::task::spawn_blocking(pack).await??;
+        let length = file.metadata()?.len();
+        let stream = tokio_util::io::ReaderStream::new(tokio::fs::File::from_std(file));
+        let mut request = self
+            .http
+            .put(self.at("/v1/contexts"))
+            .header(CONTENT_TYPE, "application/gzip")
+            .header(reqwest::header::CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(stream));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let unreachable = || format!("the server {} cannot be reached", self.url);
+        let response = request.send().await.with_context(unreachable)?;
+        let status = response.status();
+        let text = response.text().await?;
+        if !status.is_success() {
+            let said: String = text.chars().take(REPEATED).collect();
+            bail!(
+                "the server does not take the upload ({status}): {}",
+                said.trim()
+            );
+        }
+        let uploaded: Uploaded = serde_json::from_str(&text)
+            .context("what the server says is no answer of nomad-build")?;
+        Ok(uploaded.context)
+    }
+
+    /// Begins to talk MCP.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or lets nobody in with this token.
+    pub async fn connect(&self) -> anyhow::Result<Tools> {
+        let mut config = StreamableHttpClientTransportConfig::with_uri(self.at("/mcp"));
+        if let Some(token) = &self.token {
+            config = config.auth_header(token);
+        }
+        let transport = StreamableHttpClientTransport::with_client(self.http.clone(), config);
+        let unreachable = || format!("no MCP with the server {}", self.url);
+        let running = ().serve(transport).await.with_context(unreachable)?;
+        Ok(Tools { running })
+    }
+}
+
+/// Packs a directory into a file without a name. Blocks.
+fn pack(dir: &Path, containerfile: Option<&str>) -> anyhow::Result<File> {
+    /// The server knows how much it takes.
+    const ANY: Limits = Limits {
+        bytes: u64::MAX,
+        entries: u64::MAX,
+    };
+    let file = tempfile::tempfile()?;
+    let mut packed = GzEncoder::new(BufWriter::new(file), Compression::fast());
+    snapshot_dir(dir, containerfile, &[], ANY, &mut packed)?;
+    let mut out = packed.finish()?;
+    out.flush()?;
+    let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// The tools of a server.
+#[derive(Debug)]
+pub struct Tools {
+    running: RunningService<RoleClient, ()>,
+}
+
+impl Tools {
+    /// Calls a tool.
+    ///
+    /// # Errors
+    /// When no answer comes. What the server refuses is an answer.
+    pub async fn call(
+        &self,
+        tool: &'static str,
+        arguments: Map<String, Value>,
+    ) -> anyhow::Result<Answer> {
+        let request = CallToolRequestParams::new(tool).with_arguments(arguments);
+        let result: CallToolResult = self.running.call_tool(request).await?;
+        let text = result.content.iter().filter_map(ContentBlock::as_text);
+        let text: Vec<&str> = text.map(|block| block.text.as_str()).collect();
+        Ok(Answer {
+            text: text.join("\n"),
+            value: result.structured_content,
+        })
+    }
+}
