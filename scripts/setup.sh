@@ -14,11 +14,11 @@ readonly NOMAD_VERSION=1.11.3
 readonly OLDEST_NOMAD_VERSION=1.10.5
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
-  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl zstd
+  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
 # promtool for the metrics.
-readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus)
+readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools

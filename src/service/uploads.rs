@@ -632,6 +632,7 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_size(0);
+            header.set_mode(0o777);
             tar.append_link(&mut header, "venv", "/usr").unwrap();
             if ignored {
                 let mut header = tar::Header::new_gnu();

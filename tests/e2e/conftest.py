@@ -56,7 +56,7 @@ def _push_base(registry: LocalRegistry, directory: Path) -> str:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
     """A registry that asks for no credentials, with the image test/base:1."""
-    with LocalRegistry() as registry:
+    with LocalRegistry(delete=True) as registry:
         _push_base(registry, tmp_path_factory.mktemp("auth"))
         yield registry
 

@@ -50,7 +50,7 @@ def test_the_first_start_makes_a_token(settings: Server) -> None:
         seen = tool(hers, "status")
         assert seen["builds"] == []
         # Directories of the server are not for those who are elsewhere.
-        assert seen["offers"]["sources"] == ["git", "files"]
+        assert seen["offers"]["sources"] == ["git", "context", "files"]
         tokens = settings.state / "tokens"
         tokens.write_text("".join(line for line in tokens.read_text().splitlines(True) if not line.startswith("ann ")))
         with pytest.raises(McpError, match="401"):

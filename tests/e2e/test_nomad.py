@@ -232,6 +232,16 @@ def test_uploads_are_there_for_every_server(nomad: LocalNomad, registry: LocalRe
             assert built["state"] == "succeeded", built
         again = subprocess.run(["sh", "-c", upload["command"]], capture_output=True, text=True, timeout=60)
         assert "the ticket was used" in again.stdout
+        # When its time is over, whichever server comes across it removes it from the registry.
+        path = f"/v1/var/{notes[0]['Path']}?namespace={NAMESPACE}"
+        variable = nomad.request("GET", path)
+        uploads = json.loads(variable["Items"]["uploads"])
+        place = uploads["contexts"][0]["place"]
+        assert registry.digest("nomad-build", place)
+        uploads["contexts"][0]["expires"] = 1
+        nomad.request("PUT", path, variable | {"Items": {"uploads": json.dumps(uploads)}})
+        second.call("build", {"source": {"path": "/nowhere"}})
+        assert registry.digest("nomad-build", place) is None
     for server in servers:
         assert os.listdir(server.state / "uploads") == [], "nothing stays on the server"
         server.remove()
