@@ -147,7 +147,7 @@ mod tests {
         assert!(depot.write(&key, &note, 0).await.unwrap());
         assert!(!depot.write(&key, &note, 0).await.unwrap());
         assert_eq!(depot.note(&key).await.unwrap(), (note.clone(), 1));
-        assert_eq!(depot.keys().await.unwrap(), [key.clone()]);
+        assert_eq!(depot.keys().await.unwrap(), std::slice::from_ref(&key));
         note.sweep(i64::MAX);
         assert!(depot.write(&key, &note, 1).await.unwrap());
         assert!(depot.keys().await.unwrap().is_empty());
