@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::put;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::json;
@@ -32,22 +32,21 @@ const IN_TIME: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone)]
 struct Uploads {
     service: Arc<Service>,
-    gate: Gate,
     meter: Arc<dyn Meter>,
 }
 
 /// The route. It asks for itself who sends.
-pub fn router(service: Arc<Service>, gate: Gate, meter: Arc<dyn Meter>) -> Router {
+pub fn router(service: Arc<Service>, meter: Arc<dyn Meter>) -> Router {
     Router::new()
         .route("/v1/contexts", put(take))
-        .with_state(Uploads {
-            service,
-            gate,
-            meter,
-        })
+        .with_state(Uploads { service, meter })
 }
 
-async fn take(State(uploads): State<Uploads>, request: Request) -> Response {
+async fn take(
+    State(uploads): State<Uploads>,
+    Extension(gate): Extension<Gate>,
+    request: Request,
+) -> Response {
     let ticket = bearer(request.headers()).filter(|token| is_ticket(token));
     let ticket = ticket.map(str::to_owned);
     let principal = match &ticket {
@@ -55,9 +54,9 @@ async fn take(State(uploads): State<Uploads>, request: Request) -> Response {
             Ok(principal) => principal,
             Err(error) => return plain::refused(&error),
         },
-        None => match uploads.gate.sender(Shown::by(&request)).await {
+        None => match gate.sender(Shown::by(&request)).await {
             Ok(principal) => principal,
-            Err(refused) => return uploads.gate.challenge(&request, refused),
+            Err(refused) => return gate.challenge(&request, refused),
         },
     };
     let (sender, body) = (principal.clone(), request.into_body());

@@ -121,6 +121,14 @@ impl Listener {
         })
     }
 
+    /// The socket in the file system, if it is one.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        match &self.socket {
+            Socket::Tcp(_) => None,
+            Socket::Unix(_, path, _) => Some(path.clone()),
+        }
+    }
+
     /// The next connection.
     pub(super) async fn accept(&self) -> (Stream, Peer) {
         loop {
