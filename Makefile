@@ -34,6 +34,7 @@ machine:
 	cargo build --release --locked
 	$(program) setup $(test_accounts)
 
+# cargo test also compiles the fixture of test_conformance.py.
 test: machine ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e

@@ -27,10 +27,12 @@ from mcp_stdio import McpError, McpProcess
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+
+
 def binary() -> Path:
     """The program under test: NOMAD_BUILD_BIN, or the release build."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    return Path(os.environ.get("NOMAD_BUILD_BIN", target / "release/nomad-build")).absolute()
+    return Path(os.environ.get("NOMAD_BUILD_BIN", TARGET / "release/nomad-build")).absolute()
 
 
 ORDINARY_USER = "nomad-build-test"
@@ -189,10 +191,16 @@ class Server:
 @contextmanager
 def serve(server: Server, *options: str, at: str = "127.0.0.1:0", name: str = "http", **env: str) -> Iterator[str]:
     """Runs `serve --http` on a free port or a socket; its address. Its log is NAME.log in the server's directory."""
-    log = server.directory / f"{name}.log"
     command = [*server.command, "--http", at, *options]
+    with listening(command, server.directory / f"{name}.log", server.env | env) as address:
+        yield address
+
+
+@contextmanager
+def listening(command: list[str], log: Path, env: dict[str, str]) -> Iterator[str]:
+    """Runs a program that says in its log where it listens; its address."""
     with log.open("w") as errors:
-        process = subprocess.Popen(command, env=server.env | env, stderr=errors)
+        process = subprocess.Popen(command, env=env, stderr=errors)
     try:
         deadline = time.monotonic() + 30
         while not (found := re.search(r"address=(\S+) tls=(\S+)", log.read_text())):
