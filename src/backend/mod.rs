@@ -125,8 +125,9 @@ pub trait Backend: Send + Sync {
     /// A build as it is now. Whoever looks first at a build whose runner is gone writes its end.
     async fn look(&self, id: &BuildId) -> Result<View, BackendError>;
 
-    /// Who asked for a build.
-    async fn owner(&self, id: &BuildId) -> Result<String, BackendError>;
+    /// Who asked for a build. Where it is another than `expected`, the answer takes what it takes when
+    /// there is no such build: it cannot be told by the clock that there is one.
+    async fn owner(&self, id: &BuildId, expected: Option<&str>) -> Result<String, BackendError>;
 
     /// Begins to watch a build: look at it after this, and no change is missed.
     fn watch(&self, id: &BuildId) -> Box<dyn Changes>;

@@ -85,7 +85,8 @@ impl Service {
             .to_ascii_lowercase();
         if let Ok(id) = name.parse::<BuildId>() {
             // Whose it is comes before everything else: nothing is done for who must not know of it.
-            return match self.backend.owner(&id).await {
+            let expected = (!self.is_operator(principal)).then_some(principal.0.as_str());
+            return match self.backend.owner(&id, expected).await {
                 Ok(owner) if self.may_see(principal, &owner) => Ok(self.backend.look(&id).await?),
                 Ok(_) | Err(BackendError::NotFound(_)) => {
                     Err(self.unknown(principal, text, &name).await)

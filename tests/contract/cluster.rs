@@ -510,3 +510,34 @@ fn client(lab: &NomadLab, token: &str) -> Client {
     });
     Client::new(options.unwrap()).unwrap()
 }
+
+/// Whether there is a build cannot be told by what an answer costs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_build_costs_what_none_costs() {
+    let bench = bench(2, agent::Knobs::default());
+    let id = bench.submit(Order::quick().by("ann")).await;
+    bench.ends_as(&id, State::Succeeded).await;
+    let unknown = BuildId::from_random([7; 16]);
+    let cost = async |id: &BuildId, who: Option<&str>| {
+        let requests = || bench.server.vitals().requests.iter().map(|one| one.1).sum();
+        let before: u64 = requests();
+        let owner = bench.server.owner(id, who).await.ok();
+        (requests() - before, owner)
+    };
+    // What goes on in the background costs something, too: the least is looked at.
+    let mut least = [u64::MAX; 4];
+    for _ in 0..10 {
+        let costs = [
+            cost(&id, Some("ann")).await,
+            cost(&id, None).await,
+            cost(&id, Some("bob")).await,
+            cost(&unknown, Some("bob")).await,
+        ];
+        let owners: Vec<_> = costs.iter().map(|cost| cost.1.as_deref()).collect();
+        assert_eq!(owners, [Some("ann"), Some("ann"), Some("ann"), None]);
+        for (least, cost) in least.iter_mut().zip(costs) {
+            *least = cost.0.min(*least);
+        }
+    }
+    assert_eq!(least, [0, 0, 1, 1]);
+}

@@ -406,7 +406,7 @@ impl Backend for LocalBackend {
         Some(&self.depot)
     }
 
-    async fn owner(&self, id: &BuildId) -> Result<String, BackendError> {
+    async fn owner(&self, id: &BuildId, _: Option<&str>) -> Result<String, BackendError> {
         Ok(store::read(&self.dir(id)?)?.principal)
     }
 

@@ -274,9 +274,17 @@ impl Backend for NomadBackend {
         Ok(submitted)
     }
 
-    async fn owner(&self, id: &BuildId) -> Result<String, BackendError> {
-        let page = self.page(id).await?;
-        Ok(page.record.stored.record.principal.clone())
+    async fn owner(&self, id: &BuildId, expected: Option<&str>) -> Result<String, BackendError> {
+        if let Some(page) = self.core.books.page(id) {
+            let owner = &page.record.stored.record.principal;
+            if expected.is_none_or(|expected| expected == owner) {
+                return Ok(owner.clone());
+            }
+        }
+        let record = store::read(&self.core.client, id).await?;
+        let owner = record.stored.record.principal.clone();
+        self.core.learn(record);
+        Ok(owner)
     }
 
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
