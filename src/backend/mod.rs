@@ -14,11 +14,13 @@ use crate::build::{BuildId, Plan, Record};
 use crate::log::{Progress, Query, Selection};
 
 mod ending;
+mod health;
 pub mod local;
 pub mod nomad;
 mod staged;
 pub mod uploads;
 
+pub use health::{Dependency, Health, Standing};
 pub use staged::Staged;
 pub use uploads::Depot;
 
@@ -147,8 +149,8 @@ pub trait Backend: Send + Sync {
     /// Where builds run and how many at the same time, in words.
     fn capacity(&self) -> String;
 
-    /// Whether builds can be accepted.
-    async fn health(&self) -> Result<(), BackendError>;
+    /// Whether builds can be accepted, and what is missing. Within five seconds, as checks want it.
+    async fn health(&self) -> Health;
 
     /// Where uploads are kept; `None`: none are taken.
     fn depot(&self) -> Option<&dyn Depot>;

@@ -14,7 +14,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::backend::{View, Vitals};
+use crate::backend::{Health, View, Vitals};
 use crate::build::record::Final;
 use crate::build::{BuildId, Phase, Record, State};
 use crate::mcp::Meter;
@@ -128,25 +128,35 @@ impl Metrics {
         })
     }
 
-    /// Everything in Prometheus' text format.
+    /// Everything in Prometheus' text format. While nothing is known of builds, they are left out.
     ///
     /// # Errors
-    /// When the backend does not answer, or nothing can be written.
-    pub async fn text(&self, service: &Service, held: Held) -> Result<String, ToolError> {
-        let views = service.census().await?;
-        self.count_ends(&views);
+    /// When nothing can be written.
+    pub async fn text(
+        &self,
+        service: &Service,
+        health: &Health,
+        held: Held,
+    ) -> prometheus::Result<String> {
+        let views = match health.knows_builds() {
+            true => known(service.census().await),
+            false => None,
+        };
+        if let Some(views) = &views {
+            self.count_ends(views);
+        }
         let mut families = self.registry.gather();
-        let now = now_ms();
-        families.extend(builds(&views, now).map_err(ToolError::internal)?);
-        families.extend(clients(held).map_err(ToolError::internal)?);
-        families.extend(backend(&service.vitals()).map_err(ToolError::internal)?);
+        if let Some(views) = &views {
+            families.extend(builds(views, now_ms())?);
+        }
+        families.extend(clients(held)?);
+        families.extend(dependencies(health)?);
+        families.extend(backend(&service.vitals())?);
         // One without a value yet, as of builds where there are none, is no family for the encoder.
         families.retain(|family| !family.get_metric().is_empty());
         let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&families, &mut text)
-            .map_err(ToolError::internal)?;
-        String::from_utf8(text).map_err(ToolError::internal)
+        TextEncoder::new().encode(&families, &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
 
     /// Counts what has ended since the last time; what had ended before the first time is not counted.
@@ -189,6 +199,13 @@ impl Metrics {
                 .observe(*took);
         }
     }
+}
+
+/// Builds that cannot be read are no reason to tell nothing.
+fn known(views: Result<Vec<View>, ToolError>) -> Option<Vec<View>> {
+    views
+        .inspect_err(|error| tracing::warn!(%error, "the metrics tell nothing of builds"))
+        .ok()
 }
 
 /// Between two times in milliseconds.
@@ -267,6 +284,19 @@ fn clients(held: Held) -> prometheus::Result<Vec<MetricFamily>> {
         clients.with_label_values(&[kind]).set(count);
     }
     Ok(clients.collect())
+}
+
+fn dependencies(health: &Health) -> prometheus::Result<Vec<MetricFamily>> {
+    let up = gauge(
+        "nomad_build_dependency_up",
+        "Whether what builds need is there: 1, or 0 when it or some of it is missing; /readyz says more.",
+        &["dependency"],
+    )?;
+    for (dependency, there) in health.all() {
+        up.with_label_values(&[dependency.as_str()])
+            .set(there.into());
+    }
+    Ok(up.collect())
 }
 
 fn backend(vitals: &Vitals) -> prometheus::Result<Vec<MetricFamily>> {

@@ -8,7 +8,7 @@
 //! /v1/contexts      uploads
 //! /.well-known/oauth-protected-resource   where tokens come from
 //! /healthz          this server runs
-//! /readyz           its backend answers
+//! /readyz           builds can be accepted, or what is missing
 //! /metrics          for Prometheus
 //! ```
 //! Builds are behind tokens; nothing else tells anything of a build.
@@ -46,10 +46,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Health;
 use crate::build::request::MAX_WAIT;
 use crate::config;
 use crate::mcp::{Asker, Meter, Server};
-use crate::service::{Service, ToolError};
+use crate::service::Service;
 
 use access::Authentication;
 use connections::Connections;
@@ -66,9 +67,10 @@ struct Operations {
     sessions: Sessions,
     streams: Streams,
     connections: Connections,
-    /// What `/readyz` and `/metrics` said last.
-    ready: Kept,
-    told: Kept,
+    /// What both `/readyz` and `/metrics` tell.
+    health: Kept<Arc<Health>>,
+    /// What `/metrics` said last.
+    told: Kept<Option<String>>,
 }
 
 /// Serves until `ending` fires, and then what has been asked before, for a while.
@@ -104,7 +106,7 @@ pub async fn serve(
         sessions: stack.sessions.clone(),
         streams,
         connections: stack.connections.clone(),
-        ready: Kept::default(),
+        health: Kept::default(),
         told: Kept::default(),
     };
     let routes = Routes {
@@ -128,56 +130,60 @@ impl Operations {
 
 /// An answer that is given to everybody who asks within a while: who has no token must not keep a backend
 /// busy by asking.
-type Kept = Arc<Mutex<Option<(Instant, Result<String, String>)>>>;
+type Kept<T> = Arc<Mutex<Option<(Instant, T)>>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// How long it is given.
 const KEPT: Duration = Duration::from_secs(1);
 
-async fn kept<E: std::fmt::Display>(
-    kept: &Kept,
-    kind: &'static str,
-    ask: impl Future<Output = Result<String, E>>,
-) -> Response {
+async fn kept<T: Clone>(kept: &Kept<T>, ask: impl Future<Output = T>) -> T {
     let mut kept = kept.lock().await;
-    let answer = match kept.take() {
-        Some((at, answer)) if at.elapsed() < KEPT => (at, answer),
-        _ => {
-            let answer = ask.await.map_err(|error| error.to_string());
-            if let Err(error) = &answer {
-                // Why, is for the operator's eyes.
-                tracing::warn!(%error, "the backend does not answer");
-            }
-            (Instant::now(), answer)
+    if let Some((at, answer)) = &*kept
+        && at.elapsed() < KEPT
+    {
+        return answer.clone();
+    }
+    let answer = ask.await;
+    *kept = Some((Instant::now(), answer.clone()));
+    answer
+}
+
+async fn health(operations: &Operations) -> Arc<Health> {
+    let look = async {
+        let health = operations.service.health().await;
+        for (dependency, why) in health.faults() {
+            // Why, is for the operator's eyes.
+            tracing::warn!(dependency = dependency.as_str(), why, "missing");
         }
+        Arc::new(health)
     };
-    let response = match &answer.1 {
-        Ok(text) => ([(CONTENT_TYPE, kind)], text.clone()).into_response(),
-        Err(_) => {
-            let text = "the backend does not answer; the server's log says why\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
-    };
-    *kept = Some(answer);
-    response
+    kept(&operations.health, look).await
 }
 
 async fn ready(State(operations): State<Operations>) -> Response {
-    let health = async {
-        operations.service.health().await?;
-        Ok::<_, ToolError>("ready\n".to_owned())
+    let health = health(&operations).await;
+    let status = match health.is_ready() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    kept(&operations.ready, TEXT, health).await
+    (status, [(CONTENT_TYPE, TEXT)], health.to_string()).into_response()
 }
 
 async fn tell(State(operations): State<Operations>) -> Response {
     let told = async {
+        let health = health(&operations).await;
         let held = metrics::Held {
             sessions: operations.sessions.count().await,
             streams: operations.streams.count(),
             connections: operations.connections.count(),
         };
-        operations.metrics.text(&operations.service, held).await
+        let text = operations.metrics.text(&operations.service, &health, held);
+        text.await
+            .inspect_err(|error| tracing::error!(%error, "the metrics cannot be told"))
+            .ok()
     };
-    kept(&operations.told, prometheus::TEXT_FORMAT, told).await
+    match kept(&operations.told, told).await {
+        Some(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

@@ -17,7 +17,7 @@ pub mod wait;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, View, Vitals};
+use crate::backend::{Backend, BackendError, Health, View, Vitals};
 use crate::build::BuildId;
 use crate::config::Config;
 
@@ -163,11 +163,8 @@ impl Service {
         self.backend.vitals()
     }
 
-    /// Whether builds can be accepted.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn health(&self) -> Result<(), ToolError> {
-        Ok(self.backend.health().await?)
+    /// Whether builds can be accepted, and what is missing.
+    pub async fn health(&self) -> Health {
+        self.backend.health().await
     }
 }

@@ -48,9 +48,9 @@ async fn unknown_builds_are_not_found<L: Lab>() {
 
 async fn healthy<L: Lab>() {
     let bench = Bench::<L>::plain();
-    bench.server.health().await.unwrap();
+    bench.is_ready().await;
     let id = bench.submit(Order::quick()).await;
     bench.ends_as(&id, State::Succeeded).await;
-    bench.server.health().await.unwrap();
+    bench.is_ready().await;
     assert!(bench.lab.staged().is_empty(), "{:?}", bench.lab.staged());
 }

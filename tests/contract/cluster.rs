@@ -431,7 +431,7 @@ async fn with_no_more_rights_than_needed() {
     });
     let server = lab.server();
     let bench = Bench { lab, server };
-    bench.server.health().await.unwrap();
+    bench.is_ready().await;
     let published = bench
         .submit(Order::quick().tag(app(registry.host, "1")))
         .await;

@@ -121,6 +121,19 @@ impl<L: Lab> Bench<L> {
         })
     }
 
+    /// Waits until nothing is missing: a server that has just begun does not know all builds.
+    pub async fn is_ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let health = self.server.health().await;
+            if health.faults().next().is_none() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{health:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Submits; must be accepted.
     pub async fn submit(&self, order: Order) -> BuildId {
         let id = order.id.clone();

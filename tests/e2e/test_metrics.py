@@ -27,6 +27,7 @@ FAMILIES = {
     "nomad_build_build_seconds": ("histogram", "from their start to their end"),
     "nomad_build_builds": ("gauge", "each server of a cluster tells of all"),
     "nomad_build_clients": ("gauge", "connections, sessions of Streamable HTTP, streams of HTTP+SSE"),
+    "nomad_build_dependency_up": ("gauge", "1, or 0 when it or some of it is missing"),
     "nomad_build_ended_total": ("counter", "kind and fault of the failure"),
     "nomad_build_log_bytes_total": ("counter", "given to clients"),
     "nomad_build_log_lines_total": ("counter", "builds that have ended"),
@@ -52,6 +53,7 @@ VALUES = {
     "tool": {"build", "status", "logs", "kill"},
     "job": {"nomad-build"},
     "le": {"60", r"60\\.0"},
+    "dependency": {"state_directory", "buildah", "users", "nomad", "jobs", "repository"},
 }
 """What expressions may compare labels with."""
 
@@ -224,6 +226,8 @@ def test_the_values_are_those_of_the_builds(watched: Watched) -> None:
     assert scrape.value("nomad_build_log_bytes_total") == watched.log_bytes > 0
     assert scrape.value("nomad_build_clients", kind="connection") >= 1
     assert scrape.value("nomad_build_clients", kind="session") == scrape.value("nomad_build_clients", kind="stream") == 0
+    needs = ("state_directory", "buildah", "users")
+    assert scrape.samples["nomad_build_dependency_up"] == {labels(dependency=one): 1 for one in needs}
     calls = scrape.samples["nomad_build_tool_call_seconds_count"]
     assert calls.pop(labels(tool="status", outcome="ok")) >= 1
     assert calls == {
@@ -257,7 +261,7 @@ def test_nobody_and_nothing_is_named(watched: Watched) -> None:
         told = {what for what, word in watched.private.items() if word in scrape.text}
         assert not told, scrape.text
         names = {label for name in scrape.samples for label in scrape.labels_of(name)}
-        assert names <= {"state", "profile", "phase", "kind", "fault", "tool", "outcome", "le"}
+        assert names <= {"state", "profile", "phase", "kind", "fault", "tool", "outcome", "le", "dependency"}
 
 
 def test_prometheus_takes_the_examples() -> None:

@@ -41,10 +41,14 @@ use crate::build::status::QueueStatus;
 use crate::build::{BuildId, Record};
 use crate::config::Config;
 use crate::log::{LogReader, Progress, Query, Selection};
+use crate::runner::probe;
 use crate::runner::reporter::now_ms;
 use crate::runner::workdir::{read_json, write_json};
 
-use super::{Backend, BackendError, Changes, Depot, Submission, Submitted, View};
+use super::{
+    Backend, BackendError, Changes, Dependency, Depot, Health, Standing, Submission, Submitted,
+    View,
+};
 use depot::LocalDepot;
 use layout::{BuildDir, Layout};
 use queue::{Missing, Ticket};
@@ -366,6 +370,15 @@ impl LocalBackend {
         Ok(self.view(store::read(&dir)?, &dir)?)
     }
 
+    /// Whether the state directory can be written, and passed by those that builds run as.
+    fn use_state(&self) -> io::Result<()> {
+        self.layout.prepare()?;
+        let probe = self.staging.join(format!(".health-{}", std::process::id()));
+        let _held = store::lock(&probe)?;
+        fs::remove_file(&probe)?;
+        self.users.check_way(self.layout.root())
+    }
+
     fn list_now(&self) -> Result<Vec<View>, BackendError> {
         let mut views = Vec::new();
         for id in self.ids()? {
@@ -453,12 +466,18 @@ impl Backend for LocalBackend {
         )
     }
 
-    async fn health(&self) -> Result<(), BackendError> {
-        self.layout.prepare()?;
-        let probe = self.staging.join(format!(".health-{}", std::process::id()));
-        let _held = store::lock(&probe)?;
-        fs::remove_file(&probe)?;
-        Ok(())
+    async fn health(&self) -> Health {
+        tokio::task::block_in_place(|| {
+            let buildah = &self.config.buildah;
+            let found = probe::find(buildah).map(drop);
+            let missing = || format!("{buildah} is not there");
+            let users = Users::open(&self.config).map(drop);
+            Health::of([
+                (Dependency::StateDirectory, Standing::of(self.use_state())),
+                (Dependency::Buildah, Standing::of(found.ok_or_else(missing))),
+                (Dependency::Users, Standing::of(users)),
+            ])
+        })
     }
 }
 

@@ -17,6 +17,7 @@ pub mod decide;
 mod depot;
 pub mod feed;
 pub mod follow;
+mod health;
 pub mod payload;
 pub mod reason;
 pub mod shelf;
@@ -50,13 +51,19 @@ use crate::runner::reporter::now_ms;
 use self::books::Page;
 use self::core::Core;
 use self::depot::NomadDepot;
+use self::health::Examined;
 use self::shelf::Shelf;
 use self::spool::Spool;
 use self::store::StoreError;
-use super::{Backend, BackendError, Changes, Depot, Submission, Submitted, View, Vitals};
+use super::{
+    Backend, BackendError, Changes, Dependency, Depot, Health, Standing, Submission, Submitted,
+    View, Vitals,
+};
 
 /// How long a list waits for a server that has just begun to know all builds.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest for Nomad to be found well.
+const WELL: Duration = Duration::from_secs(3);
 /// How long an answer waits for what a running build has said so far, where nobody has read it yet.
 const FIRST_READ: Duration = Duration::from_secs(2);
 /// Pause before the log of an ended build is looked for again.
@@ -69,6 +76,7 @@ pub struct NomadBackend {
     core: Arc<Core>,
     depot: Option<NomadDepot>,
     sweep: mpsc::Sender<()>,
+    examined: Examined,
     /// What this server does in the background ends with it.
     _alive: DropGuard,
 }
@@ -112,6 +120,7 @@ impl NomadBackend {
             depot: NomadDepot::new(Arc::clone(&core), uploads),
             core,
             sweep,
+            examined: Examined::default(),
             _alive: alive.drop_guard(),
         })
     }
@@ -354,9 +363,20 @@ impl Backend for NomadBackend {
         "builds run as jobs of a Nomad cluster, those that find no room wait".into()
     }
 
-    async fn health(&self) -> Result<(), BackendError> {
-        self.core.client.leader().await?;
-        self.all_known().await
+    async fn health(&self) -> Health {
+        let well = async {
+            self.core.client.leader().await?;
+            self.all_known().await
+        };
+        let late = "Nomad does not tell its leader and all builds in time";
+        let late = |_| Err(BackendError::Unavailable(late.into()));
+        let well = tokio::time::timeout(WELL, well).await.unwrap_or_else(late);
+        let nomad = (Dependency::Nomad, Standing::of(well));
+        if nomad.1 != Standing::Up {
+            return Health::of([nomad]);
+        }
+        let examined = self.examined.look(&self.core).await;
+        Health::of(std::iter::once(nomad).chain(examined))
     }
 
     fn depot(&self) -> Option<&dyn Depot> {

@@ -20,6 +20,9 @@ use super::task::archive::log_tag;
 /// Most bytes of an archived log, packed and unpacked.
 const MAX_LOG: u64 = 4 << 30;
 
+/// A tag that nobody sets.
+const NOBODYS: &str = "nomad-build-check";
+
 /// See the module.
 #[derive(Debug)]
 pub struct Shelf {
@@ -47,6 +50,17 @@ impl Shelf {
     /// Read for each use: it may be renewed.
     fn auth(&self) -> io::Result<Auth> {
         Auth::from_slice(&credentials::registry(&self.config)?).map_err(io::Error::other)
+    }
+
+    /// Whether the repository can be read; it may be empty.
+    ///
+    /// # Errors
+    /// When the registry does not answer, or refuses.
+    pub async fn check(&self) -> io::Result<()> {
+        let reference = Reference::parse(&format!("{}:{NOBODYS}", self.repository));
+        let reference = reference.map_err(io::Error::other)?;
+        let found = self.client.resolve(&reference, &self.auth()?).await;
+        found.map(drop).map_err(io::Error::other)
     }
 
     /// Brings plan and context of a build into the repository; returns `host/repository@digest`.
