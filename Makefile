@@ -36,15 +36,15 @@ machine:
 
 # cargo test also compiles the fixture of test_conformance.py.
 test: machine ## Run every test: Rust, then end to end with real Buildah and registries
-	cargo test --locked
+	cargo test --locked --all-features
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e
 
 test-all: machine ## Run every test, and those of Nomad once more on the oldest version that must work
 	scripts/setup.sh test-all
 	$(MAKE) test
-	cargo test --locked --test contract -- --ignored
-	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --test contract -- nomad cluster storm
+	cargo test --locked --all-features --test contract -- --ignored
+	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --all-features --test contract -- nomad cluster storm
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py
 
 attacks: machine ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
@@ -56,7 +56,7 @@ endurance: machine ## Run the long storm: hundreds of builds that are killed at 
 
 lint: ## Check format and lints
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --all-features --locked -- -D warnings
 
 bench: machine ## Run the benchmarks
 	cargo bench --locked

@@ -8,7 +8,9 @@ use anyhow::Context;
 use rmcp::ServiceExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::backend::Backend;
 use crate::backend::local::LocalBackend;
@@ -23,6 +25,7 @@ use crate::http::tls::Certificates;
 use crate::http::tokens::{self, Tokens};
 use crate::mcp::{Asker, Server, stdio};
 use crate::service::{Principal, Service};
+use crate::telemetry::{self, Hearer};
 use crate::{http, nomad};
 
 /// How long the last answers may take to be read.
@@ -36,7 +39,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve(options),
         Command::Build(build) => {
-            log_to_stderr();
+            begin_log(to_stderr(), None);
             build.run()
         }
         Command::Schema(schema) => schema.run(),
@@ -44,7 +47,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(check) => check.run(),
         Command::Setup(setup) => setup.run(),
         Command::Runner(runner) => {
-            log_to_stderr();
+            begin_log(to_stderr(), None);
             runner.run()
         }
     }
@@ -54,19 +57,31 @@ fn filter() -> EnvFilter {
     EnvFilter::try_from_env("NOMAD_BUILD_LOG").unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"))
 }
 
-fn log_to_stderr() {
-    // Nothing but protocol or records may go to stdout.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter())
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
+/// Nothing but protocol or records may go to stdout.
+fn to_stderr() -> impl Layer<Registry> + Send + Sync {
+    fmt::layer().with_writer(std::io::stderr).with_ansi(false)
+}
+
+fn begin_log(lines: impl Layer<Registry> + Send + Sync, traces: Option<Hearer>) {
+    let hearers: Vec<Hearer> = std::iter::once(lines.with_filter(filter()).boxed())
+        .chain(traces)
+        .collect();
+    let _ = tracing_subscriber::registry().with(hearers).try_init();
 }
 
 fn serve(options: Serve) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // What blocks is the disk: many at once are not faster, and each takes memory that it does not give back.
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()?;
+    let (export, traces) = telemetry::begin(runtime.handle())
+        .context("traces cannot be exported as the variables OTEL_… say")?
+        .unzip();
     let _writer = match &options.log_dir {
         None => {
-            log_to_stderr();
+            begin_log(to_stderr(), traces);
             None
         }
         Some(dir) => {
@@ -78,27 +93,20 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
                 .build(dir)
                 .with_context(|| format!("the log directory {} cannot be used", dir.display()))?;
             let (writer, guard) = tracing_appender::non_blocking(files);
-            let _ = tracing_subscriber::fmt()
-                .json()
-                .with_env_filter(filter())
-                .with_writer(writer)
-                .try_init();
+            begin_log(fmt::layer().json().with_writer(writer), traces);
             Some(guard)
         }
     };
     let config = Config::load()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // What blocks is the disk: many at once are not faster, and each takes memory that it does not give back.
-        .max_blocking_threads(16)
-        .enable_all()
-        .build()?;
     let served = runtime.block_on(async {
         match options.http {
             None => serve_stdio(open(options.backend, &config)?, config).await,
             Some(place) => serve_http(options.backend, config, &place, options.no_auth).await,
         }
     });
+    if let Some(export) = export {
+        export.end(LAST_WORDS);
+    }
     // A read of stdin cannot be taken back: it must not keep the process.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
-//!                                                                → {diagnosis, containerfile, build, schema}
+//!                                                                → {diagnosis, containerfile, build, schema, telemetry}
 //! ```
 #![cfg_attr(
     test,
@@ -35,3 +35,4 @@ pub mod registry;
 pub mod runner;
 pub mod schema;
 pub mod service;
+pub mod telemetry;

@@ -21,13 +21,14 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::backend::View;
 use crate::build::request::{KillRequest, LogsRequest, StatusRequest};
 use crate::build::status::StatusAnswer;
-use crate::schema::error_code::ErrorCode as ErrorWord;
-use crate::schema::{ArgFault, Faults, decode};
+use crate::schema::{ArgFault, Faults, decode, error_code};
 use crate::service::{Patience, Principal, Service, ToolError, Waiting};
+use crate::telemetry;
 
 use super::entrance::Entrance;
 use super::progress::Progress;
@@ -249,7 +250,7 @@ impl Asked<'_> {
 
     /// A directory that this server cannot read can be uploaded.
     async fn with_remedy(&self, mut error: ToolError, path: &str) -> ToolError {
-        let unreachable = |fault: &ArgFault| fault.code == ErrorWord::PathNotReachable;
+        let unreachable = |fault: &ArgFault| fault.code == error_code::ErrorCode::PathNotReachable;
         if !(self.service().takes_uploads() && error.faults().iter().any(unreachable)) {
             return error;
         }
@@ -324,6 +325,30 @@ impl Asked<'_> {
         answer.notes = notes;
         let text = render::kill(&answer);
         success(&answer, text)
+    }
+}
+
+/// A span for a call, within that of the request which brought it.
+fn span(extensions: &Extensions) -> Span {
+    let parts = extensions.get::<Parts>();
+    match parts.and_then(|parts| parts.extensions.get::<Span>()) {
+        Some(request) => info_span!(parent: request, "call"),
+        None => info_span!("call"),
+    }
+}
+
+/// What a collector is told of a call.
+fn describe(span: &Span, tool: &str, outcome: &'static str, result: Option<&CallToolResult>) {
+    telemetry::name(span, format!("tools/call {tool}"));
+    telemetry::note(span, "mcp.method.name", "tools/call");
+    telemetry::note(span, "gen_ai.tool.name", tool.to_owned());
+    telemetry::note(span, "nomad_build.outcome", outcome);
+    let content = result.and_then(|result| result.structured_content.as_ref());
+    if let Some(build) = content.and_then(|content| content.get("build_id")?.as_str()) {
+        telemetry::note(span, "nomad_build.build_id", build.to_owned());
+    }
+    if outcome == error_code::ErrorCode::Internal.as_str() {
+        telemetry::fail(span);
     }
 }
 
@@ -525,13 +550,19 @@ impl Server {
         let asked = self.asked(&context.extensions)?;
         let definition = (self.shared.definitions.iter()).find(|one| one.tool.name == tool);
         let definition = definition.ok_or_else(|| self.no_such_tool())?;
+        let span = span(&context.extensions);
         let answer = match asked.count() {
-            Ok(()) => asked.call(definition, raw, context).await,
+            Ok(()) => {
+                let call = asked.call(definition, raw, context);
+                call.instrument(span.clone()).await
+            }
             Err(error) => Err(error),
         };
+        let _in = span.enter();
         let outcome = answer
             .as_ref()
             .map_or_else(|error| error.code().as_str(), |_| "ok");
+        describe(&span, tool, outcome, answer.as_ref().ok());
         if let Some(meter) = &self.shared.meter {
             meter.called(tool, outcome, begun.elapsed());
         }
