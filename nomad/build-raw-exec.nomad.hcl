@@ -51,6 +51,42 @@ variable "config" {
   default     = "# all defaults"
 }
 
+variable "vault" {
+  description = "Whether the tasks take secrets from Vault, by the roles that vault/setup.sh makes."
+  type        = bool
+  default     = false
+}
+
+variable "vault_path" {
+  description = "Where the secrets are, as templates read a key-value store of version 2. A task's are at PROFILE/TASK below it."
+  type        = string
+  default     = "secret/data/nomad-build"
+}
+
+variable "uid" {
+  description = "Number of the user, who alone may read the secrets, where that is not root."
+  type        = number
+  default     = -1
+}
+
+variable "build_secrets" {
+  description = "Fields of PROFILE/build that the task `build` gets as files of these names: auth.json to pull, what git.credentials of the configuration name, and secrets of RUN by their own names."
+  type        = list(string)
+  default     = ["auth.json"]
+}
+
+variable "publish_secrets" {
+  description = "The same of PROFILE/publish: auth.json to push."
+  type        = list(string)
+  default     = ["auth.json"]
+}
+
+variable "archive_secrets" {
+  description = "The same of PROFILE/archive: auth.json to push logs."
+  type        = list(string)
+  default     = ["auth.json"]
+}
+
 variable "cpu" {
   description = "MHz of a build."
   type        = number
@@ -121,8 +157,30 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
+      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
+      # meanwhile does not restart it.
+      dynamic "vault" {
+        for_each = var.vault ? ["build"] : []
+        content {
+          role         = "${var.name}-${var.profile}-build"
+          env          = false
+          disable_file = true
+          change_mode  = "noop"
+        }
+      }
+      dynamic "template" {
+        for_each = var.vault ? var.build_secrets : []
+        content {
+          destination = "${NOMAD_SECRETS_DIR}/${template.value}"
+          data        = "{{ with secret \"${var.vault_path}/${var.profile}/build\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
+          change_mode = "noop"
+          perms       = "0400"
+          uid         = var.uid
+        }
+      }
       env {
         NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+        REGISTRY_AUTH_FILE = "${NOMAD_SECRETS_DIR}/auth.json"
       }
       config {
         command = var.program
@@ -156,8 +214,30 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
+      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
+      # meanwhile does not restart it.
+      dynamic "vault" {
+        for_each = var.vault ? ["publish"] : []
+        content {
+          role         = "${var.name}-${var.profile}-publish"
+          env          = false
+          disable_file = true
+          change_mode  = "noop"
+        }
+      }
+      dynamic "template" {
+        for_each = var.vault ? var.publish_secrets : []
+        content {
+          destination = "${NOMAD_SECRETS_DIR}/${template.value}"
+          data        = "{{ with secret \"${var.vault_path}/${var.profile}/publish\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
+          change_mode = "noop"
+          perms       = "0400"
+          uid         = var.uid
+        }
+      }
       env {
         NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+        REGISTRY_AUTH_FILE = "${NOMAD_SECRETS_DIR}/auth.json"
       }
       config {
         command = var.program
@@ -190,8 +270,30 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
+      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
+      # meanwhile does not restart it.
+      dynamic "vault" {
+        for_each = var.vault ? ["archive"] : []
+        content {
+          role         = "${var.name}-${var.profile}-archive"
+          env          = false
+          disable_file = true
+          change_mode  = "noop"
+        }
+      }
+      dynamic "template" {
+        for_each = var.vault ? var.archive_secrets : []
+        content {
+          destination = "${NOMAD_SECRETS_DIR}/${template.value}"
+          data        = "{{ with secret \"${var.vault_path}/${var.profile}/archive\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
+          change_mode = "noop"
+          perms       = "0400"
+          uid         = var.uid
+        }
+      }
       env {
         NOMAD_BUILD_CONFIG = "${NOMAD_TASK_DIR}/config.toml"
+        REGISTRY_AUTH_FILE = "${NOMAD_SECRETS_DIR}/auth.json"
       }
       config {
         command = var.program

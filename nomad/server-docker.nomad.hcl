@@ -55,6 +55,18 @@ variable "provider" {
   default     = "nomad"
 }
 
+variable "vault" {
+  description = "Whether the server takes the credential of its own repository from Vault, by the role that vault/setup.sh makes."
+  type        = bool
+  default     = false
+}
+
+variable "vault_path" {
+  description = "Where the secrets are, as templates read a key-value store of version 2: the server's is auth.json at `server` below it."
+  type        = string
+  default     = "secret/data/nomad-build"
+}
+
 variable "config" {
   description = "Configuration of the server: a TOML file as of README.md, without secrets."
   type        = string
@@ -144,6 +156,26 @@ job "server" {
         change_mode = "noop"
         perms       = "0644"
       }
+      # The one credential it has: of the repository of inputs and logs.
+      dynamic "vault" {
+        for_each = var.vault ? ["server"] : []
+        content {
+          role         = "${var.name}-server"
+          env          = false
+          disable_file = true
+          change_mode  = "noop"
+        }
+      }
+      dynamic "template" {
+        for_each = var.vault ? ["auth.json"] : []
+        content {
+          destination = "${NOMAD_SECRETS_DIR}/${template.value}"
+          data        = "{{ with secret \"${var.vault_path}/server\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
+          change_mode = "noop"
+          perms       = "0400"
+          uid         = 64100
+        }
+      }
       env {
         # One pool of memory for all threads: what one lets go, another can have, and soon the machine.
         MALLOC_ARENA_MAX        = "1"
@@ -153,6 +185,7 @@ job "server" {
         NOMAD_BUILD_CONFIG      = "${NOMAD_TASK_DIR}/config.toml"
         NOMAD_BUILD_HTTP        = "${NOMAD_IP_http}:${NOMAD_PORT_http}"
         NOMAD_BUILD_HTTP_TOKENS = "${NOMAD_SECRETS_DIR}/tokens"
+        REGISTRY_AUTH_FILE      = "${NOMAD_SECRETS_DIR}/auth.json"
         NOMAD_BUILD_STATE_DIR   = "${NOMAD_TASK_DIR}/state"
       }
       config {

@@ -297,11 +297,13 @@ fn a_list_with_offers() {
             profiles: vec!["default".into(), "large".into()],
             profile_details: vec![
                 ProfileOffer {
+                    secrets: vec![],
                     name: "default".into(),
                     description: None,
                     limits: vec!["memory 1024 MiB".into(), "network egress".into()],
                 },
                 ProfileOffer {
+                    secrets: vec![],
                     name: "large".into(),
                     description: Some("for C++".into()),
                     limits: vec!["memory 8192 MiB".into()],

@@ -381,6 +381,9 @@ pub struct ProfileOffer {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Names of the secrets that its builds may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// Limits of a build in it, in words.
     pub limits: Vec<String>,
 }

@@ -1,6 +1,8 @@
 //! A decoded request becomes a plan, or every fault of it. Pure: what needs a look at the disk or
 //! the network is checked elsewhere.
 
+use std::collections::BTreeMap;
+
 use super::classify::{PathOrText, classify_path_or_text};
 use super::git_ref::RefName;
 use super::git_url::GitUrl;
@@ -26,8 +28,8 @@ pub const DEFAULT_TEST_TIMEOUT: u32 = 600;
 pub struct Rules {
     /// Profiles, the first of which is the default.
     pub profiles: Vec<String>,
-    /// Names of secrets.
-    pub secrets: Vec<String>,
+    /// Names of secrets, by profile.
+    pub secrets: BTreeMap<String, Vec<String>>,
     /// Beginnings of tags; none: all.
     pub tags: Option<Vec<String>>,
     /// Beginnings of git URLs; none: all.
@@ -95,6 +97,11 @@ pub fn is_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// Whether a text may name a secret: a file of this name.
+pub fn is_secret(text: &str) -> bool {
+    is_name(text) && !text.starts_with('.')
+}
+
 /// Checks a request against its own rules and the operator's.
 ///
 /// # Errors
@@ -123,8 +130,8 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
     let labels = check.pairs("labels", &request.labels, false);
     check.tags(&request.tags);
     let tests = check.tests(&request.tests);
-    check.secrets(&request.secrets);
     let profile = check.profile(request.profile.as_deref());
+    check.secrets(&request.secrets, &profile);
     if request.cancel_previous == Some(true) && request.name.is_none() {
         check.faults.push(
             invalid("cancel_previous", "it needs a name")
@@ -462,25 +469,40 @@ impl Check<'_> {
         out
     }
 
-    fn secrets(&mut self, secrets: &[String]) {
+    fn secrets(&mut self, secrets: &[String], profile: &str) {
+        // Of a profile that there is not, no more is said.
+        let Some(offered) = self.rules.secrets.get(profile) else {
+            return;
+        };
         for (index, secret) in secrets.iter().enumerate() {
-            if !self.rules.secrets.contains(secret) {
-                let offered = if self.rules.secrets.is_empty() {
-                    "none: the operator offers no secrets".to_owned()
-                } else {
-                    format!("one of: {}", self.rules.secrets.join(", "))
-                };
-                let near = suggest::nearest(secret, self.rules.secrets.iter().map(String::as_str));
-                self.faults.push(
-                    invalid(
-                        &format!("secrets[{index}]"),
-                        "there is no secret of this name",
-                    )
-                    .expecting(offered)
+            if offered.contains(secret) {
+                continue;
+            }
+            let others = self.rules.secrets.iter();
+            let others: Vec<&str> = others
+                .filter(|(_, names)| names.contains(secret))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let problem = if others.is_empty() {
+                "there is no secret of this name".to_owned()
+            } else {
+                format!(
+                    "builds of the profile {profile} do not get it, those of {} do",
+                    others.join(", ")
+                )
+            };
+            let expected = if offered.is_empty() {
+                "none: the operator offers no secrets".to_owned()
+            } else {
+                format!("one of: {}", offered.join(", "))
+            };
+            let near = suggest::nearest(secret, offered.iter().map(String::as_str));
+            self.faults.push(
+                invalid(&format!("secrets[{index}]"), problem)
+                    .expecting(expected)
                     .suggesting(near)
                     .got(secret),
-                );
-            }
+            );
         }
     }
 
@@ -548,7 +570,10 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             profiles: vec!["default".into(), "large".into()],
-            secrets: vec!["npm-token".into()],
+            secrets: BTreeMap::from([
+                ("default".into(), vec!["npm-token".into()]),
+                ("large".into(), vec!["npm-token".into(), "gpg".into()]),
+            ]),
             tags: Some(vec!["r.example.com/team".into()]),
             paths: true,
             ..Rules::default()
@@ -563,6 +588,20 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect()
+    }
+
+    #[test]
+    fn secrets_belong_to_profiles() {
+        let with = |profile: &str| {
+            let source = serde_json::json!({"path": "/x"});
+            faults(serde_json::json!({"source": source, "secrets": ["gpg"], "profile": profile}))
+        };
+        assert!(with("large").is_empty());
+        let refused = with("default");
+        assert_eq!(refused.len(), 1);
+        let said = "builds of the profile default do not get it, those of large do";
+        assert!(refused[0].contains(said), "{refused:?}");
+        assert!(refused[0].contains("one of: npm-token"), "{refused:?}");
     }
 
     #[test]

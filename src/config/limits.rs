@@ -35,6 +35,8 @@ macro_rules! limits {
             pub description: Option<String>,
             /// Network of foreign code.
             pub network: Option<Network>,
+            /// Names of the secrets that its builds may use. Absent: those of `[secrets]`.
+            pub secrets: Option<Vec<String>>,
             $($(#[doc = $doc])* pub $key: Option<u64>,)*
             $($(#[doc = $doc_o])* pub $key_o: Option<$type_o>,)*
         }
@@ -126,6 +128,13 @@ impl Overrides {
                 "profiles.{name}.description must be one line of at most {MAX_DESCRIPTION} characters"
             ));
         }
+        for secret in self.secrets.iter().flatten() {
+            if !crate::build::validate::is_secret(secret) {
+                faults.push(format!(
+                    "profiles.{name}.secrets: {secret:?} is no name (letters, digits, . _ -, at most 64, no . first)"
+                ));
+            }
+        }
         faults.extend(self.out_of_range(&format!("profiles.{name}")));
         faults
     }
@@ -142,4 +151,6 @@ pub struct Profile {
     pub limits: Limits,
     /// Network of foreign code.
     pub network: Network,
+    /// Names of the secrets that its builds may use.
+    pub secrets: Vec<String>,
 }

@@ -269,6 +269,10 @@ impl Config {
             description: over.description.clone(),
             limits: self.limits.with(over),
             network: over.network.unwrap_or(self.sandbox.network),
+            secrets: match &over.secrets {
+                Some(names) => names.clone(),
+                None => self.secrets.keys().cloned().collect(),
+            },
         })
     }
 
@@ -315,8 +319,10 @@ impl Config {
         );
         for (name, path) in &self.secrets {
             check(
-                crate::build::validate::is_name(name),
-                &format!("secrets: {name:?} is no name (letters, digits, . _ -, at most 64)"),
+                crate::build::validate::is_secret(name),
+                &format!(
+                    "secrets: {name:?} is no name (letters, digits, . _ -, at most 64, no . first)"
+                ),
             );
             check(
                 path.is_absolute(),

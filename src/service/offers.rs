@@ -1,5 +1,7 @@
 //! What may be asked for.
 
+use std::collections::BTreeSet;
+
 use crate::build::status::{Offers, ProfileOffer};
 use crate::build::validate::Rules;
 use crate::config::Profile;
@@ -14,6 +16,7 @@ impl Service {
     pub fn offers(&self, principal: &Principal) -> Offers {
         let rules = self.rules(principal);
         let profiles = (rules.profiles.iter()).filter_map(|name| self.config.profile(name));
+        let secrets = secrets(&rules);
         Offers {
             profile_details: profiles.map(|profile| offer(&profile)).collect(),
             sources: sources(&rules),
@@ -23,13 +26,19 @@ impl Service {
                 Some(tags) => tags,
             },
             profiles: rules.profiles,
-            secrets: rules.secrets,
+            secrets,
             limits: vec![
                 self.backend.capacity(),
                 format!("wait: {} s", self.config.mcp.max_wait),
             ],
         }
     }
+}
+
+/// Of all profiles together; each of them says its own.
+fn secrets(rules: &Rules) -> Vec<String> {
+    let all: BTreeSet<&String> = rules.secrets.values().flatten().collect();
+    all.into_iter().cloned().collect()
 }
 
 fn sources(rules: &Rules) -> Vec<String> {
@@ -65,6 +74,7 @@ fn offer(profile: &Profile) -> ProfileOffer {
     ProfileOffer {
         name: profile.name.clone(),
         description: profile.description.clone(),
+        secrets: profile.secrets.clone(),
         limits: memory.into_iter().chain(cpus).chain(always).collect(),
     }
 }

@@ -10,8 +10,8 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::backend::View;
 use crate::build::validate::{Rules, begins};
-use crate::config::Config;
 use crate::config::principals::{Rights, rights};
+use crate::config::{Config, Profile};
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
 
@@ -129,13 +129,17 @@ fn is_queued(view: &View) -> bool {
 }
 
 fn rules(config: &Config, rights: &Rights) -> Rules {
-    let profiles = config.profiles().into_iter().map(|profile| profile.name);
+    let profiles: Vec<Profile> = match &rights.profiles {
+        None => config.profiles(),
+        Some(allowed) => (allowed.iter())
+            .filter_map(|name| config.profile(name))
+            .collect(),
+    };
     Rules {
-        profiles: match &rights.profiles {
-            None => profiles.collect(),
-            Some(allowed) => allowed.clone(),
-        },
-        secrets: config.secrets.keys().cloned().collect(),
+        secrets: (profiles.iter())
+            .map(|profile| (profile.name.clone(), profile.secrets.clone()))
+            .collect(),
+        profiles: profiles.into_iter().map(|profile| profile.name).collect(),
         tags: narrowed(&config.registry.allow, rights.tags.as_deref()),
         git: narrowed(&config.git.allow, rights.git.as_deref()),
         git_allow_http: config.git.allow_http,

@@ -19,6 +19,9 @@ use crate::runner::workdir::{write_json, write_private};
 use super::mirror::Mirror;
 use super::user::BuildUser;
 
+/// What a template writes where a field is not there (text/template of Go).
+const MISSING: &[u8] = b"<no value>";
+
 /// Reads a secret; refuses a file that others can read.
 ///
 /// # Errors
@@ -35,7 +38,12 @@ pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
             mode & 0o777
         )));
     }
-    fs::read(path).map_err(|error| named(error.to_string()))
+    let secret = fs::read(path).map_err(|error| named(error.to_string()))?;
+    if secret == MISSING {
+        let text = "Vault has no such field at the path of this task's secrets";
+        return Err(named(text.to_owned()));
+    }
+    Ok(secret)
 }
 
 /// Registry credentials for publish.

@@ -103,6 +103,15 @@ impl LocalBackend {
         })?;
         let users = Users::open(&config)?;
         users.check_way(&config.state_dir)?;
+        for profile in config.profiles() {
+            let missing = |name: &&String| !config.secrets.contains_key(*name);
+            if let Some(name) = profile.secrets.iter().find(missing) {
+                return Err(io::Error::other(format!(
+                    "profiles.{}.secrets: {name:?} is not in [secrets], which says where it is on this machine",
+                    profile.name
+                )));
+            }
+        }
         Ok(Self {
             depot: LocalDepot::open(layout.uploads())?,
             staging: layout.staging(),

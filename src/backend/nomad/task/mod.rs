@@ -26,6 +26,7 @@ use crate::backend::local::credentials;
 use crate::backend::local::layout::BuildDir;
 use crate::build::conclude::Outcome;
 use crate::build::record::CommitOutcome;
+use crate::build::validate::is_secret;
 use crate::build::{BuildId, Failure, Kind, Phase, Plan};
 use crate::config::Config;
 use crate::log::{Event, RecordWriter};
@@ -158,6 +159,17 @@ fn for_plan(mut config: Config, plan: &Plan) -> Config {
     config.profiles.entry(plan.profile.clone()).or_default();
     let reserved = || memory_of_the_task(|name| std::env::var(name).ok());
     config.limits.memory_mb = config.limits.memory_mb.or_else(reserved);
+    if let Some(dir) = std::env::var_os("NOMAD_SECRETS_DIR") {
+        let dir = PathBuf::from(dir);
+        let names = plan.secrets.iter().filter(|name| is_secret(name));
+        for name in names {
+            // What the job's templates have brought, unless the configuration has it elsewhere.
+            let secrets = &mut config.secrets;
+            secrets
+                .entry(name.clone())
+                .or_insert_with(|| dir.join(name));
+        }
+    }
     config
 }
 
