@@ -87,6 +87,12 @@ variable "archive_secrets" {
   default     = ["auth.json"]
 }
 
+variable "build_config" {
+  description = "More of it for the task `build` alone: git.credentials, whose files the other tasks do not have."
+  type        = string
+  default     = ""
+}
+
 variable "cpu" {
   description = "MHz of a build."
   type        = number
@@ -153,7 +159,7 @@ job "build" {
       }
       template {
         destination = "${NOMAD_TASK_DIR}/config.toml"
-        data        = var.config
+        data        = "${var.config}\n${var.build_config}"
         change_mode = "noop"
         perms       = "0644"
       }

@@ -80,10 +80,9 @@ vault {{
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def put(self, path: str, **fields: str) -> None:
-        """Secrets at a path of the store `secret`; a field's name may be given with _dot_ for its dots."""
-        values = {name.replace("_dot_", "."): value for name, value in fields.items()}
-        self.request("POST", f"secret/data/{path}", {"data": values})
+    def put(self, path: str, fields: dict[str, str]) -> None:
+        """Secrets at a path of the store `secret`."""
+        self.request("POST", f"secret/data/{path}", {"data": fields})
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
         """A request below /v1/, with the root token or another."""

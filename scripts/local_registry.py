@@ -90,6 +90,11 @@ class LocalRegistry:
     ) -> None:
         self._stop()
 
+    @property
+    def storage(self) -> Path:
+        """Where everything is that was pushed."""
+        return self._directory / "storage"
+
     def digest(self, repository: str, tag: str) -> str | None:
         """Digest of the manifest behind a tag, checked against its bytes; None where there is no such tag."""
         try:

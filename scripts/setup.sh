@@ -17,8 +17,8 @@ readonly PACKAGES=(
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
-# promtool for the metrics.
-readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd)
+# promtool for the metrics; sshd for git.
+readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
@@ -45,6 +45,15 @@ missing_packages() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
+# unit_of PACKAGE: the service that it starts.
+unit_of() {
+  case $1 in
+    docker.io) echo docker ;;
+    openssh-server) echo ssh ;;
+    *) echo "$1" ;;
+  esac
+}
+
 # install_packages NAME...
 install_packages() {
   command -v apt-get >/dev/null || fail "no apt-get here; install yourself: $* python3-venv"
@@ -58,9 +67,9 @@ install_packages() {
   as_root apt-get update -q
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
   # These packages start a service of their own, which nothing here uses.
-  for service in docker-registry docker.io prometheus; do
+  for service in docker-registry docker.io prometheus openssh-server; do
     if [[ " ${missing[*]} " == *" $service "* && -d /run/systemd/system ]]; then
-      as_root systemctl disable --now "${service%.io}" || say "the service of $service could not be disabled"
+      as_root systemctl disable --now "$(unit_of "$service")" || say "the service of $service could not be disabled"
     fi
   done
 }

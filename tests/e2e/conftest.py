@@ -43,7 +43,7 @@ def _binary_is_there() -> None:
     assert os.access(binary(), os.X_OK), f"{binary()} is missing: cargo build --release"
 
 
-def _push_base(registry: LocalRegistry, directory: Path) -> str:
+def push_base(registry: LocalRegistry, directory: Path) -> str:
     reference = f"{registry.host}/test/base:1"
     command = [str(REPOSITORY / "scripts/base-image.sh"), reference, "--insecure"]
     if registry.login:
@@ -57,7 +57,7 @@ def _push_base(registry: LocalRegistry, directory: Path) -> str:
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
     """A registry that asks for no credentials, with the image test/base:1."""
     with LocalRegistry(delete=True) as registry:
-        _push_base(registry, tmp_path_factory.mktemp("auth"))
+        push_base(registry, tmp_path_factory.mktemp("auth"))
         yield registry
 
 
@@ -65,7 +65,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry
 def auth_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
     """A registry that asks for credentials, with the image test/base:1."""
     with LocalRegistry(Login("builder", "pass word")) as registry:
-        _push_base(registry, tmp_path_factory.mktemp("auth"))
+        push_base(registry, tmp_path_factory.mktemp("auth"))
         yield registry
 
 

@@ -1,0 +1,213 @@
+"""Secrets of builds as jobs of Nomad: from Vault's API (OpenBao), by Nomad's Vault integration alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import push_base
+from demo_nomad import server_user
+from git_http import commit
+from git_ssh import GitSsh
+from helpers import files, log_text, refused, run, succeed, unique
+from local_bao import LocalBao
+from local_nomad import NAMESPACE, LocalNomad
+from local_registry import LocalRegistry, Login, write_auth_file
+from mcp import ClientSession
+from search import Search
+from server import REPOSITORY, binary
+from test_nomad_server import NAME, Served, make_token
+
+PROFILES = ("default", "large")
+SECRET = "s3cr3t/of+npm=" + "x" * 20
+OTHER = "0ther-s3cret-of-the-profile-large"
+
+
+@dataclass
+class Cluster:
+    """A cluster where every right and every secret is in force."""
+
+    bao: LocalBao
+    nomad: LocalNomad
+    served: Served
+    git: GitSsh
+    pulled: LocalRegistry
+    pushed: LocalRegistry
+    kept: LocalRegistry
+    base: str
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Everything that must be found nowhere."""
+        logins = {"pull": self.pulled.login, "push": self.pushed.login, "keep": self.kept.login}
+        passwords = {name: login.password for name, login in logins.items() if login}
+        lines = self.git.key.read_text().splitlines()[1:-1]
+        return passwords | {"npm": SECRET, "other": OTHER, "key": "".join(lines)[-60:], "bao": self.bao.token}
+
+
+def auth(registry: LocalRegistry, directory: Path) -> str:
+    assert registry.login
+    return write_auth_file(directory / f"auth-{registry.host}.json", {registry.host: registry.login}).read_text()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    work = tmp_path_factory.mktemp("vault")
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        pulled = enter(LocalRegistry(Login("puller", "pull-pass-" + unique())))
+        pushed = enter(LocalRegistry(Login("pusher", "push-pass-" + unique())))
+        kept = enter(LocalRegistry(Login("keeper", "keep-pass-" + unique()), delete=True))
+        base = push_base(pulled, work)
+        ssh = enter(GitSsh())
+        bao = enter(LocalBao())
+        nomad = enter(LocalNomad(memory_mb=6144, more=bao.agent()))
+        bao.set_up(nomad.address, *PROFILES)
+        build = json.loads(auth(pulled, work))
+        build["auths"] |= json.loads(auth(kept, work))["auths"]
+        for profile in PROFILES:
+            secret = {"npm": SECRET} if profile == "default" else {"gpg": OTHER}
+            fields = {"auth.json": json.dumps(build), "deploy-key": ssh.key.read_text(), "known_hosts": ssh.known_hosts.read_text()}
+            bao.put(f"nomad-build/{profile}/build", fields | secret)
+            bao.put(f"nomad-build/{profile}/publish", {"auth.json": auth(pushed, work)})
+            bao.put(f"nomad-build/{profile}/archive", {"auth.json": auth(kept, work)})
+        bao.put("nomad-build/server", {"auth.json": auth(kept, work)})
+        hosts = [registry.host for registry in (pulled, pushed, kept)]
+        repository = f"{kept.host}/nomad-build"
+        shared = [f"registry.insecure = {json.dumps(hosts)}", f"nomad.repository = {json.dumps(repository)}"]
+        secrets = '{{ env "NOMAD_SECRETS_DIR" }}'
+        tasks = [f"state_dir = {json.dumps(str(nomad.directory / 'client'))}", *shared]
+        own = [
+            "[[git.credentials]]", f'url = "{ssh.address}"',
+            f'ssh_key = "{secrets}/deploy-key"', f'known_hosts = "{secrets}/known_hosts"',
+        ]  # fmt: skip
+        for profile in PROFILES:
+            mine = "npm" if profile == "default" else "gpg"
+            nomad.set_up(
+                REPOSITORY / "nomad/build-raw-exec.nomad.hcl", profile, vault="true", program=str(binary()),
+                config="\n".join(tasks), build_config="\n".join(own), user="root" if os.geteuid() == 0 else os.environ["USER"],
+                build_secrets=json.dumps(["auth.json", "deploy-key", "known_hosts", mine]), disk="1024", memory="1024",
+            )  # fmt: skip
+        user = pwd.getpwnam(server_user())
+        token, line = make_token("ann")
+        rules = [
+            "[profiles.default]", 'secrets = ["npm"]', "[profiles.large]", 'secrets = ["gpg", "gone"]',
+        ]  # fmt: skip
+        variables = {
+            "program": str(binary()), "config": "\n".join([*shared, *rules]), "user": user.pw_name, "vault": "true",
+            "uid": str(user.pw_uid),
+        }  # fmt: skip
+        job_file = REPOSITORY / "nomad/server-raw-exec.nomad.hcl"
+        address = nomad.set_up_server(job_file, NAME, line, **variables)
+        served = Served(nomad, address, {"ann": token}, job_file, variables)
+        yield Cluster(bao, nomad, served, ssh, pulled, pushed, kept, base)
+
+
+@pytest.fixture
+async def ann(cluster: Cluster) -> AsyncIterator[ClientSession]:
+    async with cluster.served.connect("ann") as session:
+        yield session
+
+
+async def test_a_build_has_what_it_needs_and_nothing_of_it_is_anywhere(
+    cluster: Cluster, ann: ClientSession, tmp_path: Path
+) -> None:
+    repository = cluster.git.repository("app")
+    text = (
+        f"FROM {cluster.base}\nCOPY greeting /\n"
+        f"RUN --mount=type=secret,id=npm test \"$(cat /run/secrets/npm)\" = '{SECRET}' && cat /run/secrets/npm && echo {unique()}\n"
+    )
+    # What is compared stands in the Containerfile, so that is where it is not looked for.
+    text = text.replace(f"test \"$(cat /run/secrets/npm)\" = '{SECRET}'", "test $(wc -c < /run/secrets/npm) = " + str(len(SECRET)))
+    commit(repository, "first", {"Containerfile": text, "greeting": "hello", "data": "x" * 100_000})
+    tag = f"{cluster.pushed.host}/vault/{unique()}:1"
+    status = await succeed(
+        ann,
+        source={"git": f"{cluster.git.address}/app"},
+        secrets=["npm"],
+        tests=[{"name": "greets", "command": "grep hello /greeting && ! ls /run/secrets/npm"}],
+        tags=[tag],
+        name="with-secrets",
+    )
+    name, version = tag.removeprefix(f"{cluster.pushed.host}/").split(":")
+    assert cluster.pushed.digest(name, version) == status["image"]["digest"]
+    log = await log_text(ann, status["build_id"])
+    assert "hello" in log and SECRET not in log
+
+    search = Search(cluster.secrets)
+    collect(cluster, search, tmp_path)
+    async for kind, answer in answers(ann, status["build_id"]):
+        search.text(kind, answer)
+    assert search.found == [], search.found
+    # The same search finds what is there.
+    planted = tmp_path / "planted"
+    for form in search.forms("push"):
+        planted.write_bytes(b"before" + form + b"after")
+        again = Search(cluster.secrets)
+        again.tree(planted.parent)
+        assert again.found, form
+
+
+async def answers(session: ClientSession, build: str) -> AsyncIterator[tuple[str, str]]:
+    """What the tools say of a build."""
+    for tool, arguments in (
+        ("status", {"build_id": build}), ("status", {}), ("logs", {"build_id": build, "from": "start", "lines": 1000}),
+    ):  # fmt: skip
+        result = await session.call_tool(tool, arguments)
+        yield tool, result.model_dump_json()
+
+
+def collect(cluster: Cluster, search: Search, tmp_path: Path) -> None:
+    """Looks at every file, log, job, record, metric and artifact."""
+    nomad = cluster.nomad
+    # A task's own secrets lie in its directory `secrets`, a tmpfs, as long as Nomad keeps its allocation.
+    search.tree(nomad.directory, but=lambda path: path.name == "secrets" and path.is_mount())
+    for path in (
+        "jobs?meta=true", "allocations?task_states=true&resources=true", "evaluations", "vars", "nodes", "deployments",
+        "services", "acl/policies",
+    ):  # fmt: skip
+        listed = nomad.request("GET", f"/v1/{path}{'&' if '?' in path else '?'}namespace=*")
+        search.text(path, json.dumps(listed))
+        for one in listed:
+            namespace = one.get("Namespace", NAMESPACE)
+            if path.startswith("jobs"):
+                job = one["ID"].replace("/", "%2F")
+                search.text("job", json.dumps(nomad.request("GET", f"/v1/job/{job}?namespace={namespace}")))
+            elif path.startswith("allocations"):
+                search.text("allocation", json.dumps(nomad.request("GET", f"/v1/allocation/{one['ID']}?namespace={namespace}")))
+            elif path == "vars":
+                search.text("variable", json.dumps(nomad.request("GET", f"/v1/var/{one['Path']}?namespace={namespace}")))
+    status, metrics, _ = cluster.served.get("/metrics")
+    assert status == 200
+    search.text("metrics", metrics)
+    for registry in (cluster.pulled, cluster.pushed, cluster.kept):
+        # Accounts are the registry's own matter.
+        search.tree(registry.storage)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "exe") == str(binary()):
+                search.bytes(f"{process}/environ", (process / "environ").read_bytes())
+                search.bytes(f"{process}/cmdline", (process / "cmdline").read_bytes())
+        except OSError:
+            pass
+
+
+async def test_a_profile_has_its_own_secrets(cluster: Cluster, ann: ClientSession) -> None:
+    text = f"FROM {cluster.base}\nRUN --mount=type=secret,id=gpg test $(wc -c < /run/secrets/gpg) = {len(OTHER)}; echo {unique()}\n"
+    status = await succeed(ann, source=files(Containerfile=text), secrets=["gpg"], profile="large")
+    assert status["profile"] == "large"
+    why = await refused(ann, "build", {"source": files(Containerfile=text), "secrets": ["gpg"]}, "invalid_argument")
+    assert "builds of the profile default do not get it, those of large do" in why and "one of: npm" in why
+    why = await refused(ann, "build", {"source": files(Containerfile=text), "secrets": ["../x"]}, "invalid_argument")
+    assert "there is no secret of this name" in why
+    # Offered, and not in Vault: the operator's fault, by name.
+    text = f"FROM {cluster.base}\nRUN --mount=type=secret,id=gone true\n"
+    status = await run(ann, source=files(Containerfile=text), secrets=["gone"], profile="large")
+    failure = status["failure"]
+    assert (status["state"], failure["fault"]) == ("failed", "operator") and "gone" in failure["message"], status
