@@ -22,6 +22,8 @@ pub struct Nomad {
     pub unplaceable_after: u32,
     /// Seconds after which a build whose machine does not answer counts as lost.
     pub lost_after: u32,
+    /// Seconds after which a build fails whose task gets no further than its templates: its secrets do not come.
+    pub secrets_within: u32,
     /// Ended builds that are kept.
     pub keep_builds: u32,
     /// Days for which an ended build is kept.
@@ -38,6 +40,7 @@ impl Default for Nomad {
             repository: None,
             unplaceable_after: 300,
             lost_after: 600,
+            secrets_within: 120,
             kill_grace: 60,
             keep_builds: 1000,
             keep_days: 14,
@@ -64,6 +67,7 @@ impl Nomad {
         for (name, seconds) in [
             ("unplaceable_after", self.unplaceable_after),
             ("lost_after", self.lost_after),
+            ("secrets_within", self.secrets_within),
             ("kill_grace", self.kill_grace),
         ] {
             if !(1..=86_400).contains(&seconds) {

@@ -15,7 +15,7 @@ from conftest import push_base
 from demo_nomad import server_user
 from git_http import commit
 from git_ssh import GitSsh
-from helpers import files, log_text, refused, run, succeed, unique
+from helpers import files, log_text, refused, run, submit, succeed, unique, wait_final, wait_for
 from local_bao import LocalBao
 from local_nomad import NAMESPACE, LocalNomad
 from local_registry import LocalRegistry, Login, write_auth_file
@@ -97,7 +97,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         user = pwd.getpwnam(server_user())
         token, line = make_token("ann")
         rules = [
-            "[profiles.default]", 'secrets = ["npm"]', "[profiles.large]", 'secrets = ["gpg", "gone"]',
+            "nomad.secrets_within = 10", "[profiles.default]", 'secrets = ["npm"]', "[profiles.large]", 'secrets = ["gpg", "gone"]',
         ]  # fmt: skip
         variables = {
             "program": str(binary()), "config": "\n".join([*shared, *rules]), "user": user.pw_name, "vault": "true",
@@ -211,3 +211,108 @@ async def test_a_profile_has_its_own_secrets(cluster: Cluster, ann: ClientSessio
     status = await run(ann, source=files(Containerfile=text), secrets=["gone"], profile="large")
     failure = status["failure"]
     assert (status["state"], failure["fault"]) == ("failed", "operator") and "gone" in failure["message"], status
+
+
+LOOK = r"""
+hit() { echo "F""OUND $*"; }
+for file in $(find / -xdev -type f -size -300k 2>/dev/null | grep -v -e ^/proc -e ^/sys); do
+  if grep -q -a -e '[-]pass-' -e 'OPENSSH PRIVATE[ ]KEY' -e 'hvs[.]' -e '^eyJ' "$file" 2>/dev/null; then hit "$file"; fi
+done
+for process in /proc/[0-9]*; do
+  tr '\\0' '\\n' < $process/environ 2>/dev/null | grep -e '[-]pass-' -e TOKEN -e NOMAD_ -e VAULT && hit "$process/environ"
+  tr '\\0' '\\n' < $process/cmdline 2>/dev/null | grep -e '[-]pass-' && hit "$process/cmdline"
+  for dir in secrets private alloc local; do ls $process/root/$dir 2>/dev/null && hit "$process/root/$dir"; done
+  ls -l $process/fd 2>/dev/null | grep -e secrets -e auth.json -e nomad_token && hit "$process/fd"
+done
+find / -xdev -type s 2>/dev/null | grep . && hit socket
+env | grep -e TOKEN -e NOMAD -e VAULT -e AUTH && hit environment
+grep -v ' /run/secrets/' /proc/self/mountinfo | grep -e auth.json -e /secrets -e /private -e api.sock && hit mount
+echo | nc -w 3 169.254.169.254 80 && hit metadata
+echo it has looked
+"""
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_hostile_builds_find_no_credentials(cluster: Cluster, ann: ClientSession, profile: str) -> None:
+    text = f"FROM {cluster.base}\nCOPY look.sh /\nRUN sh /look.sh; echo {unique()}\n"
+    tag = f"{cluster.pushed.host}/vault/{unique()}:1"
+    # With a secret of its own: whoever has one must not have others.
+    mine = "npm" if profile == "default" else "gpg"
+    text += f"RUN --mount=type=secret,id={mine} sh /look.sh\n"
+    status = await succeed(
+        ann, source={"files": [{"path": "Containerfile", "text": text}, {"path": "look.sh", "text": LOOK}]},
+        secrets=[mine], tests=[{"name": "look", "command": "sh /look.sh"}], tags=[tag], profile=profile,
+    )  # fmt: skip
+    log = await log_text(ann, status["build_id"])
+    assert log.count("it has looked") == 3, log
+    assert "FOUND" not in log, log
+
+
+async def test_what_is_renewed_or_revoked_meanwhile_does_not_restart_a_build(cluster: Cluster, ann: ClientSession) -> None:
+    text = f"FROM {cluster.base}\nRUN echo begun; sleep 8; echo {unique()}\n"
+    tag = f"{cluster.pushed.host}/vault/{unique()}:1"
+    build = await submit(ann, source=files(Containerfile=text), tags=[tag])
+
+    async def begun() -> bool:
+        return "| begun" in await log_text(ann, build)
+
+    await wait_for(begun, "its first words")
+    path = "secret/data/nomad-build/default/build"
+    there = cluster.bao.request("GET", path)["data"]["data"]
+    cluster.bao.put("nomad-build/default/build", there | {"npm": "another"})
+    # Every token that was given to a task ends.
+    cluster.bao.request("PUT", "sys/leases/revoke-force/auth/jwt-nomad/login")
+    status = await wait_final(ann, build)
+    cluster.bao.put("nomad-build/default/build", there)
+    assert status["state"] == "succeeded" and status["image"]["published"], status
+    log = await log_text(ann, build)
+    assert log.count("| begun") == 1, log
+
+
+def break_policy(bao: LocalBao) -> None:
+    bao.request("PUT", "sys/policies/acl/nomad-build-default-build", {"policy": 'path "x" { capabilities = ["read"] }'})
+
+
+def break_role(bao: LocalBao) -> None:
+    bao.request("DELETE", "auth/jwt-nomad/role/nomad-build-default-build")
+
+
+def break_binding(bao: LocalBao) -> None:
+    role = bao.request("GET", "auth/jwt-nomad/role/nomad-build-default-build")["data"]
+    bao.request("POST", "auth/jwt-nomad/role/nomad-build-default-build", role | {"bound_claims": {"nomad_task": "other"}})
+
+
+def break_publish(bao: LocalBao) -> None:
+    bao.request("PUT", "sys/policies/acl/nomad-build-default-publish", {"policy": 'path "x" { capabilities = ["read"] }'})
+
+
+BROKEN = {
+    "sealed": (LocalBao.seal, "Vault is sealed"),
+    "no such role": (break_role, 'role "nomad-build-default-build" could not be found'),
+    "another's role": (break_binding, "nomad_task"),
+    "no right": (break_policy, "did not come from Vault within 10 s"),
+    "no right to push": (break_publish, "did not come from Vault within 10 s"),
+    "nothing there": (lambda bao: bao.request("DELETE", "secret/metadata/nomad-build/default/build"), "Missing: vault.read(secret/data/nomad-build/default/build)"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_what_is_wrong_with_vault_is_named(cluster: Cluster, ann: ClientSession, name: str) -> None:
+    breaks, said = BROKEN[name]
+    there = cluster.bao.request("GET", "secret/data/nomad-build/default/build")["data"]["data"]
+    breaks(cluster.bao)
+    try:
+        text = f"FROM {cluster.base}\nRUN echo {unique()}\n"
+        tag = f"{cluster.pushed.host}/vault/{unique()}:1"
+        status = await run(ann, source=files(Containerfile=text), tags=[tag])
+    finally:
+        if name == "sealed":
+            cluster.bao.unseal()
+        cluster.bao.put("nomad-build/default/build", there)
+        cluster.bao.set_up(cluster.nomad.address, *PROFILES)
+    failure = status["failure"]
+    assert (status["state"], failure["kind"], failure["fault"]) == ("failed", "not_started", "operator"), status
+    assert said in failure["message"], failure
+    assert not status.get("image", {}).get("published")
+    # Nothing of it goes on, and the next one is well.
+    await succeed(ann, source=files(Containerfile=f"FROM {cluster.base}\nRUN echo {unique()}\n"))

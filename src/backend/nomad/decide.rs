@@ -8,7 +8,7 @@ use crate::config;
 use crate::nomad::{AllocStatus, Allocation};
 
 use super::cluster::{self, BUILD, Known, PUBLISH, began, is_done, is_running};
-use super::reason;
+use super::reason::{self, Waits};
 use super::stored::Stored;
 
 /// Milliseconds between two signals to a task that does not end.
@@ -263,18 +263,26 @@ impl Build<'_> {
                 Decision::Wait(until)
             };
         }
+        let secrets = waits_for_secrets(allocation);
+        let within = self.config.secrets_within;
+        let enough = |waits: &Waits| waits.since + i64::from(within) * 1000;
+        if let Some(waits) = secrets.as_ref().filter(|waits| self.now >= enough(waits)) {
+            return self.finish(Gone::NotStarted(reason::no_secrets(waits, within)));
+        }
+        let secrets = secrets.as_ref().map_or(i64::MAX, enough);
         let record = &self.stored.record;
         let archive = self.done.over_since.map_or(i64::MAX, |at| at + ARCHIVE);
+        let soon = archive.min(secrets);
         if record.began.or(began(allocation)).is_none() {
             return if self.now >= self.gives_up() {
                 self.finish(Gone::QueueTimedOut)
             } else {
-                Decision::Wait(self.gives_up().min(archive))
+                Decision::Wait(self.gives_up().min(soon))
             };
         }
         let until = self.overtime();
         if self.now < until {
-            return Decision::Wait(until.min(archive));
+            return Decision::Wait(until.min(soon));
         }
         self.deregister().unwrap_or_else(|| {
             // Its tasks have their time to stop, and to say what they did.
@@ -367,6 +375,17 @@ impl Build<'_> {
         }
         Decision::Act(Action::Forget)
     }
+}
+
+/// Whether the task whose turn it is waits for its secrets.
+pub fn waits_for_secrets(allocation: &Allocation) -> Option<Waits> {
+    let build = cluster::task(allocation, BUILD)?;
+    let whose = if build.is_dead() {
+        cluster::task(allocation, PUBLISH)?
+    } else {
+        build
+    };
+    reason::waits_for_secrets(whose)
 }
 
 /// What the end of an allocation means where its log does not say.
@@ -474,6 +493,36 @@ mod tests {
             known.take_allocation(allocation, BEGAN);
         }
         known
+    }
+
+    #[test]
+    fn secrets_that_never_come_end_a_build() {
+        let mut waiting = allocation("---", "pending");
+        let event =
+            json!({"Type": "Template", "Time": BEGAN * 1_000_000, "DisplayMessage": "Missing: x"});
+        let event: crate::nomad::TaskEvent = serde_json::from_value(event).unwrap();
+        let task = waiting.task_states.get_mut("build").unwrap();
+        task.events = vec![event.clone()];
+        let mut stored = stored();
+        stored.record.submitted = BEGAN;
+        let within = i64::from(config::Nomad::default().secrets_within) * 1000;
+        let known_as = known(Some(waiting));
+        let at = |now| act(&stored, &known_as, Done::default(), now);
+        assert_eq!(at(BEGAN + 1), Decision::Wait(BEGAN + within));
+        let text = "the secrets of its task did not come from Vault within 120 s: Missing: x";
+        let end = Decision::Act(Action::Finish {
+            gone: Gone::NotStarted(text.into()),
+            stopped: false,
+        });
+        assert_eq!(at(BEGAN + within), end);
+        // The same before the push.
+        let mut before_push = allocation("d--", "pending");
+        before_push.task_states.get_mut("publish").unwrap().events = vec![event];
+        let known_as = known(Some(before_push));
+        assert_eq!(
+            act(&begun(), &known_as, Done::default(), BEGAN + within),
+            end
+        );
     }
 
     fn begun() -> Stored {

@@ -45,7 +45,7 @@ use crate::build::status::QueueStatus;
 use crate::build::{BuildId, State};
 use crate::config::Config;
 use crate::log::{LogReader, Progress, Query, Selection};
-use crate::nomad::{Client, Options};
+use crate::nomad::{Allocation, Client, Options};
 use crate::runner::reporter::now_ms;
 
 use self::books::Page;
@@ -169,13 +169,7 @@ impl NomadBackend {
             None => None,
         };
         let (code, reason) = match page.known.allocation(None) {
-            Some(allocation) => (
-                "starting",
-                format!(
-                    "it is being started on the node {}",
-                    crate::build::clean::short(&allocation.node_name, 60)
-                ),
-            ),
+            Some(allocation) => ("starting", starting(allocation)),
             None => reason::why(blocked, capacity.as_ref()),
         };
         let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
@@ -252,6 +246,14 @@ impl NomadBackend {
         }
         log.progress.lines >= lines
     }
+}
+
+/// How far a build is that has its place.
+fn starting(allocation: &Allocation) -> String {
+    let node = crate::build::clean::short(&allocation.node_name, 60);
+    let waits = decide::waits_for_secrets(allocation).and_then(|waits| waits.what);
+    let waits = waits.map_or(String::new(), |what| format!(", and waits there: {what}"));
+    format!("it is being started on the node {node}{waits}")
 }
 
 /// What of the log of an ended build can never be read again.

@@ -215,8 +215,46 @@ pub fn not_started(task: &TaskState) -> String {
     let said = telling.map_or("it says nothing", |event| event.display_message.as_str());
     format!(
         "the task could not be started on its node: {}",
-        clean::short(said, 300)
+        clean::short(&on_one_line(said), 400)
     )
+}
+
+/// Where a task waits that is not started yet, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// Milliseconds since 1970.
+    pub since: i64,
+    /// What it waits for, if Nomad says.
+    pub what: Option<String>,
+}
+
+/// Whether a task has got no further than its templates: then its secrets have not come. What follows, an
+/// image that is fetched, has events of its own (`taskrunner/task_runner_hooks.go`).
+pub fn waits_for_secrets(task: &TaskState) -> Option<Waits> {
+    if task.has_started() || task.is_dead() {
+        return None;
+    }
+    let last = task.events.last()?;
+    let what = match last.kind.as_str() {
+        "Template" => Some(clean::short(&on_one_line(&last.display_message), 300)),
+        "Task Setup" => None,
+        _ => return None,
+    };
+    Some(Waits {
+        since: last.time / 1_000_000,
+        what,
+    })
+}
+
+/// Why a build fails whose task has waited too long for its secrets.
+pub fn no_secrets(waits: &Waits, seconds: u32) -> String {
+    let said = waits.what.as_deref();
+    let said = said.unwrap_or("Nomad does not say which; look at the policy of the task's role");
+    format!("the secrets of its task did not come from Vault within {seconds} s: {said}")
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What Nomad says of an allocation that was stopped while it ran, if it was.
@@ -243,7 +281,7 @@ pub fn stopped(allocation: &Allocation) -> Option<String> {
         .filter(|said| !said.is_empty())
         .collect();
     (!words.is_empty()).then(|| {
-        let said = clean::short(&words.join("; "), 300);
+        let said = clean::short(&on_one_line(&words.join("; ")), 300);
         format!("Nomad stopped its tasks: {said}")
     })
 }
@@ -251,6 +289,29 @@ pub fn stopped(allocation: &Allocation) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_waits_for_secrets_until_something_else_begins() {
+        let waits = |events: &[(&str, &str)]| {
+            let events: Vec<_> = (events.iter())
+                .map(|(kind, said)| serde_json::json!({"Type": kind, "Time": 7_000_000, "DisplayMessage": said}))
+                .collect();
+            let task = serde_json::json!({"State": "pending", "Events": events});
+            waits_for_secrets(&serde_json::from_value(task).unwrap())
+        };
+        let setup = ("Task Setup", "Building Task Directory");
+        let missing = ("Template", "Missing: vault.read(secret/data/x)");
+        assert_eq!(waits(&[("Received", "")]), None);
+        assert_eq!(waits(&[setup]).unwrap().what, None);
+        let found = waits(&[setup, missing]).unwrap();
+        assert_eq!(found.since, 7);
+        let text = "the secrets of its task did not come from Vault within 9 s: Missing: vault.read(secret/data/x)";
+        assert_eq!(no_secrets(&found, 9), text);
+        assert_eq!(
+            waits(&[setup, missing, ("Driver", "Downloading image")]),
+            None
+        );
+    }
 
     #[test]
     fn what_nomad_says_of_a_stopped_allocation_is_told() {
