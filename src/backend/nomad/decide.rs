@@ -242,7 +242,10 @@ impl Build<'_> {
             .done
             .over_since
             .is_some_and(|at| self.now >= at + ARCHIVE);
-        if is_done(allocation) || silent {
+        // Of one that never began, the last task has nothing to tell.
+        let unheard = cluster::task(allocation, BUILD)
+            .is_some_and(|task| task.is_dead() && !task.has_started());
+        if is_done(allocation) || silent || unheard {
             return if self.is_stopped() {
                 self.stopped()
             } else if self.now >= self.overtime() {
@@ -493,6 +496,17 @@ mod tests {
             known.take_allocation(allocation, BEGAN);
         }
         known
+    }
+
+    #[test]
+    fn a_build_that_never_began_waits_for_no_last_word() {
+        let never = known(Some(allocation("n--", "pending")));
+        let Decision::Act(Action::Finish { gone, .. }) =
+            act(&stored(), &never, Done::default(), BEGAN)
+        else {
+            panic!("it waits");
+        };
+        assert!(matches!(gone, Gone::NotStarted(_)), "{gone:?}");
     }
 
     #[test]
