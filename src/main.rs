@@ -4,11 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nomad_build::cli::Cli;
+use nomad_build::runner::core_dumps;
 
 fn main() -> ExitCode {
     // What whoever started this left open reaches nothing that this starts.
     close_fds::set_fds_cloexec(3, &[]);
-    match nomad_build::app::run(Cli::parse()) {
+    let done = core_dumps::forbid()
+        .map_err(Into::into)
+        .and_then(|()| nomad_build::app::run(Cli::parse()));
+    match done {
         Ok(code) => code,
         Err(error) => {
             // The last word of a program that could not do its work goes to a person.

@@ -65,6 +65,9 @@ pub enum Part {
         /// Directories of the build's cgroup; nothing is started before this process is in them.
         #[arg(long)]
         cgroup: Vec<PathBuf>,
+        /// The directory in memory with credentials and secrets, where the build has some.
+        #[arg(long)]
+        private: Option<PathBuf>,
     },
     /// Phase publish; registry credentials come on standard input.
     Publish {
@@ -201,10 +204,16 @@ impl Runner {
                 context,
                 last_line,
                 cgroup,
+                private,
             } => {
                 let cgroup = Cgroup::at(cgroup);
                 cgroup.await_entry()?;
-                runtime()?.block_on(build(&common, deadline, context, last_line, &cgroup))
+                let input = Input {
+                    context,
+                    last_line,
+                    private,
+                };
+                runtime()?.block_on(build(&common, deadline, input, &cgroup))
             }
             Part::Publish {
                 common,
@@ -237,20 +246,32 @@ fn code(outcome: &Outcome) -> ExitCode {
     ExitCode::from(entry::status(outcome))
 }
 
+/// What the build's part gets besides.
+struct Input {
+    context: bool,
+    last_line: u64,
+    private: Option<PathBuf>,
+}
+
 async fn build(
     common: &Common,
     deadline: i64,
-    context: bool,
-    last: u64,
+    input: Input,
     cgroup: &Cgroup,
 ) -> anyhow::Result<ExitCode> {
     phases::tie();
     let cancel = entry::stop_signal()?;
     let (plan, settings, work) = common.read()?;
+    let work = work.with_private(input.private);
     let secrets = secrets_in(&work);
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
-    let reporter = Reporter::new(entry::stdout()?, last, settings.limits.log_bytes, redactor);
-    let context = context
+    let reporter = Reporter::new(
+        entry::stdout()?,
+        input.last_line,
+        settings.limits.log_bytes,
+        redactor,
+    );
+    let context = (input.context)
         .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
         .transpose()?;
     let job = phases::Job {

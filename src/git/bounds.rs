@@ -58,7 +58,6 @@ impl<'a> Bounds<'a> {
         for (resource, limit) in [
             (Resource::Fsize, self.repository().bytes),
             (Resource::Data, self.memory),
-            (Resource::Core, 0),
         ] {
             // A limit that is lower already cannot be raised.
             let hard = getrlimit(resource).maximum;

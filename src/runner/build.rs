@@ -1,7 +1,6 @@
 //! Phase build: Buildah executes the Containerfile, without any credential.
 
 use std::fs;
-use std::path::PathBuf;
 
 use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
@@ -10,6 +9,7 @@ use crate::containerfile::{Containerfile, StepLine};
 use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
 use crate::log::{Event, Line};
 
+use super::handed::Handed;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
 use super::sandbox::{Opening, Reach, Sandbox, Store};
@@ -31,6 +31,8 @@ pub async fn build(
     sources: &Sources,
     opening: Opening,
 ) -> Result<Images, Stop> {
+    let _handed =
+        Handed::begin(job.work, &job.plan.secrets, sandbox.stores()).map_err(Stop::internal)?;
     let mut opening = Some(opening);
     let mut stages: Vec<(String, String)> = Vec::new();
     for test in &job.plan.tests {
@@ -206,7 +208,7 @@ fn arguments(
         option("label", format!("{key}={value}"));
     }
     for name in &plan.secrets {
-        let path: PathBuf = job.work.secrets().join(name);
+        let path = job.work.secrets_inside().join(name);
         option("secret", format!("id={name},src={}", path.display()));
     }
     argv.push(sources.context.display().to_string());

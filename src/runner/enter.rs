@@ -18,6 +18,8 @@ use rustix::mount::{
 use rustix::process::{Resource, Rlimit, pivot_root, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::core_dumps;
+
 /// What the sandbox consists of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
@@ -102,7 +104,7 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
         fs::remove_dir("/old")
     })?;
     step("set limits", || {
-        limit(Resource::Core, 0)?;
+        core_dumps::forbid()?;
         limit(Resource::Nproc, spec.processes)
     })?;
     if spec.no_new_privileges {

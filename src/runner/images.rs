@@ -29,6 +29,8 @@ use super::settings::Settings;
 use super::source::Sources;
 use super::store::{image_named, is_id};
 
+/// Name of the registries' credentials among those of the phase source.
+pub const PULL: &str = "pull.json";
 /// Between two tries to take what another build has.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -138,11 +140,12 @@ struct Registry {
 
 impl Registry {
     async fn open(job: &Job<'_>, client: NewClient) -> Result<Self, Stop> {
-        let file = job.work.credentials().join("pull.json");
-        let auth = match fs::read(&file) {
-            Ok(json) => Auth::from_slice(&json).map_err(Stop::internal)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Auth::anonymous(),
-            Err(error) => return Err(Stop::internal(error)),
+        let auth = match job.work.credential(PULL) {
+            Some(file) => {
+                let json = fs::read(file).map_err(Stop::internal)?;
+                Auth::from_slice(&json).map_err(Stop::internal)?
+            }
+            None => Auth::anonymous(),
         };
         let client = client.0.await.map_err(Stop::internal)?;
         Ok(Self {
@@ -256,14 +259,13 @@ impl Fetch<'_> {
         command
             .args(storage(&self.cache.images(), &job.work.boxed("r")))
             .args(["pull", "--policy", "always"]);
-        let auth = job.work.credentials().join("pull.json");
-        if auth.exists() {
+        if let Some(auth) = job.work.credential(PULL) {
             command.arg("--authfile").arg(auth);
         }
         if job.settings.is_insecure(&image.reference) {
             command.arg("--tls-verify=false");
         }
-        let certificates = job.work.credentials().join("certs");
+        let certificates = job.work.certs();
         if certificates.exists() {
             command.arg("--cert-dir").arg(certificates);
         }

@@ -38,10 +38,10 @@ impl Mirrored {
     /// # Errors
     /// When the settings cannot be written.
     pub fn lay_out(job: &Job<'_>, name: &str) -> io::Result<Option<Self>> {
-        let location = match fs::read_to_string(job.work.credentials().join(MIRROR)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
+        let Some(file) = job.work.credential(MIRROR) else {
+            return Ok(None);
         };
+        let location = fs::read_to_string(file)?;
         let Some(reference) = (Reference::parse(name).ok()).filter(|one| one.digest().is_some())
         else {
             return Ok(None);

@@ -1,7 +1,6 @@
 //! The phases of `runner build`, in their order.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -542,10 +541,8 @@ async fn build_phase(
     let images = build::build(job, sandbox, sources, opening).await?;
     job.work.renew_box().map_err(Stop::internal)?;
     // Nothing after this phase needs them.
-    match std::fs::remove_dir_all(job.work.secrets()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Stop::internal(error)),
-        _ => Ok(images),
-    }
+    job.work.forget_secrets().map_err(Stop::internal)?;
+    Ok(images)
 }
 
 /// Frames a phase with its events; a failure that names no phase gets this one.

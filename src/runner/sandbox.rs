@@ -133,6 +133,12 @@ impl Sandbox<'_> {
         argv
     }
 
+    /// Where Buildah makes containers.
+    pub fn stores(&self) -> Vec<PathBuf> {
+        let scope = self.layers.map(Layers::store);
+        scope.into_iter().chain([self.work.boxed("s")]).collect()
+    }
+
     /// Options of `build` and `run` that isolate foreign code.
     pub fn isolation(&self) -> Vec<String> {
         let mut argv: Vec<String> = self.host.isolation.clone();
@@ -210,10 +216,13 @@ impl Sandbox<'_> {
     /// What may be written to, and how much of it.
     fn watch(&self, reach: Reach) -> Watch {
         let written = self.layers.filter(|_| reach.layers).map(Layers::store);
+        let copies = (self.work.handed()).filter(|_| reach.secrets);
+        let copies = copies.map(|place| place.copies);
         Watch {
             roots: [self.work.root().join("box"), self.work.spent()]
                 .into_iter()
                 .chain(written)
+                .chain(copies)
                 .collect(),
             ceiling: Ceiling::from(&self.settings.limits),
             report: self.work.over_file(),
@@ -275,8 +284,16 @@ impl Sandbox<'_> {
         if reach.sources {
             binds.push(read(self.work.src(), false));
         }
-        if reach.secrets {
-            binds.push(read(self.work.secrets(), false));
+        if let Some(place) = self.work.handed().filter(|_| reach.secrets) {
+            binds.push(Bind {
+                source: Some(place.pipes),
+                ..read(self.work.secrets_inside(), false)
+            });
+            binds.push(Bind {
+                source: Some(place.copies),
+                writable: true,
+                ..read(self.work.copies_inside(), false)
+            });
         }
         binds.push(Bind {
             writable: true,
@@ -493,7 +510,8 @@ mod tests {
             isolation: vec!["--isolation".into(), "chroot".into()],
             init: "/usr/bin/catatonit".into(),
         };
-        let work = WorkDir::new(work.path());
+        let private = work.path().join("private");
+        let work = WorkDir::new(work.path()).with_private(Some(private.clone()));
         let sandbox = Sandbox {
             settings: &settings,
             host: &host,
@@ -516,7 +534,7 @@ mod tests {
                 "{hidden}"
             );
         }
-        for hidden in [work.credentials(), work.git(), work.secrets(), work.src()] {
+        for hidden in [private, work.git(), work.secrets_inside(), work.src()] {
             assert!(
                 !spec.binds.iter().any(|b| hidden.starts_with(&b.path)),
                 "{}",

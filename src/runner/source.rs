@@ -251,10 +251,9 @@ fn program(job: &Job<'_>) -> git::Git {
 }
 
 fn credentials(job: &Job<'_>) -> Result<Vec<git::Credentials>, Stop> {
-    let file = job.work.credentials().join(GIT_CREDENTIALS);
-    if !file.exists() {
+    let Some(file) = job.work.credential(GIT_CREDENTIALS) else {
         return Ok(Vec::new());
-    }
+    };
     let list: Vec<GitCredentialFile> = read_json(&file).map_err(Stop::internal)?;
     let misconfigured = |fault: &dyn std::fmt::Display| {
         Stop::failed(

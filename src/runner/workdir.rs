@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! WORK/plan.json settings.json handoff.json   never in the sandbox
-//!      git/ credentials/                      phase source only, removed before foreign code runs
-//!      secrets/                               secrets of RUN --mount=type=secret
+//!      git/                                   phase source only, removed before foreign code runs
+//!      certs/                                 certificates to trust for registries
 //!      src/ outdated/                         the sources; those of the scope's last build, where they are others
 //!      outside/{home,tmp,run}                 scratch space outside of the sandbox
 //!      box/{s,r,tmp,out,run}                  Buildah's storage and scratch space
 //!      spent/                                 that of the phase build, in the phases after it
+//!
+//! PRIVATE/credentials/                        in memory; phase source only, as git/
+//!         secrets/                            secrets of RUN --mount=type=secret; phase build only
+//!         pipes/ copies/                      the same as Buildah gets them (`handed`): in the sandbox they are
+//!                                             WORK/secrets and WORK/copies, which are not there outside of it
 //! ```
 
 use std::fs;
@@ -27,12 +32,33 @@ const BOX: [&str; 5] = ["box/s", "box/r", "box/tmp", "box/out", "box/run"];
 #[derive(Debug, Clone)]
 pub struct WorkDir {
     root: PathBuf,
+    private: Option<PathBuf>,
+}
+
+/// Where secrets are as long as they are handed out.
+#[derive(Debug, Clone)]
+pub struct HandedPlace {
+    /// The secrets.
+    pub secrets: PathBuf,
+    /// Pipes from which Buildah reads them.
+    pub pipes: PathBuf,
+    /// Buildah's copies.
+    pub copies: PathBuf,
 }
 
 impl WorkDir {
-    /// The work directory at `root`, which exists.
+    /// The work directory at `root`, which exists; without credentials and secrets.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            private: None,
+        }
+    }
+
+    /// The same with the directory in memory that has them.
+    #[must_use]
+    pub fn with_private(self, private: Option<PathBuf>) -> Self {
+        Self { private, ..self }
     }
 
     /// Makes the directories of the phases.
@@ -43,8 +69,6 @@ impl WorkDir {
         self.make(&[
             "src",
             "git",
-            "credentials",
-            "secrets",
             "root",
             "outside/home",
             "outside/tmp",
@@ -82,14 +106,48 @@ impl WorkDir {
         self.root.join("git")
     }
 
-    /// Credentials of the phase source.
-    pub fn credentials(&self) -> PathBuf {
-        self.root.join("credentials")
+    /// Where credentials of the phase source are, if there is a place for them.
+    pub fn credentials(&self) -> Option<PathBuf> {
+        self.below_private("credentials")
     }
 
-    /// Secrets of the phase build.
-    pub fn secrets(&self) -> PathBuf {
+    /// A file of credentials, where there is one.
+    pub fn credential(&self, name: &str) -> Option<PathBuf> {
+        let file = self.credentials()?.join(name);
+        file.exists().then_some(file)
+    }
+
+    /// Certificates to trust for registries, where there are some.
+    pub fn certs(&self) -> PathBuf {
+        self.root.join("certs")
+    }
+
+    /// Where secrets of the phase build are, if there is a place for them.
+    pub fn secrets(&self) -> Option<PathBuf> {
+        self.below_private("secrets")
+    }
+
+    /// Where they are handed to Buildah.
+    pub fn handed(&self) -> Option<HandedPlace> {
+        Some(HandedPlace {
+            secrets: self.secrets()?,
+            pipes: self.below_private("pipes")?,
+            copies: self.below_private("copies")?,
+        })
+    }
+
+    /// What the pipes are called in the sandbox.
+    pub fn secrets_inside(&self) -> PathBuf {
         self.root.join("secrets")
+    }
+
+    /// What the directory of Buildah's copies is called in the sandbox.
+    pub fn copies_inside(&self) -> PathBuf {
+        self.root.join("copies")
+    }
+
+    fn below_private(&self, name: &str) -> Option<PathBuf> {
+        self.private.as_ref().map(|private| private.join(name))
     }
 
     /// Where the sandbox puts its root.
@@ -142,14 +200,24 @@ impl WorkDir {
     /// # Errors
     /// When something of it remains.
     pub fn forget_source_credentials(&self) -> io::Result<()> {
-        for dir in [self.credentials(), self.git()] {
-            match fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_all(self.credentials().into_iter().chain([self.git()]))
     }
+
+    /// Removes the secrets of the phase build.
+    ///
+    /// # Errors
+    /// When something of them remains.
+    pub fn forget_secrets(&self) -> io::Result<()> {
+        let place = self.handed().into_iter();
+        remove_all(place.flat_map(|place| [place.secrets, place.pipes, place.copies]))
+    }
+}
+
+fn remove_all(mut dirs: impl Iterator<Item = PathBuf>) -> io::Result<()> {
+    dirs.try_for_each(|dir| match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
 }
 
 /// Reads a file of at most `limit` bytes that foreign code may have replaced: no link is followed,

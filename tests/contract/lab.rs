@@ -1,5 +1,6 @@
 //! What a case needs of the place where builds run, and how it waits.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -287,4 +288,21 @@ pub fn assert_cancelled_by(view: &View, by: &str) {
     assert_eq!(marked, Some(by));
     let end = view.record.end.as_ref().unwrap();
     assert_eq!((end.state, &end.failure), (State::Cancelled, &None));
+}
+
+/// What a build has in memory of credentials and secrets.
+pub fn private_of(id: &BuildId) -> Vec<String> {
+    let uid = rustix::process::geteuid().as_raw();
+    let places = [
+        "/run/nomad-build-private".to_owned(),
+        format!("/run/user/{uid}/nomad-build"),
+        format!("/dev/shm/nomad-build-{uid}"),
+    ];
+    let paths = places
+        .iter()
+        .flat_map(|place| ["", ".lock"].map(|end| PathBuf::from(place).join(format!("{id}{end}"))));
+    paths
+        .filter(|path| path.exists())
+        .map(|path| path.display().to_string())
+        .collect()
 }

@@ -13,7 +13,7 @@ use nomad_build::backend::local::LocalBackend;
 use nomad_build::build::{BuildId, Plan};
 use nomad_build::config::Config;
 
-use crate::lab::{Knobs, Lab, PATIENCE, Victim};
+use crate::lab::{Knobs, Lab, PATIENCE, Victim, private_of};
 use crate::processes::{self, Process};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_nomad-build");
@@ -159,6 +159,7 @@ impl Lab for LocalLab {
             }
         }
         found.extend(processes::mounts_below(&dir));
+        found.extend(private_of(id));
         found
     }
 

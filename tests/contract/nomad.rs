@@ -18,7 +18,7 @@ use nomad_build::config::Config;
 use nomad_build::nomad::Options;
 
 use crate::agent::{self, Agent};
-use crate::lab::{Knobs, Lab, PATIENCE, Victim};
+use crate::lab::{Knobs, Lab, PATIENCE, Victim, private_of};
 use crate::processes::{self, Process};
 use crate::registry::Registry;
 
@@ -380,6 +380,7 @@ impl Lab for NomadLab {
                 found.extend(processes::mounts_below(&dir));
             }
         }
+        found.extend(private_of(id));
         found
     }
 

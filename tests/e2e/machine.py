@@ -63,6 +63,13 @@ def leftovers(state: Path, build_id: str) -> list[str]:
     return found
 
 
+def private_dirs(build_id: str) -> list[Path]:
+    """Where credentials and secrets of a build are, and the lock beside them."""
+    places = ("/run", "/run/user/*", "/dev/shm")
+    found = (Path("/").glob(f"{place[1:]}/nomad-build*/{build_id}*") for place in places)
+    return [path for paths in found for path in paths]
+
+
 def _tree(directory: Path) -> Iterator[Path]:
     """Everything below the directory; what vanishes meanwhile is passed over (unlike by Path.rglob)."""
     for at, directories, names in os.walk(directory):
@@ -167,6 +174,7 @@ class Before:
         state = self._directory / "state"
         for build_id in ids:
             yield from (f"file {path}" for path in (state / "b" / build_id).iterdir() if path.name not in _KEPT)
+            yield from (f"private {path}" for path in private_dirs(build_id))
         yield from (f"staged {path}" for path in (state / "staging").glob("*"))
         yield from (f"ticket {path}" for path in (state / "queue").glob("[0-9]*"))
         yield from (f"container of {path}" for path in leftovers(state, "-"))

@@ -59,6 +59,8 @@ class Settings:
     """Beginnings of tags that may be pushed to; empty: all."""
     secrets: dict[str, str] = field(default_factory=dict)
     """Secrets of RUN --mount=type=secret by their names."""
+    git_passwords: dict[str, str] = field(default_factory=dict)
+    """Passwords for git, by the beginnings of URLs."""
     isolation: str = "auto"
     """How RUN is isolated: auto, rootless or chroot."""
     limits: dict[str, float] = field(default_factory=dict)
@@ -153,6 +155,12 @@ class Server:
                 server.call("kill", {"build_id": build["build_id"], "reason": "the tests end"})
         remove_tree(self.directory)
 
+    def _private(self, name: str, text: str) -> Path:
+        file = self.directory / name
+        file.touch(mode=0o600)
+        file.write_text(text)
+        return file
+
     def _write_config(self, settings: Settings) -> Path:
         hosts = [registry.host for registry in settings.insecure] + settings.proxies
         # JSON's strings, lists and booleans are TOML's.
@@ -165,6 +173,9 @@ class Server:
             auth_file.chmod(0o600)
             lines.append(f"auth_file = {json.dumps(str(auth_file))}")
         lines += ["[git]", f"allow_http = {json.dumps(settings.allow_http)}"]
+        for number, (url, password) in enumerate(settings.git_passwords.items()):
+            file = self._private(f"git-{number}", password)
+            lines += ["[[git.credentials]]", f"url = {json.dumps(url)}", f"password_file = {json.dumps(str(file))}"]
         lines += ["[sandbox]", f"isolation = {json.dumps(settings.isolation)}", f"user = {json.dumps(settings.accounts)}"]
         lines.append(f"deny = {json.dumps(settings.deny)}")
         local = {"slots": settings.slots, "cache_mb": settings.cache_mb, "paths": settings.paths}
@@ -179,9 +190,7 @@ class Server:
         if settings.secrets:
             lines.append("[secrets]")
         for name, value in settings.secrets.items():
-            secret = self.directory / f"secret-{name}"
-            secret.touch(mode=0o600)
-            secret.write_text(value)
+            secret = self._private(f"secret-{name}", value)
             lines.append(f"{json.dumps(name)} = {json.dumps(str(secret))}")
         config = self.directory / "config.toml"
         config.write_text("\n".join(lines) + "\n")

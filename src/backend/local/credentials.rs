@@ -1,8 +1,8 @@
 //! Credentials from the operator's files into the phase that needs them.
 //!
-//! The file of a secret must belong to its owner alone (mode 0600 or less). What the phase source
-//! needs lies in the work directory only until foreign code runs; publish gets its own through a
-//! pipe.
+//! The file of a secret must belong to its owner alone (mode 0600 or less). What the phases source and
+//! build need lies in memory (`private`), the former only until foreign code runs; publish gets its own
+//! through a pipe.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,7 @@ use std::path::Path;
 use crate::build::Plan;
 use crate::config::Config;
 use crate::runner::WorkDir;
+use crate::runner::images::PULL;
 use crate::runner::mirrored::MIRROR;
 use crate::runner::source::{GIT_CREDENTIALS, GitCredentialFile};
 use crate::runner::workdir::{write_json, write_private};
@@ -57,7 +58,15 @@ pub fn registry(config: &Config) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Lays out what source and build may use, owned by the user that builds run as.
+/// Whether source or build need anything that is secret.
+pub fn are_needed(config: &Config, plan: &Plan) -> bool {
+    config.registry.auth_file.is_some()
+        || !config.git.credentials.is_empty()
+        || !plan.secrets.is_empty()
+}
+
+/// Lays out what source and build may use, owned by the user that builds run as, where there is a
+/// place for it.
 ///
 /// # Errors
 /// When a file of the operator cannot be read.
@@ -68,18 +77,16 @@ pub fn lay_out(
     user: &BuildUser,
     mirror: Option<&Mirror>,
 ) -> io::Result<()> {
-    let credentials = work.credentials();
+    let (Some(credentials), Some(secrets)) = (work.credentials(), work.secrets()) else {
+        return Ok(());
+    };
     user.make_dir(&credentials)?;
     if let Some(mirror) = mirror {
         let location = mirror.location().as_bytes();
         give(user, &credentials.join(MIRROR), location)?;
     }
     if config.registry.auth_file.is_some() {
-        give(user, &credentials.join("pull.json"), &registry(config)?)?;
-    }
-    if let Some(ca) = &config.registry.ca_file {
-        user.make_dir(&credentials.join("certs"))?;
-        give(user, &credentials.join("certs/ca.crt"), &fs::read(ca)?)?;
+        give(user, &credentials.join(PULL), &registry(config)?)?;
     }
     if !config.git.credentials.is_empty() {
         let mut list = Vec::new();
@@ -116,26 +123,31 @@ pub fn lay_out(
         write_json(&path, &list)?;
         user.give(&path)?;
     }
-    user.make_dir(&work.secrets())?;
+    user.make_dir(&secrets)?;
     for name in &plan.secrets {
         let path = config
             .secrets
             .get(name)
             .ok_or_else(|| io::Error::other(format!("the secret {name} is no longer offered")))?;
-        give(user, &work.secrets().join(name), &read_secret(path)?)?;
+        give(user, &secrets.join(name), &read_secret(path)?)?;
     }
     Ok(())
 }
 
-fn give(user: &BuildUser, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_private(path, bytes)?;
-    user.give(path)
+/// Writes a file of which only the user that builds run as can read anything.
+///
+/// # Errors
+/// Names the file.
+pub fn give(user: &BuildUser, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_private(path, bytes)
+        .and_then(|()| user.give(path))
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// Everything secret that the runner must mask, from the work directory it was given.
+/// Everything secret that the runner must mask, of what it was given.
 pub fn secrets_in(work: &WorkDir) -> Vec<String> {
     let mut secrets = Vec::new();
-    for dir in [work.credentials(), work.secrets()] {
+    for dir in [work.credentials(), work.secrets()].into_iter().flatten() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Ok(text) = fs::read_to_string(entry.path()) else {
@@ -145,7 +157,7 @@ pub fn secrets_in(work: &WorkDir) -> Vec<String> {
                 // In a URL there is something between the address and the token.
                 let token = text.split_once('/').map(|(_, token)| token.to_owned());
                 secrets.extend(token);
-            } else if name == "pull.json" {
+            } else if name == PULL {
                 if let Ok(auth) = crate::registry::Auth::from_slice(text.as_bytes()) {
                     secrets.extend(auth.secrets());
                 }

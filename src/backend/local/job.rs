@@ -256,12 +256,14 @@ impl Job {
     }
 
     /// Leaves nothing behind: no process, no storage, no snapshot.
-    async fn clean_up(&self, lease: Option<&Lease>) {
+    async fn clean_up(&mut self, lease: Option<&Lease>) {
         reap::reap(&self.record.id).await;
+        self.workshop.let_go_of_secrets();
         if let Some(Err(error)) = lease.map(Lease::clear) {
             tracing::error!(%error, "something of the build runs on");
         }
-        if let Err(error) = reap::remove_work(&self.workshop.program, &self.workshop.dir) {
+        let (program, dir) = (&self.workshop.program, &self.workshop.dir);
+        if let Err(error) = reap::remove_work(program, dir, &self.record.id) {
             tracing::error!(%error, "the work directory cannot be removed");
         }
     }

@@ -12,6 +12,7 @@ pub mod evict;
 pub mod job;
 pub mod layout;
 pub mod mirror;
+pub mod private;
 pub mod queue;
 pub mod reap;
 pub mod retention;
@@ -135,6 +136,9 @@ impl LocalBackend {
         let mut seen = Seen::default();
         tokio::task::block_in_place(|| {
             self.tend_all(&mut seen);
+            if let Err(error) = private::sweep(&|dir| reap::remove_files(&self.program, dir)) {
+                tracing::error!(%error, "credentials or secrets of dead jobs remain");
+            }
             retention::sweep(&self.layout, &self.config, &self.program, now_ms());
             sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
         });
@@ -157,7 +161,7 @@ impl LocalBackend {
                 continue;
             }
             let dir = self.layout.build(&id);
-            match self.tend_one(&dir) {
+            match self.tend_one(&id, &dir) {
                 Ok(true) => _ = seen.done.insert(id),
                 Ok(false) => _ = seen.told.remove(&id),
                 // It was removed meanwhile.
@@ -172,9 +176,9 @@ impl LocalBackend {
     }
 
     /// Whether there is nothing to do any more.
-    fn tend_one(&self, dir: &BuildDir) -> io::Result<bool> {
+    fn tend_one(&self, id: &BuildId, dir: &BuildDir) -> io::Result<bool> {
         if store::read(dir)?.end.is_some() {
-            return retention::remove_rest(&self.program, dir);
+            return retention::remove_rest(&self.program, dir, id);
         }
         self.tend(dir).map(|()| false)
     }
@@ -289,7 +293,9 @@ impl LocalBackend {
         );
         tokio::spawn(async move {
             reap::reap(&record.id).await;
-            if let Err(error) = tokio::task::block_in_place(|| reap::remove_work(&program, &dir)) {
+            if let Err(error) =
+                tokio::task::block_in_place(|| reap::remove_work(&program, &dir, &record.id))
+            {
                 tracing::error!(%error, build = %record.id, "the work directory of a lost build cannot be removed");
             }
             if let Err(error) = conclude::write_end(&dir, gone) {

@@ -11,11 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use crate::build::BuildId;
+use crate::runner::Cgroup;
 use crate::runner::sandbox::remove_tree;
 use crate::runner::workdir::read_json;
-use crate::runner::{Cgroup, WorkDir};
 
 use super::layout::{BuildDir, Layout};
+use super::private;
 use super::user::{self, BuildUser};
 
 /// The variable by which the processes of a build are known. Foreign code runs below a process that
@@ -87,16 +88,17 @@ pub fn seal(layout: &Layout, user: &BuildUser) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup with every process in it, the work directory and the snapshot; `program` is
-/// this one. Blocks.
+/// Removes the cgroup with every process in it, credentials and secrets, the work directory and the
+/// snapshot; `program` is this one. Blocks.
 ///
 /// # Errors
 /// When something remains.
-pub fn remove_work(program: &Path, dir: &BuildDir) -> io::Result<()> {
+pub fn remove_work(program: &Path, dir: &BuildDir, id: &BuildId) -> io::Result<()> {
     let cgroup = remove_cgroup(dir);
     let _ = fs::remove_file(dir.context());
-    remove_files(program, &WorkDir::new(dir.work()))?;
-    cgroup
+    let private = private::remove(id, &|dir| remove_files(program, dir));
+    remove_files(program, &dir.work())?;
+    private.and(cgroup)
 }
 
 fn remove_cgroup(dir: &BuildDir) -> io::Result<()> {
@@ -107,12 +109,11 @@ fn remove_cgroup(dir: &BuildDir) -> io::Result<()> {
     fs::remove_file(dir.cgroup())
 }
 
-/// Removes a work directory. Blocks.
+/// Removes a directory of a build, if it is there. Blocks.
 ///
 /// # Errors
 /// When something remains.
-pub fn remove_files(program: &Path, work: &WorkDir) -> io::Result<()> {
-    let work = work.root();
+pub fn remove_files(program: &Path, work: &Path) -> io::Result<()> {
     if !work.exists() {
         return Ok(());
     }

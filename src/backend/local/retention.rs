@@ -9,6 +9,7 @@ use crate::config::Config;
 
 use super::claims;
 use super::layout::{BuildDir, Layout};
+use super::private;
 use super::queue;
 use super::reap;
 use super::store;
@@ -35,7 +36,7 @@ pub fn sweep(layout: &Layout, config: &Config, program: &Path, now: i64) {
         if let Ok(record) = store::read(&dir)
             && let Some(end) = &record.end
         {
-            match remove_rest(program, &dir) {
+            match remove_rest(program, &dir, &id) {
                 Ok(true) => ended.push((end.at, dir)),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, build = %id, "a work directory remains"),
@@ -83,12 +84,12 @@ fn sweep_unaccepted(layout: &Layout) -> io::Result<()> {
 ///
 /// # Errors
 /// When something cannot be removed.
-pub fn remove_rest(program: &Path, dir: &BuildDir) -> io::Result<bool> {
-    if dir.is_tidy() {
+pub fn remove_rest(program: &Path, dir: &BuildDir, id: &BuildId) -> io::Result<bool> {
+    if dir.is_tidy() && !private::is_there(id) {
         return Ok(true);
     }
     match store::try_lock(&dir.job_lock())? {
-        Some(_lock) => reap::remove_work(program, dir).map(|()| true),
+        Some(_lock) => reap::remove_work(program, dir, id).map(|()| true),
         None => Ok(false),
     }
 }

@@ -25,8 +25,9 @@ use crate::runner::{WorkDir, exit};
 
 use super::layout::{BuildDir, Layout};
 use super::mirror::Mirror;
+use super::private::Private;
 use super::user::BuildUser;
-use super::{credentials, mirror, reap, user};
+use super::{credentials, mirror, private, reap, user};
 
 /// Variables of the operator's environment that what talks to the network gets.
 const PROXIES: &[&str] = &[
@@ -109,6 +110,8 @@ pub struct Workshop<O> {
     cgroup: Held,
     /// Where users do not share their base images.
     mirror: Option<Mirror>,
+    /// Where credentials and secrets are, as long as source and build run.
+    private: Option<Private>,
 }
 
 impl<O: Output> Workshop<O> {
@@ -126,6 +129,7 @@ impl<O: Output> Workshop<O> {
             output,
             cgroup: Held::default(),
             mirror: None,
+            private: None,
         })
     }
 
@@ -152,11 +156,13 @@ impl<O: Output> Workshop<O> {
             if !built.is(exit::AGAIN) {
                 break;
             }
-            reap::remove_files(&self.program, &work)?;
+            self.let_go_of_secrets();
+            reap::remove_files(&self.program, work.root())?;
             work = self.prepare(user)?;
             built = self.build_part(user, &work, end, stop).await?;
         }
         self.mirror = None;
+        self.forget_secrets()?;
         if built == Part::Killed
             && let Some(failure) = self.starved(user)?
         {
@@ -197,6 +203,19 @@ impl<O: Output> Workshop<O> {
         if let Err(error) = self.output.append(Event::result(&outcome)) {
             tracing::error!(%error, "the log cannot be written");
         }
+    }
+
+    /// From now on credentials and secrets are for whoever cleans up.
+    pub fn let_go_of_secrets(&mut self) {
+        self.private = None;
+    }
+
+    /// Neither publish nor anything else needs them any more.
+    fn forget_secrets(&mut self) -> io::Result<()> {
+        self.let_go_of_secrets();
+        private::remove(&self.plan.build_id, &|dir| {
+            reap::remove_files(&self.program, dir)
+        })
     }
 
     /// Keeps what base images consist of within its limit.
@@ -252,7 +271,7 @@ impl<O: Output> Workshop<O> {
     ///
     /// Only when all of it is there is the directory given to the user that builds run as: until
     /// then nobody else can plant a link in it.
-    fn prepare(&self, user: &BuildUser) -> io::Result<WorkDir> {
+    fn prepare(&mut self, user: &BuildUser) -> io::Result<WorkDir> {
         reap::seal(&self.layout, user)?;
         let work = WorkDir::new(self.dir.work());
         fs::DirBuilder::new().mode(0o700).create(work.root())?;
@@ -267,9 +286,37 @@ impl<O: Output> Workshop<O> {
             write_json(&path, &value)?;
             user.give(&path)?;
         }
+        if let Some(ca) = &self.config.registry.ca_file {
+            user.make_dir(&work.certs())?;
+            credentials::give(user, &work.certs().join("ca.crt"), &fs::read(ca)?)?;
+        }
+        self.private = self.make_private()?;
+        let private = self.private.as_ref().map(|private| private.path().into());
+        let work = work.with_private(private);
         credentials::lay_out(&self.config, &self.plan, &work, user, self.mirror.as_ref())?;
+        if let Some(private) = &self.private {
+            user.give(private.path())?;
+        }
         user.give(work.root())?;
         Ok(work)
+    }
+
+    /// A directory in memory, where there is anything to put into it.
+    fn make_private(&mut self) -> io::Result<Option<Private>> {
+        let needed = credentials::are_needed(&self.config, &self.plan);
+        if !needed && self.mirror.is_none() {
+            return Ok(None);
+        }
+        let remove = |dir: &Path| reap::remove_files(&self.program, dir);
+        match Private::make(&self.plan.build_id, &remove) {
+            Ok(private) => Ok(Some(private)),
+            Err(error) if needed => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "there is no mirror of registries");
+                self.mirror = None;
+                Ok(None)
+            }
+        }
     }
 
     /// What the operator decided for builds that run as this user.
@@ -364,6 +411,9 @@ impl<O: Output> Workshop<O> {
             .args(["--last-line", &last.to_string()]);
         for dir in self.cgroup.cgroup().dirs() {
             command.arg("--cgroup").arg(dir);
+        }
+        if let Some(private) = &self.private {
+            command.arg("--private").arg(private.path());
         }
         if self.dir.context().exists() {
             command

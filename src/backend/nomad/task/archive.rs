@@ -70,7 +70,7 @@ pub async fn run(config: Config) -> io::Result<u8> {
     };
     if !mine {
         tracing::warn!("the build is another allocation's");
-        remove_dirs(&place)?;
+        remove_dirs(&place, &id)?;
         return Ok(exit::INTERRUPTED);
     }
     clean_up(&place, &id).await;
@@ -139,7 +139,7 @@ fn is_decided(record: &Record, progress: &Progress) -> bool {
 async fn clean_up(place: &Place, id: &BuildId) {
     reap::reap(id).await;
     for _ in 0..TRIES {
-        match remove_dirs(place) {
+        match remove_dirs(place, id) {
             Ok(()) => return,
             // What was killed may still be on its way out.
             Err(error) => tracing::warn!(%error, "something of the build remains"),
@@ -148,8 +148,8 @@ async fn clean_up(place: &Place, id: &BuildId) {
     }
 }
 
-fn remove_dirs(place: &Place) -> io::Result<()> {
-    reap::remove_work(&std::env::current_exe()?, &place.dir())?;
+fn remove_dirs(place: &Place, id: &BuildId) -> io::Result<()> {
+    reap::remove_work(&std::env::current_exe()?, &place.dir(), id)?;
     for dir in [place.dir().root().to_owned(), place.packed()] {
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -175,15 +175,17 @@ impl Build {
     }
 
     /// Leaves nothing of the build but its packed image, where that is to be published.
-    async fn put_away(&self, lease: &Lease, status: u8) -> u8 {
+    async fn put_away(&mut self, lease: &Lease, status: u8) -> u8 {
         reap::reap(&self.workshop.plan.build_id).await;
+        self.workshop.let_go_of_secrets();
         if let Err(error) = lease.clear() {
             tracing::error!(%error, "something of the build runs on");
         }
         let wanted = status == exit::PASSED && !self.workshop.plan.tags.is_empty();
         let kept = if wanted { self.keep_image() } else { Ok(()) };
-        let (program, dir) = (&self.workshop.program, &self.workshop.dir);
-        if let Err(error) = reap::remove_work(program, dir) {
+        let workshop = &self.workshop;
+        let (program, dir, id) = (&workshop.program, &workshop.dir, &workshop.plan.build_id);
+        if let Err(error) = reap::remove_work(program, dir, id) {
             tracing::error!(%error, "the work directory cannot be removed");
         }
         match kept {
