@@ -29,6 +29,8 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// Directories that must exist and are empty (the user's home).
     pub empty: Vec<PathBuf>,
+    /// Directories that are in memory, and gone with the sandbox.
+    pub memory: Vec<PathBuf>,
     /// Working directory.
     pub cwd: PathBuf,
     /// The whole environment.
@@ -60,6 +62,9 @@ pub struct Bind {
 /// Devices of the sandbox, beside `pts` and `shm`.
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "fuse"];
 
+/// Options of a directory in memory.
+const IN_MEMORY: &std::ffi::CStr = c"mode=0700,size=64m";
+
 /// Enters the sandbox and becomes the last command. Returns only when that fails.
 ///
 /// # Errors
@@ -77,6 +82,15 @@ pub fn enter(spec: &Spec) -> io::Result<std::convert::Infallible> {
     for dir in &spec.empty {
         step(&format!("make {}", dir.display()), || {
             fs::create_dir_all(under(root, dir))
+        })?;
+    }
+    for dir in &spec.memory {
+        step(&format!("mount {}", dir.display()), || {
+            let target = under(root, dir);
+            fs::create_dir_all(&target)?;
+            // A runtime that mounts something of it elsewhere knows of no flags that it would have to repeat.
+            let flags = MountFlags::empty();
+            Ok(mount("tmpfs", &target, "tmpfs", flags, Some(IN_MEMORY))?)
         })?;
     }
     for dir in ["tmp", "var/tmp", "run"] {

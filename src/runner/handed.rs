@@ -2,7 +2,7 @@
 //!
 //! Buildah copies the file of a secret into its storage, and mounts the copy (buildah 1.43, run_common.go,
 //! `getSecretMount`). So the file is a pipe: Buildah waits at it, and meanwhile the directory of its copies
-//! is led to the tmpfs.
+//! is led to a tmpfs of the sandbox, which is gone with it.
 //!
 //! ```text
 //! Buildah: makes the container's directory ─▶ opens the pipe … reads ─▶ writes its copy
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::workdir::WorkDir;
@@ -39,8 +39,7 @@ pub struct Handed {
 struct Copies {
     /// Storages in which Buildah makes containers.
     stores: Vec<PathBuf>,
-    /// Their directory on the tmpfs, and what it is called in the sandbox.
-    outside: PathBuf,
+    /// What their directory is called in the sandbox.
     inside: PathBuf,
 }
 
@@ -58,12 +57,9 @@ impl Handed {
         let Some(place) = work.handed() else {
             return Ok(handed);
         };
-        for dir in [&place.pipes, &place.copies] {
-            fs::create_dir_all(dir)?;
-        }
+        fs::create_dir_all(&place.pipes)?;
         let copies = Copies {
             stores,
-            outside: place.copies,
             inside: work.copies_inside(),
         };
         for name in names {
@@ -141,8 +137,10 @@ impl Copies {
                 let data = within(&containers, Path::new(&name))
                     .and_then(|container| within(&container, Path::new(DATA)));
                 let Ok(data) = data else { continue };
-                ignore_existing(mkdirat(CWD, self.outside.join(&name), Mode::RWXU))?;
-                ignore_existing(symlinkat(self.inside.join(&name), &data, COPIES))?;
+                match symlinkat(&self.inside, &data, COPIES) {
+                    Err(Errno::EXIST) => {}
+                    other => other?,
+                }
             }
         }
         Ok(())
@@ -152,13 +150,6 @@ impl Copies {
 fn within(dir: impl AsFd, name: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::empty())
-}
-
-fn ignore_existing(result: rustix::io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(Errno::EXIST) => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 #[cfg(test)]
@@ -188,8 +179,7 @@ mod tests {
         }
         for name in ["one", "two"] {
             let link = fs::read_link(data(name).join(COPIES)).unwrap();
-            assert_eq!(link, work.copies_inside().join(name));
-            assert!(place.copies.join(name).is_dir());
+            assert_eq!(link, work.copies_inside());
         }
         drop(handed);
         let mode = fs::metadata(place.pipes.join("token"))
@@ -200,7 +190,7 @@ mod tests {
 
     #[test]
     fn no_link_in_the_storage_is_followed() {
-        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let disk = tempfile::tempdir().unwrap();
         let elsewhere = disk.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         let containers = disk.path().join(CONTAINERS);
@@ -209,11 +199,9 @@ mod tests {
         symlink(disk.path(), containers.join("two")).unwrap();
         let copies = Copies {
             stores: vec![disk.path().into()],
-            outside: memory.path().into(),
             inside: "/copies".into(),
         };
         copies.lead_to_memory().unwrap();
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
-        assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 0);
     }
 }

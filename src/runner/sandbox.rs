@@ -198,6 +198,11 @@ impl Sandbox<'_> {
             root: self.work.sandbox_root(),
             binds: self.binds(reach)?,
             empty: vec![self.host.home.clone()],
+            memory: reach
+                .secrets
+                .then(|| self.work.copies_inside())
+                .into_iter()
+                .collect(),
             cwd: self.work.boxed("tmp"),
             env: self.environment(),
             processes: self.settings.limits.processes,
@@ -216,13 +221,10 @@ impl Sandbox<'_> {
     /// What may be written to, and how much of it.
     fn watch(&self, reach: Reach) -> Watch {
         let written = self.layers.filter(|_| reach.layers).map(Layers::store);
-        let copies = (self.work.handed()).filter(|_| reach.secrets);
-        let copies = copies.map(|place| place.copies);
         Watch {
             roots: [self.work.root().join("box"), self.work.spent()]
                 .into_iter()
                 .chain(written)
-                .chain(copies)
                 .collect(),
             ceiling: Ceiling::from(&self.settings.limits),
             report: self.work.over_file(),
@@ -288,11 +290,6 @@ impl Sandbox<'_> {
             binds.push(Bind {
                 source: Some(place.pipes),
                 ..read(self.work.secrets_inside(), false)
-            });
-            binds.push(Bind {
-                source: Some(place.copies),
-                writable: true,
-                ..read(self.work.copies_inside(), false)
             });
         }
         binds.push(Bind {

@@ -11,8 +11,8 @@
 //!
 //! PRIVATE/credentials/                        in memory; phase source only, as git/
 //!         secrets/                            secrets of RUN --mount=type=secret; phase build only
-//!         pipes/ copies/                      the same as Buildah gets them (`handed`): in the sandbox they are
-//!                                             WORK/secrets and WORK/copies, which are not there outside of it
+//!         pipes/                              the same as Buildah gets them (`handed`): WORK/secrets in the sandbox,
+//!                                             which has Buildah's copies in a tmpfs of its own at WORK/copies
 //! ```
 
 use std::fs;
@@ -42,8 +42,6 @@ pub struct HandedPlace {
     pub secrets: PathBuf,
     /// Pipes from which Buildah reads them.
     pub pipes: PathBuf,
-    /// Buildah's copies.
-    pub copies: PathBuf,
 }
 
 impl WorkDir {
@@ -132,7 +130,6 @@ impl WorkDir {
         Some(HandedPlace {
             secrets: self.secrets()?,
             pipes: self.below_private("pipes")?,
-            copies: self.below_private("copies")?,
         })
     }
 
@@ -209,7 +206,7 @@ impl WorkDir {
     /// When something of them remains.
     pub fn forget_secrets(&self) -> io::Result<()> {
         let place = self.handed().into_iter();
-        remove_all(place.flat_map(|place| [place.secrets, place.pipes, place.copies]))
+        remove_all(place.flat_map(|place| [place.secrets, place.pipes]))
     }
 }
 

@@ -102,7 +102,7 @@ def contained(docker: Docker, buildah: Path, registry: LocalRegistry) -> Iterato
     made: list[Contained] = []
 
     def make(options: list[str]) -> Contained:
-        made.append(Contained(Settings(buildah, [registry], user=ORDINARY_USER), docker, options))
+        made.append(Contained(Settings(buildah, [registry], user=ORDINARY_USER, secrets={"token": "s3cr3t"}), docker, options))
         return made[-1]
 
     yield make
@@ -114,9 +114,10 @@ def contained(docker: Docker, buildah: Path, registry: LocalRegistry) -> Iterato
 async def test_it_builds_tests_and_publishes(contained: MakeContained, registry: LocalRegistry, base: str, options: list[str]) -> None:
     tag = f"{registry.host}/docker/{unique()}:1"
     async with contained(options).connect() as session:
-        text = f"FROM {base}\nRUN echo it > /works && chown 1000 /works\n"
+        secret = "RUN --mount=type=secret,id=token,required=true grep -x s3cr3t /run/secrets/token"
+        text = f"FROM {base}\n{secret}\nRUN echo it > /works && chown 1000 /works\n"
         tests = [{"command": "grep it /works"}]
-        status = await succeed(session, source=files(Containerfile=text), tests=tests, tags=[tag])
+        status = await succeed(session, source=files(Containerfile=text), secrets=["token"], tests=tests, tags=[tag])
         log = await log_text(session, status["build_id"])
     assert status["image"]["tags"], status
     assert "isolation: --isolation" in log, log
