@@ -2,7 +2,7 @@
 # Prepares a Debian-like machine for nomad-build; idempotent, and quick when all is there.
 #
 #   scripts/setup.sh        programs that a build needs
-#   scripts/setup.sh test   also the newest Buildah, Nomad, the clients of the end-to-end tests and their user
+#   scripts/setup.sh test   also the newest Buildah, Nomad, Consul, the clients of the end-to-end tests and their user
 #   scripts/setup.sh test-all   also the oldest Nomad that must work
 #
 # The accounts that builds run as are made by `nomad-build setup`.
@@ -12,6 +12,7 @@ readonly TEST_USER=nomad-build-test
 readonly BUILDAH_VERSION=1.43.2
 readonly NOMAD_VERSION=1.11.3
 readonly OLDEST_NOMAD_VERSION=1.10.5
+readonly CONSUL_VERSION=1.19.2
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
@@ -118,6 +119,10 @@ build_nomad() {
   build_tool nomad "$NOMAD_VERSION" github.com/hashicorp/nomad 'three to four minutes'
 }
 
+build_consul() {
+  build_tool consul "$CONSUL_VERSION" github.com/hashicorp/consul 'two to three minutes'
+}
+
 build_oldest_nomad() {
   build_tool nomad-1.10 "$OLDEST_NOMAD_VERSION" github.com/hashicorp/nomad 'three to four minutes'
 }
@@ -186,6 +191,7 @@ case ${1:-} in
     create_test_user
     build_buildah
     build_nomad
+    build_consul
     create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'selenium==4.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
     create_venv py-fastmcp 'fastmcp==4.1.2'
