@@ -17,7 +17,8 @@ use crate::backend::local::LocalBackend;
 use crate::backend::nomad::NomadBackend;
 use crate::cli::serve::{Place, Serve};
 use crate::cli::{Cli, Command};
-use crate::config::Config;
+use crate::config::{Config, Live};
+use crate::consul::{self, Watch};
 use crate::http::access::Authentication;
 use crate::http::issuers::Issuer;
 use crate::http::listen::{self, Listener};
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Schema(schema) => schema.run(),
         Command::Token(token) => token.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
+        Command::Config(config) => config.run(),
         Command::Setup(setup) => setup.run(),
         Command::Runner(runner) => {
             begin_log(to_stderr(), None);
@@ -99,9 +101,10 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     };
     let config = Config::load()?;
     let served = runtime.block_on(async {
+        let live = follow_consul(config).await?;
         match options.http {
-            None => serve_stdio(open(options.backend, &config)?, config).await,
-            Some(place) => serve_http(options.backend, config, &place, options.no_auth).await,
+            None => serve_stdio(open(options.backend, &live)?, live).await,
+            Some(place) => serve_http(options.backend, live, &place, options.no_auth).await,
         }
     });
     if let Some(export) = export {
@@ -112,23 +115,35 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-fn open(place: Place, config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
+/// The configuration with what Consul has over it, where it is to be asked, now and from now on.
+async fn follow_consul(config: Config) -> anyhow::Result<Live> {
+    let (section, live) = (config.consul.clone(), Live::from(config));
+    if let Some(prefix) = section.keys_below() {
+        let token =
+            consul::Token::from_env(section.token_file.clone(), |name| std::env::var(name).ok());
+        let client = consul::Client::new(&section, token)?;
+        Watch::new(client, prefix, live.clone()).begin().await;
+    }
+    Ok(live)
+}
+
+fn open(place: Place, live: &Live) -> anyhow::Result<Arc<dyn Backend>> {
     match place {
         Place::Local => {
-            let backend = Arc::new(LocalBackend::open(config.clone())?);
+            let backend = Arc::new(LocalBackend::open(live.clone())?);
             let caretaker = Arc::clone(&backend);
             tokio::spawn(async move { caretaker.look_after().await });
             Ok(backend)
         }
         Place::Nomad => {
             let options = nomad::Options::from_env(|name| std::env::var(name).ok())?;
-            Ok(Arc::new(NomadBackend::open(config.clone(), options)?))
+            Ok(Arc::new(NomadBackend::open(live.clone(), options)?))
         }
     }
 }
 
-async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Result<()> {
-    let service = Arc::new(Service::new(backend, config, true));
+async fn serve_stdio(backend: Arc<dyn Backend>, live: Live) -> anyhow::Result<()> {
+    let service = Arc::new(Service::new(backend, live, true));
     let asker = Asker::Is(local_principal()?);
     let server = Server::new(service, asker, CancellationToken::new(), None);
     tracing::info!(
@@ -151,16 +166,18 @@ async fn serve_stdio(backend: Arc<dyn Backend>, config: Config) -> anyhow::Resul
 
 async fn serve_http(
     place: Place,
-    config: Config,
+    live: Live,
     at: &listen::Place,
     no_auth: bool,
 ) -> anyhow::Result<()> {
+    // How it is reached does not change while it runs.
+    let config = live.now();
     let authentication = authentication(&config, at, no_auth)?;
     let certificates = (config.http.tls.as_ref())
         .filter(|_| matches!(at, listen::Place::Tcp(_)))
         .map(|tls| Certificates::open(&tls.certificate, &tls.key))
         .transpose()?;
-    let backend = open(place, &config)?;
+    let backend = open(place, &live)?;
     let listener = Listener::bind(at, certificates)
         .await
         .with_context(|| format!("{at} cannot be listened at"))?;
@@ -182,13 +199,12 @@ async fn serve_http(
         tls = config.http.tls.is_some(),
         "serving MCP over HTTP at /mcp"
     );
-    let http = config.http.clone();
-    let service = Arc::new(Service::new(backend, config, false));
+    let service = Arc::new(Service::new(backend, live, false));
     if service.takes_uploads() {
         let caretaker = Arc::clone(&service);
         tokio::spawn(async move { caretaker.look_after_uploads().await });
     }
-    Ok(http::serve(listener, service, &http, authentication, ending).await?)
+    Ok(http::serve(listener, service, &config.http, authentication, ending).await?)
 }
 
 /// How callers are known who come to a place.

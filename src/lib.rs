@@ -3,7 +3,7 @@
 //! Dependencies point down this chain only; `tests/architecture.rs` fails when an import breaks it:
 //!
 //! ```text
-//! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, log, config}
+//! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, consul → config, log}
 //!                                                                → {diagnosis, containerfile, build, schema, telemetry}
 //! ```
 #![cfg_attr(
@@ -23,6 +23,7 @@ pub mod build;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod consul;
 pub mod containerfile;
 pub mod context;
 pub mod diagnosis;

@@ -18,6 +18,10 @@ pub enum Dependency {
     Jobs,
     /// Where contexts and archived logs of a cluster are.
     Repository,
+    /// Whose keys lie over the configuration.
+    Consul,
+    /// What those keys say.
+    Configuration,
 }
 
 impl Dependency {
@@ -30,6 +34,8 @@ impl Dependency {
             Self::Nomad => "nomad",
             Self::Jobs => "jobs",
             Self::Repository => "repository",
+            Self::Consul => "consul",
+            Self::Configuration => "configuration",
         }
     }
 
@@ -44,6 +50,12 @@ impl Dependency {
             Self::Nomad => "Nomad does not answer, has no leader, or refuses this server",
             Self::Jobs => "the job of a profile is not registered with Nomad",
             Self::Repository => "the repository of contexts and logs cannot be read",
+            Self::Consul => {
+                "Consul does not answer, or refuses this server; the configuration that was known holds"
+            }
+            Self::Configuration => {
+                "what Consul has is no valid configuration; the last valid one holds"
+            }
         }
     }
 
@@ -82,6 +94,13 @@ impl Health {
     /// Of these.
     pub fn of(found: impl IntoIterator<Item = (Dependency, Standing)>) -> Self {
         Self(found.into_iter().collect())
+    }
+
+    /// The same and these.
+    #[must_use]
+    pub fn and(mut self, more: impl IntoIterator<Item = (Dependency, Standing)>) -> Self {
+        self.0.extend(more);
+        self
     }
 
     /// Whether builds can be accepted.

@@ -2,6 +2,7 @@
 //! implement it, and both pass the same suite of contract tests.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::state::State;
 use crate::build::status::QueueStatus;
 use crate::build::{BuildId, Plan, Record};
+use crate::config::Config;
 use crate::log::{Progress, Query, Selection};
 
 mod ending;
@@ -54,6 +56,8 @@ pub struct Submission {
     pub snapshot: Option<Staged>,
     /// What makes a repetition known.
     pub claims: Vec<Claim>,
+    /// The configuration under which it was taken, which stays the build's own; `None`: the one that holds now.
+    pub config: Option<Arc<Config>>,
 }
 
 /// A name that one build holds for a while.

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod check;
+pub mod config;
 pub mod runner;
 pub mod schema;
 pub mod serve;
@@ -32,6 +33,8 @@ pub enum Command {
     Token(token::MakeToken),
     /// Tell what builds need on this machine, and what mends it.
     Check(check::Check),
+    /// Print the configuration, and where each value comes from.
+    Config(config::ShowConfig),
     /// Make the accounts that builds run as when the server is root.
     Setup(setup::Setup),
     /// Parts of a build's job; started by the server, not by people.

@@ -1,11 +1,16 @@
-//! What the operator decides: defaults < file < environment.
+//! What the operator decides: defaults < file < environment < keys in Consul.
 //!
 //! `NOMAD_BUILD_CONFIG` names a TOML file; `NOMAD_BUILD_STATE_DIR`, `NOMAD_BUILD_BUILDAH`,
-//! `NOMAD_BUILD_HTTP_TOKENS` and `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) override it.
+//! `NOMAD_BUILD_HTTP_TOKENS`, `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) and the customary variables of
+//! Consul override it. What may come from Consul, and change while the program runs, [`overlay`] says.
 
+pub mod consul;
 pub mod http;
 pub mod limits;
+pub mod live;
 pub mod nomad;
+pub mod origin;
+pub mod overlay;
 pub mod principals;
 pub mod sandbox;
 
@@ -17,9 +22,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::git_url::GitUrl;
 
+pub use consul::Consul;
 pub use http::Http;
 pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
+pub use live::Live;
 pub use nomad::Nomad;
+pub use origin::Sources;
 pub use principals::Principals;
 pub use sandbox::{Isolation, Network, Sandbox};
 /// Default of `sandbox.user`.
@@ -57,6 +65,8 @@ pub struct Config {
     pub http: Http,
     /// What each principal may.
     pub principals: Principals,
+    /// Consul, whose keys may lie over the rest.
+    pub consul: Consul,
 }
 
 /// Registries.
@@ -143,6 +153,7 @@ impl Default for Config {
             mcp: Mcp::default(),
             http: Http::default(),
             principals: Principals::new(),
+            consul: Consul::default(),
         }
     }
 }
@@ -190,6 +201,14 @@ impl Config {
     /// # Errors
     /// Names every fault.
     pub fn load() -> Result<Self, ConfigError> {
+        Self::load_with_sources().map(|(config, _)| config)
+    }
+
+    /// The same, and where each value comes from.
+    ///
+    /// # Errors
+    /// Names every fault.
+    pub fn load_with_sources() -> Result<(Self, Sources), ConfigError> {
         let file = std::env::var_os("NOMAD_BUILD_CONFIG").filter(|v| !v.is_empty());
         Self::load_from(file.as_deref().map(Path::new), |name| {
             std::env::var(name).ok()
@@ -203,7 +222,8 @@ impl Config {
     pub fn load_from(
         file: Option<&Path>,
         env: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<(Self, Sources), ConfigError> {
+        let mut sources = Sources::default();
         let mut config = match file {
             None => Self::default(),
             Some(path) => {
@@ -211,44 +231,67 @@ impl Config {
                     ConfigError(vec![format!("{}: {what}", path.display())])
                 };
                 let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
-                toml::from_str(&text).map_err(|error| fault(&error))?
+                let config = toml::from_str(&text).map_err(|error| fault(&error))?;
+                sources
+                    .read_file(path, &text)
+                    .map_err(|error| fault(&error))?;
+                config
             }
         };
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
-        if let Some(dir) = env("NOMAD_BUILD_STATE_DIR") {
-            config.state_dir = dir.into();
+        config.take_env(&env, &mut sources)?;
+        let faults = config.faults();
+        if faults.is_empty() {
+            Ok((config, sources))
+        } else {
+            Err(ConfigError(faults))
         }
-        if let Some(buildah) = env("NOMAD_BUILD_BUILDAH") {
-            config.buildah = buildah;
+    }
+
+    fn take_env(
+        &mut self,
+        env: &dyn Fn(&str) -> Option<String>,
+        sources: &mut Sources,
+    ) -> Result<(), ConfigError> {
+        let mut taken = |path: &[&str], name: &'static str| {
+            let value = env(name);
+            if value.is_some() {
+                sources.take_variable(path, name);
+            }
+            value
+        };
+        if let Some(dir) = taken(&["state_dir"], "NOMAD_BUILD_STATE_DIR") {
+            self.state_dir = dir.into();
         }
-        if let Some(list) = env("NOMAD_BUILD_REGISTRY_INSECURE") {
-            config.registry.insecure = list
+        if let Some(buildah) = taken(&["buildah"], "NOMAD_BUILD_BUILDAH") {
+            self.buildah = buildah;
+        }
+        if let Some(list) = taken(&["registry", "insecure"], "NOMAD_BUILD_REGISTRY_INSECURE") {
+            self.registry.insecure = list
                 .split(',')
                 .map(|host| host.trim().to_owned())
                 .filter(|host| !host.is_empty())
                 .collect();
         }
-        if let Some(file) = env("NOMAD_BUILD_HTTP_TOKENS") {
-            config.http.tokens = Some(file.into());
+        if let Some(file) = taken(&["http", "tokens"], "NOMAD_BUILD_HTTP_TOKENS") {
+            self.http.tokens = Some(file.into());
         }
-        if let Some(wanted) = env("NOMAD_BUILD_HTTP_SESSIONS") {
-            match wanted.parse() {
-                Ok(wanted) => config.http.sessions = wanted,
-                Err(_) => {
-                    let text = "NOMAD_BUILD_HTTP_SESSIONS must be true or false";
-                    return Err(ConfigError(vec![text.into()]));
-                }
+        if let Some(wanted) = taken(&["http", "sessions"], "NOMAD_BUILD_HTTP_SESSIONS") {
+            self.http.sessions = wanted.parse().map_err(|_| {
+                let text = "NOMAD_BUILD_HTTP_SESSIONS must be true or false";
+                ConfigError(vec![text.into()])
+            })?;
+        }
+        if self.registry.auth_file.is_none() {
+            self.registry.auth_file = default_auth_file(env);
+            if env("REGISTRY_AUTH_FILE").map(PathBuf::from) == self.registry.auth_file {
+                taken(&["registry", "auth_file"], "REGISTRY_AUTH_FILE");
             }
         }
-        if config.registry.auth_file.is_none() {
-            config.registry.auth_file = default_auth_file(&env);
+        for (key, name) in self.consul.take(env) {
+            taken(&["consul", key], name);
         }
-        let faults = config.faults();
-        if faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(faults))
-        }
+        Ok(())
     }
 
     /// The file of the tokens with which this server may be called over HTTP.
@@ -286,6 +329,13 @@ impl Config {
     }
 
     fn faults(&self) -> Vec<String> {
+        let mut faults = self.value_faults();
+        faults.extend(self.file_faults());
+        faults
+    }
+
+    /// What is wrong with the values, whatever the disk holds.
+    fn value_faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |ok: bool, text: &str| {
             if !ok {
@@ -348,23 +398,7 @@ impl Config {
                 check(false, &format!("git.credentials[{index}].url: {fault}"));
             }
         }
-        let secret_files = (self.secrets.values())
-            .chain(&self.registry.auth_file)
-            .chain(
-                self.git
-                    .credentials
-                    .iter()
-                    .flat_map(|one| one.password_file.iter().chain(&one.ssh_key)),
-            );
-        for path in secret_files {
-            match std::fs::metadata(path) {
-                Err(error) => check(false, &format!("{}: {error}", path.display())),
-                Ok(metadata) => check(
-                    is_private(&metadata),
-                    &format!("{}: others can read it; make it mode 0600", path.display()),
-                ),
-            }
-        }
+        faults.extend(self.consul.faults());
         faults.extend(self.http.faults());
         let profiles: Vec<_> = self.profiles().into_iter().map(|one| one.name).collect();
         faults.extend(principals::faults(&self.principals, &profiles));
@@ -375,6 +409,27 @@ impl Config {
             faults.extend(profile.faults(name));
         }
         faults
+    }
+
+    /// What is wrong with the files of secrets.
+    fn file_faults(&self) -> Vec<String> {
+        let secret_files = (self.secrets.values())
+            .chain(&self.registry.auth_file)
+            .chain(
+                self.git
+                    .credentials
+                    .iter()
+                    .flat_map(|one| one.password_file.iter().chain(&one.ssh_key)),
+            );
+        let fault = |path: &PathBuf| match std::fs::metadata(path) {
+            Err(error) => Some(format!("{}: {error}", path.display())),
+            Ok(metadata) if is_private(&metadata) => None,
+            Ok(_) => Some(format!(
+                "{}: others can read it; make it mode 0600",
+                path.display()
+            )),
+        };
+        secret_files.filter_map(fault).collect()
     }
 }
 
@@ -427,6 +482,7 @@ mod tests {
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| (*value).to_owned())
         })
+        .map(|(config, _)| config)
     }
 
     #[test]

@@ -31,7 +31,7 @@ const IN_TIME: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Clone)]
 struct Uploads {
-    service: Arc<Service>,
+    service: Service,
     meter: Arc<dyn Meter>,
 }
 
@@ -39,14 +39,18 @@ struct Uploads {
 pub fn router(service: Arc<Service>, meter: Arc<dyn Meter>) -> Router {
     Router::new()
         .route("/v1/contexts", put(take))
-        .with_state(Uploads { service, meter })
+        .with_state(Uploads {
+            service: service.as_ref().clone(),
+            meter,
+        })
 }
 
 async fn take(
-    State(uploads): State<Uploads>,
+    State(mut uploads): State<Uploads>,
     Extension(gate): Extension<Gate>,
     request: Request,
 ) -> Response {
+    uploads.service = uploads.service.now();
     let ticket = bearer(request.headers()).filter(|token| is_ticket(token));
     let ticket = ticket.map(str::to_owned);
     let principal = match &ticket {

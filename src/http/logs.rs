@@ -29,7 +29,7 @@ const WAIT: u32 = 20;
 
 #[derive(Clone)]
 struct Logs {
-    service: Arc<Service>,
+    service: Service,
     meter: Arc<dyn Meter>,
     ending: CancellationToken,
 }
@@ -46,7 +46,7 @@ pub fn router(service: Arc<Service>, meter: Arc<dyn Meter>, ending: Cancellation
     Router::new()
         .route("/v1/builds/{id}/log", get(log))
         .with_state(Logs {
-            service,
+            service: service.as_ref().clone(),
             meter,
             ending,
         })
@@ -94,11 +94,12 @@ impl Reading {
 }
 
 async fn log(
-    State(logs): State<Logs>,
+    State(mut logs): State<Logs>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
     Query(wish): Query<Wish>,
 ) -> Response {
+    logs.service = logs.service.now();
     let mut reading = Reading {
         logs,
         principal,

@@ -17,6 +17,7 @@ use prometheus::{
 use crate::backend::{Health, View, Vitals};
 use crate::build::record::Final;
 use crate::build::{BuildId, Phase, Record, State};
+use crate::config::live::Standing;
 use crate::mcp::Meter;
 use crate::runner::reporter::now_ms;
 use crate::service::{Service, ToolError};
@@ -151,6 +152,7 @@ impl Metrics {
         }
         families.extend(clients(held)?);
         families.extend(dependencies(health)?);
+        families.extend(configuration(service.overlay())?);
         families.extend(backend(&service.vitals())?);
         // One without a value yet, as of builds where there are none, is no family for the encoder.
         families.retain(|family| !family.get_metric().is_empty());
@@ -297,6 +299,28 @@ fn dependencies(health: &Health) -> prometheus::Result<Vec<MetricFamily>> {
             .set(there.into());
     }
     Ok(up.collect())
+}
+
+/// Where keys in Consul lie over the configuration.
+fn configuration(overlay: Option<Standing>) -> prometheus::Result<Vec<MetricFamily>> {
+    let valid = gauge(
+        "nomad_build_config_valid",
+        "Whether what Consul has is a valid configuration: 1, or 0 when it was refused and the last valid one holds.",
+        &[],
+    )?;
+    let index = gauge(
+        "nomad_build_config_index",
+        "Consul's index of the configuration that holds; 0 when nothing of Consul's holds yet.",
+        &[],
+    )?;
+    if let Some(overlay) = overlay {
+        let is_valid = overlay.refused.is_empty();
+        valid.with_label_values::<&str>(&[]).set(is_valid.into());
+        let number = i64::try_from(overlay.index).unwrap_or(i64::MAX);
+        index.with_label_values::<&str>(&[]).set(number);
+    }
+    let families = [valid.collect(), index.collect()];
+    Ok(families.into_iter().flatten().collect())
 }
 
 fn backend(vitals: &Vitals) -> prometheus::Result<Vec<MetricFamily>> {

@@ -80,6 +80,8 @@ struct Shared {
 /// A request, and who makes it.
 pub(super) struct Asked<'a> {
     server: &'a Server,
+    /// Under the configuration of the moment when it asked.
+    service: Service,
     pub(super) principal: Principal,
     entrance: Option<Entrance>,
 }
@@ -125,6 +127,7 @@ impl Server {
             principal.ok_or_else(|| ErrorData::invalid_request("nobody knows who asks", None))?;
         Ok(Asked {
             server: self,
+            service: self.shared.service.now(),
             principal,
             entrance: parts.and_then(|parts| parts.extensions.get::<Entrance>().cloned()),
         })
@@ -147,7 +150,7 @@ impl Server {
 
 impl Asked<'_> {
     pub(super) fn service(&self) -> &Service {
-        &self.server.shared.service
+        &self.service
     }
 
     /// Counts a request that costs something; not of the local user.

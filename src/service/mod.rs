@@ -1,6 +1,7 @@
 //! What the four tools do, apart from how they are spoken to: keys, waits, ownership, limits.
 //!
-//! Holds no state that it cannot read back from the backend.
+//! Holds no state that it cannot read back from the backend. The configuration may change while it runs: a request
+//! takes a [`Service::now`] at its beginning, and sees one configuration to its end.
 
 pub mod error;
 pub mod kill;
@@ -17,9 +18,9 @@ pub mod wait;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Health, View, Vitals};
+use crate::backend::{Backend, BackendError, Dependency, Health, Standing, View, Vitals};
 use crate::build::BuildId;
-use crate::config::Config;
+use crate::config::{self, Config, Live};
 
 pub use error::{Remedy, ToolError};
 use rights::Pace;
@@ -43,28 +44,47 @@ impl Principal {
     }
 }
 
-/// What the tools do.
+/// What the tools do, under one configuration. Cheap to clone.
+#[derive(Clone)]
 pub struct Service {
     backend: Arc<dyn Backend>,
-    config: Config,
+    live: Live,
+    /// As it was when this was made.
+    config: Arc<Config>,
     /// Whether who asks sees the directories of this machine.
     paths: bool,
-    typical: Typical,
-    pace: Pace,
-    uploading: Uploading,
+    typical: Arc<Typical>,
+    pace: Arc<Pace>,
+    uploading: Arc<Uploading>,
 }
 
 impl Service {
     /// A service over a backend. `paths`: whether who asks sees the directories of this machine.
-    pub fn new(backend: Arc<dyn Backend>, config: Config, paths: bool) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, config: impl Into<Live>, paths: bool) -> Self {
+        let live = config.into();
         Self {
             backend,
-            config,
+            config: live.now(),
+            live,
             paths,
-            typical: Typical::default(),
-            pace: Pace::default(),
-            uploading: Uploading::default(),
+            typical: Arc::default(),
+            pace: Arc::default(),
+            uploading: Arc::default(),
         }
+    }
+
+    /// The same under the configuration that holds now: for one request, from its beginning to its end.
+    #[must_use]
+    pub fn now(&self) -> Self {
+        Self {
+            config: self.live.now(),
+            ..self.clone()
+        }
+    }
+
+    /// How what lies over the configuration stands; `None` where nothing ever does.
+    pub fn overlay(&self) -> Option<config::live::Standing> {
+        self.live.standing()
     }
 
     /// Longest wait of a tool, in seconds.
@@ -165,6 +185,25 @@ impl Service {
 
     /// Whether builds can be accepted, and what is missing.
     pub async fn health(&self) -> Health {
-        self.backend.health().await
+        let health = self.backend.health().await;
+        match self.overlay() {
+            None => health,
+            Some(overlay) => health.and(standings(overlay)),
+        }
     }
+}
+
+/// Builds can do without what lies over the configuration: what was known of it holds.
+fn standings(overlay: config::live::Standing) -> [(Dependency, Standing); 2] {
+    let valid = match overlay.refused.is_empty() {
+        true => Standing::Up,
+        false => Standing::Impaired(overlay.refused.join("; ")),
+    };
+    [
+        (
+            Dependency::Consul,
+            overlay.unread.map_or(Standing::Up, Standing::Impaired),
+        ),
+        (Dependency::Configuration, valid),
+    ]
 }

@@ -27,7 +27,8 @@ const LATER: u32 = 30;
 /// Who calls how often. Of this server alone: each of several counts on its own.
 #[derive(Debug, Default)]
 pub struct Pace {
-    limiters: Mutex<HashMap<String, Arc<DefaultDirectRateLimiter>>>,
+    /// By principal, with the rate that each was made for.
+    limiters: Mutex<HashMap<String, (u32, Arc<DefaultDirectRateLimiter>)>>,
 }
 
 impl Pace {
@@ -39,18 +40,25 @@ impl Pace {
             if limiters.len() >= MOST {
                 limiters.clear();
             }
-            let limiter = limiters.entry(principal.0.clone()).or_insert_with(|| {
-                let rate = NonZeroU32::new(a_second).unwrap_or(NonZeroU32::MIN);
-                let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1));
-                Arc::new(RateLimiter::direct(
-                    Quota::per_second(rate).allow_burst(burst),
-                ))
-            });
-            Arc::clone(limiter)
+            match limiters.get(&principal.0) {
+                Some((rate, limiter)) if *rate == a_second => Arc::clone(limiter),
+                // The first call, or the first after the operator has changed the rate.
+                _ => {
+                    let limiter = Arc::new(limiter(a_second));
+                    limiters.insert(principal.0.clone(), (a_second, Arc::clone(&limiter)));
+                    limiter
+                }
+            }
         };
         let early = limiter.check().err()?;
         Some(early.wait_time_from(DefaultClock::default().now()))
     }
+}
+
+fn limiter(a_second: u32) -> DefaultDirectRateLimiter {
+    let rate = NonZeroU32::new(a_second).unwrap_or(NonZeroU32::MIN);
+    let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1));
+    RateLimiter::direct(Quota::per_second(rate).allow_burst(burst))
 }
 
 /// A refusal that says when to come back.
@@ -202,5 +210,15 @@ mod tests {
         assert_eq!(served.count(), 8);
         assert!(pace.excess(&ann, 2).unwrap() <= Duration::from_secs(1));
         assert!(pace.excess(&bob, 2).is_none());
+    }
+
+    #[test]
+    fn another_rate_holds_from_the_next_call_on() {
+        let (pace, ann) = (Pace::default(), Principal("token:ann".into()));
+        while pace.excess(&ann, 1).is_none() {}
+        let served = (0..100).take_while(|_| pace.excess(&ann, 5).is_none());
+        assert_eq!(served.count(), 20);
+        let served = (0..100).take_while(|_| pace.excess(&ann, 1).is_none());
+        assert_eq!(served.count(), 4);
     }
 }

@@ -1,5 +1,7 @@
 //! `build`: a request becomes an accepted build, or one that is there already.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -161,6 +163,7 @@ impl Service {
             snapshot,
             request: kept,
             plan,
+            config: Some(Arc::clone(&self.config)),
         };
         match self.backend.submit(submission).await? {
             Submitted::Accepted => Ok((id, false)),

@@ -171,6 +171,7 @@ impl Order {
         };
         let tests = self.tests.iter().map(|test| test.name.clone()).collect();
         Submission {
+            config: None,
             record: Record {
                 v: RECORD_VERSION,
                 id: self.id.clone(),

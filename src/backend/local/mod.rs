@@ -40,7 +40,7 @@ use crate::build::conclude::Gone;
 use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::status::QueueStatus;
 use crate::build::{BuildId, Record};
-use crate::config::Config;
+use crate::config::Live;
 use crate::log::{LogReader, Progress, Query, Selection};
 use crate::runner::probe;
 use crate::runner::reporter::now_ms;
@@ -76,7 +76,7 @@ struct Seen {
 /// Builds on this machine.
 #[derive(Debug)]
 pub struct LocalBackend {
-    config: Config,
+    config: Live,
     layout: Layout,
     staging: PathBuf,
     program: PathBuf,
@@ -91,7 +91,9 @@ impl LocalBackend {
     ///
     /// # Errors
     /// When it cannot be used, or there is nobody for builds to run as.
-    pub fn open(config: Config) -> io::Result<Self> {
+    pub fn open(live: impl Into<Live>) -> io::Result<Self> {
+        let live = live.into();
+        let config = live.now();
         let layout = Layout::new(&config.state_dir);
         layout.prepare().map_err(|error| {
             io::Error::new(
@@ -119,7 +121,7 @@ impl LocalBackend {
             program: std::env::current_exe()?,
             layout,
             users,
-            config,
+            config: live,
             followed: Mutex::default(),
         })
     }
@@ -139,8 +141,9 @@ impl LocalBackend {
             if let Err(error) = private::sweep(&|dir| reap::remove_files(&self.program, dir)) {
                 tracing::error!(%error, "credentials or secrets of dead jobs remain");
             }
-            retention::sweep(&self.layout, &self.config, &self.program, now_ms());
-            sweep::sweep_idle(&self.layout, &self.config, &self.users, &self.program);
+            let config = self.config.now();
+            retention::sweep(&self.layout, &config, &self.program, now_ms());
+            sweep::sweep_idle(&self.layout, &config, &self.users, &self.program);
         });
         loop {
             tokio::time::sleep(ROUND).await;
@@ -244,7 +247,8 @@ impl LocalBackend {
         let dir = BuildDir::new(&staged);
         write_json(&dir.plan(), &submission.plan)?;
         write_json(&dir.request(), &submission.request)?;
-        write_json(&dir.config(), &self.config)?;
+        let config = (submission.config.clone()).unwrap_or_else(|| self.config.now());
+        write_json(&dir.config(), &*config)?;
         if let Some(snapshot) = &submission.snapshot {
             fs::rename(snapshot.path(), dir.context())?;
         }
@@ -285,7 +289,7 @@ impl LocalBackend {
             (false, _) => Gone::Vanished,
         };
         queue::leave(&self.layout, &Ticket::of(&record));
-        let (config, dir) = (self.config.clone(), dir.clone());
+        let (config, dir) = (self.config.now(), dir.clone());
         let (layout, users, program) = (
             self.layout.clone(),
             self.users.clone(),
@@ -358,11 +362,12 @@ impl LocalBackend {
 
     fn queue_status(&self, record: &Record) -> io::Result<QueueStatus> {
         let ticket = Ticket::of(record);
-        let ahead = queue::before(&self.layout, self.config.local.slots, &ticket)?;
+        let slots = self.config.now().local.slots;
+        let ahead = queue::before(&self.layout, slots, &ticket)?;
         let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
         let missing = queue::missing(&self.layout, &ticket);
         let taken = match missing {
-            Missing::Slot => format!("all {} slots", self.config.local.slots),
+            Missing::Slot => format!("all {slots} slots"),
             Missing::User => format!("all {} build users", self.users.count()),
         };
         Ok(QueueStatus {
@@ -424,7 +429,7 @@ impl Backend for LocalBackend {
 
     async fn submit(&self, submission: Submission) -> Result<Submitted, BackendError> {
         let submitted = tokio::task::block_in_place(|| self.accept(&submission))?;
-        let (layout, config) = (self.layout.clone(), self.config.clone());
+        let (layout, config) = (self.layout.clone(), self.config.now());
         let program = self.program.clone();
         tokio::task::spawn_blocking(move || retention::sweep(&layout, &config, &program, now_ms()));
         Ok(submitted)
@@ -477,16 +482,17 @@ impl Backend for LocalBackend {
     fn capacity(&self) -> String {
         format!(
             "{} builds run at the same time, others wait",
-            self.config.local.slots
+            self.config.now().local.slots
         )
     }
 
     async fn health(&self) -> Health {
         tokio::task::block_in_place(|| {
-            let buildah = &self.config.buildah;
+            let config = self.config.now();
+            let buildah = &config.buildah;
             let found = probe::find(buildah).map(drop);
             let missing = || format!("{buildah} is not there");
-            let users = Users::open(&self.config).map(drop);
+            let users = Users::open(&config).map(drop);
             Health::of([
                 (Dependency::StateDirectory, Standing::of(self.use_state())),
                 (Dependency::Buildah, Standing::of(found.ok_or_else(missing))),

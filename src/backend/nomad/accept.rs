@@ -91,7 +91,7 @@ async fn dispatch(core: &Arc<Core>, submission: Submission, taken: &Taken) -> Re
             return Err(error.into());
         }
     }
-    let parent = core.config.nomad.job_of(&plan.profile);
+    let parent = core.config.now().nomad.job_of(&plan.profile);
     let dispatch = Dispatch {
         parent: &parent,
         payload: &payload,

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::BuildId;
-use crate::config::Config;
+use crate::config::Live;
 use crate::nomad::{Allocation, Client, NomadError, Task};
 
 use super::books::Books;
@@ -32,7 +32,7 @@ const CAPACITY_KEPT: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Core {
-    pub config: Config,
+    pub config: Live,
     pub client: Client,
     pub books: Books,
     pub spool: Spool,
@@ -53,7 +53,7 @@ pub struct Core {
 
 impl Core {
     pub fn new(
-        config: Config,
+        config: Live,
         client: Client,
         spool: Spool,
         shelf: Option<Shelf>,
@@ -134,7 +134,7 @@ impl Core {
         {
             return *known;
         }
-        let job = self.config.nomad.job_of(profile);
+        let job = self.config.now().nomad.job_of(profile);
         let asked = tokio::time::timeout(ASKED, self.client.job(&job)).await;
         let known = asked.ok().and_then(Result::ok).map(|job| job.priority);
         kept.insert(profile.to_owned(), (Instant::now(), known));
@@ -142,7 +142,10 @@ impl Core {
     }
 
     async fn ask_capacity(&self, profile: &str) -> Result<Capacity, NomadError> {
-        let job = self.client.job(&self.config.nomad.job_of(profile)).await?;
+        let job = self
+            .client
+            .job(&self.config.now().nomad.job_of(profile))
+            .await?;
         let nodes = self.client.nodes().await?;
         let allocations = self.client.allocated().await?;
         let used = |node: &str| {

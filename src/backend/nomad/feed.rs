@@ -176,7 +176,7 @@ fn take_event(core: &Core, event: Event, now: i64) {
 /// Reads everything as it is now.
 async fn catch_up(core: &Core) -> Result<(), NomadError> {
     let now = now_ms();
-    let prefix = format!("{}-", core.config.nomad.job);
+    let prefix = format!("{}-", core.config.now().nomad.job);
     let jobs = core.client.jobs(&prefix).await?;
     let mut there = HashSet::new();
     for job in &jobs.value {

@@ -39,10 +39,11 @@ impl Examined {
 
 /// Builds of one profile do without the job of another.
 async fn jobs(core: &Core) -> (Dependency, Standing) {
-    let profiles = core.config.profiles();
+    let config = core.config.now();
+    let profiles = config.profiles();
     let names = profiles
         .iter()
-        .map(|profile| core.config.nomad.job_of(&profile.name));
+        .map(|profile| config.nomad.job_of(&profile.name));
     let asked = join_all(names.map(|name| async move {
         let job = core.client.job(&name).await;
         (name, job)

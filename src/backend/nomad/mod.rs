@@ -43,7 +43,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::status::QueueStatus;
 use crate::build::{BuildId, State};
-use crate::config::Config;
+use crate::config::Live;
 use crate::log::{LogReader, Progress, Query, Selection};
 use crate::nomad::{Allocation, Client, Options};
 use crate::runner::reporter::now_ms;
@@ -86,7 +86,9 @@ impl NomadBackend {
     ///
     /// # Errors
     /// When the configuration cannot be used; a cluster that does not answer is no error.
-    pub fn open(config: Config, options: Options) -> io::Result<Self> {
+    pub fn open(live: impl Into<Live>, options: Options) -> io::Result<Self> {
+        let live = live.into();
+        let config = live.now();
         let options = options.in_namespace(config.nomad.namespace.as_deref());
         let client = Client::new(options).map_err(io::Error::other)?;
         let named = |error: io::Error| {
@@ -107,7 +109,7 @@ impl NomadBackend {
         let spool = Spool::open(&config.state_dir.join("spool")).map_err(named)?;
         let shelf = Shelf::open(&config)?;
         let alive = CancellationToken::new();
-        let core = Core::new(config, client, spool, shelf, staging, alive.clone());
+        let core = Core::new(live, client, spool, shelf, staging, alive.clone());
         let core = Arc::new(core);
         let (sweep, wanted) = mpsc::channel(1);
         let part = Arc::clone(&core);

@@ -73,7 +73,8 @@ async fn builds(core: &Core) {
         }
     }
     ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    let config = &core.config.nomad;
+    let config = core.config.now();
+    let config = &config.nomad;
     let oldest = now_ms() - i64::from(config.keep_days) * DAY;
     for (position, (at, page)) in ended.into_iter().enumerate() {
         if position >= config.keep_builds as usize || at < oldest {

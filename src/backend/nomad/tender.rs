@@ -55,7 +55,8 @@ pub async fn tend(core: &Arc<Core>, id: &BuildId) {
         } else {
             None
         };
-        let (known, config) = (&page.known, &core.config.nomad);
+        let live = core.config.now();
+        let (known, config) = (&page.known, &live.nomad);
         let decision = decide(
             stored,
             known,
@@ -211,7 +212,7 @@ async fn finish(core: &Arc<Core>, page: Page, gone: Gone, stopped: bool) -> Resu
 /// there was something.
 async fn ask(core: &Core, stored: &Stored) -> Result<bool, StoreError> {
     let record = &stored.record;
-    let parent = core.config.nomad.job_of(&record.profile);
+    let parent = core.config.now().nomad.job_of(&record.profile);
     let prefix = format!("{parent}/dispatch-{}-", record.id);
     let mut news = false;
     for job in core.client.jobs(&prefix).await?.value {
