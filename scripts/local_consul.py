@@ -169,6 +169,8 @@ class LocalConsul:
             with contextlib.suppress(OSError, RuntimeError):
                 if not self.token:
                     self.token = str(self.request("PUT", "/v1/acl/bootstrap")["SecretID"])
+                    # Without one of its own the agent may not tell the catalog what is not registered any more.
+                    self.request("PUT", "/v1/agent/token/agent", {"Token": self.token})
                 if self.request("GET", "/v1/catalog/nodes"):
                     return True
             time.sleep(0.05)

@@ -193,7 +193,7 @@ mod tests {
     fn every_value_has_its_origin() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = "state_dir = \"/a\"\n[limits]\nmemory_mb = 256\ndisk_mb = 100\n[profiles.a]\nfiles = 5000\n\
-            [git]\nallow = [\"https://user:geheim@git.example.com/?token=geheim\", \"ssh://git@git.example.com/\"]\n\
+            [git]\nallow = [\"https://somebody:geheim@git.example.com/?token=geheim\", \"ssh://git@git.example.com/\"]\n\
             [consul]\nprefix = \"p\"\n[principals.\"token:ann\"]\n";
         std::fs::write(file.path(), text).unwrap();
         let env = |name: &str| (name == "NOMAD_BUILD_STATE_DIR").then(|| "/b".to_owned());
@@ -233,7 +233,10 @@ mod tests {
         assert_eq!(told("principals.\"token:ann\".queued"), "500 default ");
         assert_eq!(told("secrets"), "{} default ");
         let said = serde_json::to_string(&rows).unwrap();
-        assert!(!said.contains("geheim") && !said.contains("user"), "{said}");
+        assert!(
+            !said.contains("geheim") && !said.contains("somebody"),
+            "{said}"
+        );
         assert!(said.contains("ssh://git@git.example.com/"), "{said}");
         assert!(!said.contains("profiles.a.log_mb"), "{said}");
     }

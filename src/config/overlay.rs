@@ -266,7 +266,7 @@ mod tests {
     fn nothing_over_a_configuration_is_that_configuration() {
         let text = "state_dir = \"/s\"\n[limits]\ncpus = 2\nmemory_mb = 512\n[profiles.a]\nnetwork = \"none\"\n\
             [principals.\"token:*\"]\ntags = []\n[secrets]\nx = \"/x\"\n[http.tls]\ncertificate = \"/c\"\nkey = \"/k\"\n\
-            [http.issuers.n]\njwks = \"/j\"\naudiences = [\"a\"]\n[[git.credentials]]\nurl = \"https://g/\"\nssh_key = \"/k\"\n";
+            [http.issuers.n]\njwks = \"/j\"\naudiences = [\"a\"]\n[[git.credentials]]\nurl = \"https://g/\"\nssh_key = \"/k\"\nknown_hosts = \"/h\"\n";
         let base: Config = toml::from_str(text).unwrap();
         assert_eq!(Overlay::default().over(&base).unwrap(), base);
     }

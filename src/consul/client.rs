@@ -48,6 +48,8 @@ pub(super) struct Answer {
     pub index: Option<u64>,
     /// Something was left out of it that the token may not read.
     pub is_filtered: bool,
+    /// It was asked without a token where nothing is allowed by default: Consul does not tell then what it left out.
+    pub is_of_nobody: bool,
     pub body: Vec<u8>,
 }
 
@@ -108,7 +110,9 @@ impl Client {
         let request = self.http.get(self.url(path, query)?);
         // Consul adds up to a sixteenth to the time, so that not all come back at once.
         let request = request.timeout(ANSWER + block + block / 16);
-        let request = match self.token.header()? {
+        let token = self.token.header()?;
+        let is_anonymous = token.is_none();
+        let request = match token {
             Some(token) => request.header("X-Consul-Token", token),
             None => request,
         };
@@ -133,6 +137,8 @@ impl Client {
             is_nothing,
             index: header(&headers, "x-consul-index").and_then(|index| index.parse().ok()),
             is_filtered: header(&headers, "x-consul-results-filtered-by-acls") == Some("true"),
+            is_of_nobody: is_anonymous
+                && header(&headers, "x-consul-default-acl-policy") == Some("deny"),
             body,
         })
     }

@@ -88,6 +88,13 @@ impl ConsulError {
         Self::Unreachable { address, why }
     }
 
+    pub(super) fn no_token(what: String) -> Self {
+        Self::Denied {
+            what,
+            text: "there is no token, and without one it shows nothing".into(),
+        }
+    }
+
     pub(super) fn protocol(what: &str, problem: impl std::fmt::Display) -> Self {
         Self::Protocol {
             what: what.to_owned(),

@@ -54,6 +54,9 @@ impl Client {
                 text: "the token has not the right key_prefix read for all of them".into(),
             });
         }
+        if answer.is_of_nobody && answer.is_nothing {
+            return Err(ConsulError::no_token(what));
+        }
         let Some(index) = answer.index else {
             return Err(ConsulError::protocol(&what, "it has no X-Consul-Index"));
         };

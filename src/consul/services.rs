@@ -71,6 +71,9 @@ impl Client {
                 text: "the token has not the rights service read and node read".into(),
             });
         }
+        if entries.is_empty() && answer.is_of_nobody {
+            return Err(ConsulError::no_token(what));
+        }
         Ok(entries.into_iter().map(Instance::from).collect())
     }
 }

@@ -133,6 +133,10 @@ async fn what_is_no_answer_is_an_error_that_says_so() {
         );
     }
     let nothing = ResponseTemplate::new(404).insert_header("X-Consul-Index", "3");
+    let denies = (nothing.clone()).insert_header("X-Consul-Default-ACL-Policy", "deny");
+    answers(&server, "0", denies).await;
+    let error = ask().await.unwrap_err().to_string();
+    assert!(error.contains("there is no token"), "{error}");
     answers(&server, "0", nothing).await;
     let empty = ask().await.unwrap();
     assert_eq!((empty.index, empty.pairs.len()), (3, 0));
