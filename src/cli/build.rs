@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::build::request::MAX_WAIT;
-use crate::client::{Answer, Remote, Tools};
+use crate::client::{Answer, Remote, Tools, discovery};
 
 /// Exit status of a build that did not succeed.
 const FAILED: u8 = 1;
@@ -25,7 +25,8 @@ pub struct Build {
     /// The directory.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
-    /// The server, such as https://build.example.com.
+    /// The server, such as https://build.example.com, or the name of its service in Consul, as in
+    /// consul://nomad-build.
     #[arg(long, env = "NOMAD_BUILD_SERVER", value_name = "URL")]
     pub server: String,
     /// File of the token for it; the token itself may stand in NOMAD_BUILD_TOKEN.
@@ -88,7 +89,8 @@ impl Build {
     }
 
     async fn build(&self) -> anyhow::Result<ExitCode> {
-        let remote = Remote::new(&self.server, self.token()?)?;
+        let server = discovery::locate(&self.server, |name| std::env::var(name).ok()).await?;
+        let remote = Remote::new(&server, self.token()?)?;
         let upload = remote.upload(&self.dir, self.containerfile.as_deref());
         let context = upload.await?;
         tracing::debug!(%context, "uploaded");

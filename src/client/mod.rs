@@ -1,5 +1,7 @@
 //! A server elsewhere, as its clients see it: uploads, and the tools over MCP.
 
+pub mod discovery;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write as _};

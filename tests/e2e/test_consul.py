@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import distribution_buildah
 from local_consul import LocalConsul
-from local_registry import free_port
+from local_registry import LocalRegistry, free_port
 from mcp_http import McpHttp
 from server import Server, Settings, binary, serve
 from test_ready import get
@@ -237,6 +237,22 @@ def test_a_right_that_is_taken_away(configured: Configured) -> None:
     assert "3c1e7d68" not in configured.log
 
 
+def test_it_starts_without_a_token(configured: Configured) -> None:
+    config = Path(configured.server.env["NOMAD_BUILD_CONFIG"])
+    config.write_text(re.sub("token_file = .*", "", config.read_text()))
+    configured.consul.put(f"{PREFIX}/limits/memory_mb", "1024")
+    with configured.serving() as serving:
+        # Consul answers as if there were no keys.
+        assert serving.ready() == READY + CONSUL
+        assert "there is no token" in configured.log
+        assert "memory 300 MiB" in serving.profiles()["default"]
+    configured.server.env["CONSUL_HTTP_TOKEN"] = configured.token
+    with configured.serving() as serving:
+        assert serving.ready() == READY
+        assert "memory 1024 MiB" in serving.profiles()["default"]
+    assert configured.token not in configured.log
+
+
 def test_it_starts_without_consul(configured: Configured) -> None:
     configured.server.env["CONSUL_HTTP_ADDR"] = f"http://127.0.0.1:{free_port()}"
     with configured.serving() as serving:
@@ -313,3 +329,100 @@ def test_each_value_is_shown_with_its_origin(configured: Configured) -> None:
     assert unread.returncode == 1 and "ACL not found" in unread.stdout and "3c1e7d68" not in unread.stdout
     off = show(configured, NOMAD_BUILD_CONFIG="")
     assert off.returncode == 0 and off.stderr == "", off.stderr
+
+
+@contextlib.contextmanager
+def registered(consul: LocalConsul, name: str, address: str, **more: Any) -> Iterator[None]:
+    """A service with a check, as the job of a server registers it."""
+    host, port = address.removeprefix("http://").split(":")
+    check = {"HTTP": f"{address}/readyz", "Interval": "100ms", "Timeout": "3s", "Name": "ready"}
+    service = {"Name": name, "ID": name, "Address": host, "Port": int(port), "Tags": ["mcp", "metrics"], "Check": check}
+    consul.request("PUT", "/v1/agent/service/register", service | more)
+    try:
+        yield
+    finally:
+        consul.request("PUT", f"/v1/agent/service/deregister/{name}")
+        instances = f"/v1/health/service/{more.get('Name', name)}"
+
+        def is_gone() -> bool:
+            return name not in [one["Service"]["ID"] for one in consul.request("GET", instances)]
+
+        eventually(is_gone, f"{name} is not registered any more")
+
+
+def build_on(consul: LocalConsul, server: str, directory: Path, token: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`nomad-build build --server …` of a directory that is no context: it fails on the server, if it gets there."""
+    command = [str(binary()), "build", "--server", server, str(directory)]
+    environment = os.environ | {"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token, "NOMAD_BUILD_TOKEN": "x"} | env
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_a_server_is_found_by_its_service(consul: LocalConsul, registry: LocalRegistry, base: str, tmp_path: Path) -> None:
+    token = consul.client_token()
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nRUN echo found > /found\n")
+    server = Server(Settings(distribution_buildah(), [registry]))
+    try:
+        with serve(server, "--no-auth") as address, registered(consul, "nomad-build", address):
+            path = "/v1/health/service/nomad-build?passing"
+            eventually(lambda: consul.request("GET", path), "a service whose checks pass")
+            for service in ("consul://nomad-build", "consul://nomad-build?tag=mcp&scheme=http&dc=dc1"):
+                built = build_on(consul, service, tmp_path, token)
+                assert built.returncode == 0, built.stdout + built.stderr
+                assert "succeeded" in built.stdout
+            # What examples/prometheus/prometheus-consul.yml asks for and goes by.
+            (found,) = consul.request("GET", "/v1/health/service/nomad-build?tag=metrics", token=token)
+            assert f"http://{found['Service']['Address']}:{found['Service']['Port']}" == address
+            assert found["Node"]["Node"] and found["Service"]["Tags"] == ["mcp", "metrics"]
+            # Of two, the one that does not pass is never taken.
+            with registered(consul, "nomad-build-2", f"http://127.0.0.1:{free_port()}", Name="nomad-build"):
+                assert len(consul.request("GET", "/v1/health/service/nomad-build")) == 2
+                for _ in range(4):
+                    built = build_on(consul, "consul://nomad-build", tmp_path, token)
+                    assert built.returncode == 0, built.stdout + built.stderr
+    finally:
+        server.remove()
+
+
+def test_why_no_server_is_found(consul: LocalConsul, tmp_path: Path) -> None:
+    def refused(server: str, *, token: str, **env: str) -> str:
+        done = build_on(consul, server, tmp_path, token, **env)
+        assert done.returncode not in (0, 101) and done.stdout == "", done.stdout
+        assert not token or token not in done.stderr
+        return done.stderr
+
+    token = consul.client_token()
+    assert "has no service \"nomad-build\"" in refused("consul://nomad-build", token=token)
+    with registered(consul, "nomad-build", f"http://127.0.0.1:{free_port()}"):
+        assert "none of the 1 instances of \"nomad-build\" passes its checks" in refused("consul://nomad-build", token=token)
+        assert "has no service \"nomad-build\" with the tag \"x\"" in refused("consul://nomad-build?tag=x", token=token)
+        # Without the right to read it, it looks as if there were none: but it is told that something was left out.
+        consul.apply("nothing", "")
+        nothing = consul.token_of("nothing")
+        assert "rights service read and node read" in refused("consul://nomad-build", token=nothing)
+        assert "there is no token" in refused("consul://nomad-build", token="")
+        unknown = "3c1e7d68-0000-0000-0000-000000000000"
+        assert "ACL not found" in refused("consul://nomad-build", token=unknown)
+    away = f"127.0.0.1:{free_port()}"
+    assert "cannot be reached" in refused("consul://nomad-build", token=token, CONSUL_HTTP_ADDR=away)
+    assert "is no service" in refused("consul://nomad-build:8080", token=token)
+    assert "it must be http://HOST:PORT" in refused("consul://nomad-build", token=token, CONSUL_HTTP_ADDR="ftp://x")
+
+
+def test_the_rights_of_the_policies_are_the_least(consul: LocalConsul) -> None:
+    consul.put(f"{PREFIX}/limits/memory_mb", "1024")
+    consul.put("other/key", "secret")
+    server, client = consul.server_token(), consul.client_token()
+    assert consul.request("GET", f"/v1/kv/{PREFIX}/?recurse=true", token=server)
+    for token, method, path in [
+        (server, "PUT", f"/v1/kv/{PREFIX}/limits/memory_mb"),
+        (server, "DELETE", f"/v1/kv/{PREFIX}/limits/memory_mb"),
+        (server, "GET", "/v1/kv/other/key"),
+        (server, "GET", "/v1/acl/tokens"),
+        (server, "PUT", "/v1/agent/service/register"),
+        (client, "GET", f"/v1/kv/{PREFIX}/limits/memory_mb"),
+        (client, "PUT", "/v1/agent/service/register"),
+    ]:
+        body = {"Name": "nomad-build", "Port": 1} if path.endswith("register") else b"1" if method == "PUT" else None
+        with pytest.raises(RuntimeError, match="403"):
+            consul.request(method, path, body, token=token)
+    assert consul.request("GET", "/v1/catalog/services", token=server) == {}
