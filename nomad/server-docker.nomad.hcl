@@ -62,9 +62,15 @@ variable "vault" {
 }
 
 variable "vault_path" {
-  description = "Where the secrets are, as templates read a key-value store of version 2: the server's is auth.json at `server` below it."
+  description = "Where the secrets are, as templates read a key-value store of version 2: the server's at `server` below it."
   type        = string
   default     = "secret/data/nomad-build"
+}
+
+variable "server_secrets" {
+  description = "Fields of `server` that the server gets as files of these names: auth.json for its own repository, and what consul.token_file of the configuration names."
+  type        = list(string)
+  default     = ["auth.json"]
 }
 
 variable "config" {
@@ -156,7 +162,7 @@ job "server" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # The one credential it has: of the repository of inputs and logs.
+      # What it has is of its own: the repository of inputs and logs, and its keys in Consul.
       dynamic "vault" {
         for_each = var.vault ? ["server"] : []
         content {
@@ -167,7 +173,7 @@ job "server" {
         }
       }
       dynamic "template" {
-        for_each = var.vault ? ["auth.json"] : []
+        for_each = var.vault ? var.server_secrets : []
         content {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/server\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from git_http import commit
 from git_ssh import GitSsh
 from helpers import files, log_text, refused, run, submit, succeed, unique, wait_final, wait_for
 from local_bao import LocalBao
+from local_consul import LocalConsul
 from local_nomad import NAMESPACE, LocalNomad
 from local_registry import LocalRegistry, Login, write_auth_file
 from mcp import ClientSession
@@ -34,6 +37,11 @@ class Cluster:
     """A cluster where every right and every secret is in force."""
 
     bao: LocalBao
+    consul: LocalConsul
+    finds: str
+    """Token of who looks for the server in Consul."""
+    reads: str
+    """Token of the server in Consul."""
     nomad: LocalNomad
     served: Served
     git: GitSsh
@@ -48,7 +56,7 @@ class Cluster:
         logins = {"pull": self.pulled.login, "push": self.pushed.login, "keep": self.kept.login}
         passwords = {name: login.password for name, login in logins.items() if login}
         lines = self.git.key.read_text().splitlines()[1:-1]
-        return passwords | {"npm": SECRET, "other": OTHER, "key": "".join(lines)[-60:], "bao": self.bao.token}
+        return passwords | {"npm": SECRET, "other": OTHER, "key": "".join(lines)[-60:], "bao": self.bao.token, "consul": self.consul.token, "reads": self.reads}
 
 
 def auth(registry: LocalRegistry, directory: Path) -> str:
@@ -67,7 +75,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         base = push_base(pulled, work)
         ssh = enter(GitSsh())
         bao = enter(LocalBao())
-        nomad = enter(LocalNomad(memory_mb=6144, more=bao.agent()))
+        consul = enter(LocalConsul())
+        consul.apply("nomad", 'agent_prefix "" { policy = "read" } node_prefix "" { policy = "read" } service "nomad-build" { policy = "write" }')
+        registers = f"""
+consul {{
+  address = "{consul.address.removeprefix("http://")}"
+  token   = "{consul.token_of("nomad")}"
+}}
+"""
+        nomad = enter(LocalNomad(memory_mb=6144, more=bao.agent() + registers))
         bao.set_up(nomad.address, *PROFILES)
         build = json.loads(auth(pulled, work))
         build["auths"] |= json.loads(auth(kept, work))["auths"]
@@ -77,7 +93,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             bao.put(f"nomad-build/{profile}/build", fields | secret)
             bao.put(f"nomad-build/{profile}/publish", {"auth.json": auth(pushed, work)})
             bao.put(f"nomad-build/{profile}/archive", {"auth.json": auth(kept, work)})
-        bao.put("nomad-build/server", {"auth.json": auth(kept, work)})
+        bao.put("nomad-build/server", {"auth.json": auth(kept, work), "consul-token": (reads := consul.server_token())})
         hosts = [registry.host for registry in (pulled, pushed, kept)]
         repository = f"{kept.host}/nomad-build"
         shared = [f"registry.insecure = {json.dumps(hosts)}", f"nomad.repository = {json.dumps(repository)}"]
@@ -97,16 +113,30 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         user = pwd.getpwnam(server_user())
         token, line = make_token("ann")
         rules = [
-            "nomad.secrets_within = 10", "[profiles.default]", 'secrets = ["npm"]', "[profiles.large]", 'secrets = ["gpg", "gone"]',
+            "nomad.secrets_within = 10", "[consul]", f'address = "{consul.address}"', 'prefix = "nomad-build/"',
+            f'token_file = "{secrets}/consul-token"', "[profiles.default]", 'secrets = ["npm"]',
         ]  # fmt: skip
+        consul.put("nomad-build/profiles/large/secrets", '["gpg", "gone"]')
         variables = {
             "program": str(binary()), "config": "\n".join([*shared, *rules]), "user": user.pw_name, "vault": "true",
-            "uid": str(user.pw_uid),
+            "uid": str(user.pw_uid), "provider": "consul", "server_secrets": '["auth.json", "consul-token"]',
         }  # fmt: skip
         job_file = REPOSITORY / "nomad/server-raw-exec.nomad.hcl"
-        address = nomad.set_up_server(job_file, NAME, line, **variables)
-        served = Served(nomad, address, {"ann": token}, job_file, variables)
-        yield Cluster(bao, nomad, served, ssh, pulled, pushed, kept, base)
+        nomad.set_up_server(job_file, NAME, line, **variables)
+        finds = consul.client_token()
+        served = Served(nomad, passing(consul, finds), {"ann": token}, job_file, variables)
+        yield Cluster(bao, consul, finds, reads, nomad, served, ssh, pulled, pushed, kept, base)
+
+
+def passing(consul: LocalConsul, token: str, seconds: float = 90) -> str:
+    """Where the server is, by Consul, once its checks pass."""
+    deadline = time.monotonic() + seconds
+    while not (found := consul.request("GET", f"/v1/health/service/{NAME}?passing", token=token)):
+        assert time.monotonic() < deadline, consul.request("GET", f"/v1/health/service/{NAME}")
+        time.sleep(0.1)
+    assert set(found[0]["Service"]["Tags"]) >= {"mcp", "metrics"}
+    assert {check["Name"] for check in found[0]["Checks"]} >= {"alive", "ready"}
+    return f"http://{found[0]['Service']['Address']}:{found[0]['Service']['Port']}"
 
 
 @pytest.fixture
@@ -139,6 +169,14 @@ async def test_a_build_has_what_it_needs_and_nothing_of_it_is_anywhere(
     assert cluster.pushed.digest(name, version) == status["image"]["digest"]
     log = await log_text(ann, status["build_id"])
     assert "hello" in log and SECRET not in log
+    # A person with a terminal finds the server by its name.
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/Containerfile").write_text(f"FROM {cluster.base}\nRUN echo {unique()}\n")
+    env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    env |= {"CONSUL_HTTP_ADDR": cluster.consul.address, "CONSUL_HTTP_TOKEN": cluster.finds, "NOMAD_BUILD_TOKEN": cluster.served.tokens["ann"]}
+    command = [str(binary()), "build", "--server", f"consul://{NAME}", str(tmp_path / "project")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done
 
     search = Search(cluster.secrets)
     collect(cluster, search, tmp_path)
