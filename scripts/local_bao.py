@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import ssl
 import subprocess
 import tempfile
 import time
@@ -34,8 +35,9 @@ def program() -> Path:
 class LocalBao:
     """A server that runs while the `with` block does."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: bool = False) -> None:
         self.address = ""
+        self.tls = tls
         self.token = secrets.token_hex(16)
         self.directory = Path(tempfile.mkdtemp(prefix="nomad-build-bao-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,6 +60,11 @@ class LocalBao:
         names = {"ADDR": self.address, "TOKEN": self.token}
         both = {f"{kind}_{name}": value for name, value in names.items() for kind in ("VAULT", "BAO")}
         return os.environ | both | {"VAULT_CLI": str(program()), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+    @property
+    def ca(self) -> Path:
+        """The authority of its certificate, where it has one (`tls`)."""
+        return self.directory / "vault-ca.pem"
 
     def agent(self) -> str:
         """What an agent of Nomad needs in its configuration."""
@@ -89,7 +96,10 @@ vault {{
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.address}/v1/{path}", data, method=method)
         request.add_header("X-Vault-Token", token or self.token)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.tls and self.ca.exists():
+            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(self.ca))))
+        opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(request, timeout=10) as answer:
                 text = answer.read()
@@ -113,11 +123,13 @@ vault {{
         return log.read_text(errors="replace") if log.exists() else ""
 
     def _start(self, port: int) -> bool:
-        self.address = f"http://127.0.0.1:{port}"
+        self.address = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
         command = [
             str(program()), "server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={self.token}",
             f"-dev-listen-address=127.0.0.1:{port}",
         ]  # fmt: skip
+        if self.tls:
+            command += ["-dev-tls", f"-dev-tls-cert-dir={self.directory}"]
         with (self.directory / "bao.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS

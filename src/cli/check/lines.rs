@@ -33,9 +33,10 @@ pub struct Line {
 /// See [`Line`].
 pub type State = Result<String, Lack>;
 
-/// Something that builds need and this machine does not have.
+/// Something that builds need and that is not there, or is there and is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lack {
+    there: bool,
     wrong: String,
     mend: String,
 }
@@ -45,7 +46,10 @@ impl fmt::Display for Line {
         let item = &self.item;
         match &self.state {
             Ok(found) => write!(f, "ok       {item}: {found}"),
-            Err(Lack { wrong, mend }) => write!(f, "missing  {item}: {wrong}; mend it: {mend}"),
+            Err(Lack { there, wrong, mend }) => {
+                let what = if *there { "wrong  " } else { "missing" };
+                write!(f, "{what}  {item}: {wrong}; mend it: {mend}")
+            }
         }
     }
 }
@@ -58,8 +62,14 @@ pub fn line(item: &str, state: State) -> Line {
 
 /// Something is wrong, and what mends it.
 pub fn lack(wrong: impl Into<String>, mend: impl Into<String>) -> State {
-    let (wrong, mend) = (wrong.into(), mend.into());
-    Err(Lack { wrong, mend })
+    let (there, wrong, mend) = (false, wrong.into(), mend.into());
+    Err(Lack { there, wrong, mend })
+}
+
+/// Something is there and must not be as it is, and what mends it.
+pub fn flaw(wrong: impl Into<String>, mend: impl Into<String>) -> State {
+    let (there, wrong, mend) = (true, wrong.into(), mend.into());
+    Err(Lack { there, wrong, mend })
 }
 
 /// What this machine tells.

@@ -3,11 +3,12 @@
 //! ```text
 //! gather (I/O) ─▶ Facts ─▶ lines (pure) ─▶ print
 //! ```
-//! Or, for the other backend, what they need on a cluster.
+//! Or, for the other backend, what they need on a cluster, or of its Vault.
 
 mod cluster;
 mod cluster_lines;
 mod lines;
+mod vault;
 
 use std::fs;
 use std::io::{self, Write};
@@ -36,12 +37,17 @@ const HELPERS: &[&str] = &[
 /// Those that map ids, with a privilege of their own.
 const MAPPERS: &[&str] = &["newuidmap", "newgidmap"];
 
-/// Tell what builds need on this machine, or on a cluster, and what mends it. Ends with 1 when something is missing.
+/// Tell what builds need on this machine, or on a cluster, and what mends it. Ends with 1 when something is missing or wrong.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Where builds run.
     #[arg(long, env = "NOMAD_BUILD_BACKEND", value_enum, default_value_t)]
     backend: Place,
+    /// Look at Vault (or OpenBao) instead, which VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT and VAULT_NAMESPACE name: whether its roles and policies let each task of a cluster have its secrets, and nobody else. Reads no secret.
+    #[arg(long)]
+    vault: bool,
+    #[command(flatten)]
+    places: vault::Places,
 }
 
 impl Check {
@@ -52,6 +58,12 @@ impl Check {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load()?;
         let lines = match self.backend {
+            _ if self.vault => {
+                let namespace = std::env::var("NOMAD_NAMESPACE").ok();
+                let namespace = namespace.filter(|name| !name.is_empty());
+                let plan = vault::Plan::new(&config, self.places, namespace);
+                vault::lines(&vault::gather(&plan)?, &plan)
+            }
             Place::Local => lines(&gather(&config)?),
             Place::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
         };
