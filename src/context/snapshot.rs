@@ -18,8 +18,9 @@ use super::path::check_files;
 use super::walk::{Entry, Node, Tree, Walk, Weight};
 use super::{ContextFile, Limits};
 
-/// Time of given files when nothing else lies beside them: 1980-01-02, which also zip can store.
-const GIVEN_MTIME: u64 = 315_619_200;
+/// Time of given files when nothing else lies beside them, and of directories of which an archive says
+/// nothing: 1980-01-02, which also zip can store.
+pub(super) const GIVEN_MTIME: u64 = 315_619_200;
 /// Name of a GNU entry that holds the long name of the next one.
 const LONG_LINK: &[u8] = b"././@LongLink";
 /// Bytes of a name that fit into a header.

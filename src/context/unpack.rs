@@ -1,5 +1,6 @@
 //! Extracts an uploaded context. The archive is a stranger's: nothing in it is trusted.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
@@ -18,6 +19,7 @@ use super::beneath::{Beneath, Blocked, Obstacle};
 use super::measure::Excess;
 use super::overlay::{OverlayObstacle, clear, create_new};
 use super::path::{MAX_DEPTH, MAX_PATH, show};
+use super::snapshot::GIVEN_MTIME;
 
 /// Biggest block of pax records before an entry, in bytes.
 const MAX_PAX: u64 = 64 * 1024;
@@ -147,7 +149,7 @@ impl Names {
             EntryType::GNULongLink => self.target = Some(read(entry, MAX_PATH as u64 + 2)?),
             EntryType::XHeader => self.take_pax(&read(entry, MAX_PAX)?)?,
             // Defaults for all entries: comments and the like, and names in none that is sane.
-            EntryType::XGlobalHeader => {}
+            EntryType::XGlobalHeader => drop(read(entry, MAX_PAX)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -191,7 +193,7 @@ impl Target {
             Some(path) => path.clone(),
             None => entry.header().path_bytes().into_owned(),
         };
-        let shown = PathBuf::from(std::ffi::OsStr::from_bytes(&raw));
+        let shown = PathBuf::from(OsStr::from_bytes(&raw));
         self.done.bytes = self.done.bytes.saturating_add(entry.size());
         self.check()?;
         self.place(entry, &raw, &names)
@@ -233,7 +235,7 @@ impl Target {
         }
         match kind {
             EntryType::Regular | EntryType::Continuous => {
-                let (parent, name) = self.tree.parent_of(&path, true)?;
+                let (parent, name) = self.parent_of(&path)?;
                 let mut file = create_new(parent, Path::new(name))?;
                 copy_exactly(entry, &mut file, size)?;
                 fchmod(&file, Mode::from_raw_mode(mode)).map_err(system)?;
@@ -241,7 +243,7 @@ impl Target {
             }
             EntryType::Symlink => {
                 let target = checked_target(link)?;
-                let (parent, name) = self.tree.parent_of(&path, true)?;
+                let (parent, name) = self.parent_of(&path)?;
                 clear(parent, Path::new(name))?;
                 symlinkat(target, parent, name).map_err(system)?;
                 utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(system)?;
@@ -251,6 +253,18 @@ impl Target {
         }
         self.done.entries += 1;
         Ok(())
+    }
+
+    /// The directory that holds `path`, made if need be, and the last name of `path`.
+    fn parent_of<'p>(&mut self, path: &'p Path) -> Result<(BorrowedFd<'_>, &'p OsStr), EntryFault> {
+        let before = self.tree.created();
+        self.tree.parent_of(path, true)?;
+        let created = usize::try_from(self.tree.created() - before).unwrap_or(usize::MAX);
+        // The archive says nothing of them: the same archive must still give the same tree.
+        let unsaid = path.ancestors().skip(1).take(created);
+        let unsaid = unsaid.map(|dir| (dir.to_owned(), timestamps(GIVEN_MTIME)));
+        self.directories.extend(unsaid);
+        Ok(self.tree.parent_of(path, false)?)
     }
 
     fn directory(&mut self, path: PathBuf, mode: u32, times: Timestamps) -> Result<(), EntryFault> {
@@ -281,13 +295,13 @@ impl Target {
         // A build copies each name as a file of its own.
         self.done.bytes = self.done.bytes.saturating_add(size);
         let from = parent.try_clone_to_owned().map_err(EntryFault::Io)?;
-        let (parent, new_name): (BorrowedFd<'_>, _) = self.tree.parent_of(path, true)?;
+        let (parent, new_name) = self.parent_of(path)?;
         clear(parent, Path::new(new_name))?;
         linkat(from, name, parent, new_name, AtFlags::empty()).map_err(system)
     }
 
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
-        for (path, times) in self.directories.iter().rev() {
+        for (path, times) in &self.directories {
             self.tree
                 .directory(path, false)
                 .map_err(EntryFault::from)
@@ -324,7 +338,7 @@ fn relative(raw: &[u8]) -> Result<Option<PathBuf>, EntryFault> {
         if name == b".." || depth >= MAX_DEPTH {
             return Err(EntryFault::Name);
         }
-        path.push(std::ffi::OsStr::from_bytes(name));
+        path.push(OsStr::from_bytes(name));
     }
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
@@ -332,7 +346,7 @@ fn relative(raw: &[u8]) -> Result<Option<PathBuf>, EntryFault> {
 fn checked_target(link: Option<Vec<u8>>) -> Result<PathBuf, EntryFault> {
     match link {
         Some(target) if !target.is_empty() && target.len() < MAX_PATH && !target.contains(&0) => {
-            Ok(PathBuf::from(std::ffi::OsStr::from_bytes(&target)))
+            Ok(PathBuf::from(OsStr::from_bytes(&target)))
         }
         _ => Err(EntryFault::Target),
     }
