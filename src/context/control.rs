@@ -57,6 +57,21 @@ pub fn read_file(root: &Path, path: &str, limit: usize) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The directory `path` of a tree from elsewhere, by links that stay in the tree only. Blocks.
+///
+/// # Errors
+/// When it is not there, is no directory or leads out.
+pub fn directory_below(root: &Path, path: &str) -> io::Result<PathBuf> {
+    let mut tree = Beneath::open(root)?;
+    match real_path(&mut tree, Path::new(path)) {
+        Destination::Inside { path: real, .. } => {
+            tree.directory(&real, false)?;
+            Ok(root.join(real))
+        }
+        Destination::Outside { .. } | Destination::Endless => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
 fn real_path(tree: &mut Beneath, path: &Path) -> Destination {
     follow(path, |at| {
         let (parent, name) = tree.parent_of(at, false).ok()?;

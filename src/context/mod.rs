@@ -34,7 +34,7 @@ mod walk;
 mod tests;
 
 pub use archive::Decoded;
-pub use control::{ControlFiles, control_files, read_file};
+pub use control::{ControlFiles, control_files, directory_below, read_file};
 pub use error::{Fault, FaultKind, Faults, Heavy, MAX_FAULTS, SnapshotError};
 pub use glob::GlobFault;
 pub use ignorefile::IgnoreFault;

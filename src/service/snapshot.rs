@@ -167,27 +167,23 @@ fn directory(path: &str, subdir: Option<&str>, config: &Config) -> Result<PathBu
     below_root(&root, subdir)
 }
 
-/// A directory below a root that is no link.
+/// A directory below a root, by links that stay below it.
 fn below_root(root: &Path, subdir: Option<&str>) -> Result<PathBuf, ToolError> {
     let Some(subdir) = subdir else {
         return Ok(root.to_owned());
     };
-    let fault = |problem: &str| {
+    context::directory_below(root, subdir).map_err(|_| {
+        // The same for everything: what is outside is nobody's business.
         ToolError::one(
-            ArgFault::new(ErrorCode::InvalidArgument, "source.subdir", problem)
-                .expecting("a directory below the source")
-                .got(subdir),
+            ArgFault::new(
+                ErrorCode::InvalidArgument,
+                "source.subdir",
+                "it is not there, leads out of the source, or is not a directory",
+            )
+            .expecting("a directory below the source")
+            .got(subdir),
         )
-    };
-    let dir = fs::canonicalize(root.join(subdir)).map_err(|_| fault("it is not there"))?;
-    if !dir.starts_with(root) {
-        return Err(fault("it leads out of the source"));
-    }
-    if dir.is_dir() {
-        Ok(dir)
-    } else {
-        Err(fault("it is not a directory"))
-    }
+    })
 }
 
 /// The files with paths relative to `subdir`.
@@ -275,5 +271,32 @@ fn refused(error: &SnapshotError, argument: &str) -> ToolError {
             ToolError::one(invalid(crate::build::clean::short(&error.to_string(), 600)))
         }
         SnapshotError::Output(_) => ToolError::internal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_subdir_tells_nothing_of_what_is_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        symlink("/", root.join("out")).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        symlink("a", root.join("in")).unwrap();
+        let below = |subdir: &str| below_root(&root, Some(subdir));
+        assert_eq!(below("in/b").unwrap(), root.join("a/b"));
+        let told = |subdir: &str| {
+            let error = below(subdir).unwrap_err().to_string();
+            error.replace(subdir, "SUBDIR")
+        };
+        let none = told("none");
+        for subdir in ["out/etc", "out/etc/passwd", "out/nowhere", "up", "file"] {
+            assert_eq!(told(subdir), none, "{subdir}");
+        }
     }
 }
