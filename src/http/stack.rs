@@ -218,7 +218,7 @@ fn cors(configured: &[String]) -> Option<CorsLayer> {
     let seen = SEEN.map(HeaderName::from_static).into_iter();
     let cors = CorsLayer::new()
         .allow_origin(origins.collect::<Vec<_>>())
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(
             sent.chain([AUTHORIZATION, CONTENT_TYPE])
                 .collect::<Vec<_>>(),
