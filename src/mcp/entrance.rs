@@ -6,9 +6,11 @@ use crate::service::Remedy;
 const LASTS: u32 = 600;
 /// Bytes of a path that is repeated.
 const LONGEST: usize = 1024;
-/// Names what is to be packed. Without git, or outside of its repositories, that is everything there is;
-/// the server leaves out what `.containerignore` or `.dockerignore` say in either case.
-const LIST: &str = "{ git ls-files -coz --exclude-standard 2>/dev/null || find . -mindepth 1 -maxdepth 1 -print0; }";
+/// Names what is to be packed. In a repository that is what git does not ignore, as far as it is there and no
+/// directory: those are submodules and repositories of others. Elsewhere, and in a directory that git ignores
+/// as a whole, it is everything. Where git says something else, it names nothing: a repository that git does
+/// not trust may hold what must not be uploaded. No word begins with a hyphen.
+const LIST: &str = r#"case $(LC_ALL=C git check-ignore --no-index . 2>&1) in .|'fatal: not a git repo'*|*'git: '*'not found') find . -name .git -prune -o -print0;; *) git ls-files -coz --exclude-standard | xargs -0 sh -c 'for f do if [ -f "$f" ] || [ -h "$f" ]; then printf "./%s\0" "$f"; fi; done' sh;; esac"#;
 
 /// How the caller of a request has reached this server; the transport finds it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl Entrance {
         let url = &self.url;
         Remedy {
             command: format!(
-                "cd {dir} && {LIST} | tar -czf - --null -T - | curl -sS -T - {socket}-H 'Authorization: Bearer {ticket}' {url}/v1/contexts"
+                "cd {dir} && {LIST} | tar -czf - --no-recursion --null -T - | curl -sS -T - {socket}-H 'Authorization: Bearer {ticket}' {url}/v1/contexts"
             ),
             context: ticket.to_owned(),
             seconds: LASTS,
@@ -57,9 +59,9 @@ mod tests {
             socket: None,
         };
         let line = |path: &str| entrance.remedy(path, "upload-0").command;
-        assert!(line("/a b").starts_with("cd '/a b' && {"));
-        assert!(line("/a';reboot;'").starts_with(r"cd '/a'\'';reboot;'\''' && {"));
-        assert!(line("/a\nreboot").starts_with("cd DIRECTORY && {"));
+        assert!(line("/a b").starts_with("cd '/a b' && case "));
+        assert!(line("/a';reboot;'").starts_with(r"cd '/a'\'';reboot;'\''' && case "));
+        assert!(line("/a\nreboot").starts_with("cd DIRECTORY && case "));
         assert!(line("/a").ends_with(
             "| curl -sS -T - -H 'Authorization: Bearer upload-0' https://build.example.com/v1/contexts"
         ));

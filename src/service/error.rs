@@ -37,7 +37,7 @@ impl fmt::Display for Remedy {
         } = self;
         write!(
             f,
-            "Upload the directory, by this line in a shell where it is (good once, for {seconds} s; it leaves out what git ignores):\n{command}\nThen call build again with {{\"source\": {{\"context\": \"{context}\"}}}} in place of path, and your other arguments."
+            "Upload the directory, by this line in a shell where it is (good once, for {seconds} s). In a git repository it packs the files that git does not ignore, tracked or not, but no submodules; elsewhere, and in a directory that git ignores, everything but .git. .containerignore and .dockerignore hold only when it is built; who has nomad-build and a token there can leave out what they name by nomad-build build --server.\n{command}\nThen call build again with \"context\": \"{context}\" in place of path in source; keep the rest of source (subdir, files) and your other arguments."
         )
     }
 }
