@@ -3,23 +3,27 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::build::request::MAX_WAIT;
-use crate::client::{Answer, Remote, Tools, discovery};
+use crate::client::{Answer, Away, Remote, Steady, discovery};
 
 /// Exit status of a build that did not succeed.
 const FAILED: u8 = 1;
+/// Exit status when the server does not answer any more; the build goes on.
+const AWAY: u8 = 3;
 /// Exit status when this program was told to end; the build ends, too.
 const INTERRUPTED: u8 = 130;
 
 /// Build a directory on a server, test the image and push it.
 ///
 /// What the ignore file names stays here, everything else is uploaded, committed or not. Ctrl-C ends the build
-/// gracefully; a second one leaves it to the server. Exit status: 0 succeeded, 1 did not, 2 the call was wrong.
+/// gracefully; a second one leaves it to the server. Exit status: 0 succeeded, 1 did not, 2 the call was wrong,
+/// 3 the server does not answer any more and the build goes on.
 #[derive(Debug, Args)]
 pub struct Build {
     /// The directory.
@@ -59,6 +63,9 @@ pub struct Build {
     /// Seconds for which the build may run.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u32>,
+    /// Seconds for which the server may be away while the build goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub patience: u32,
     /// Print the last status as JSON.
     #[arg(long)]
     pub json: bool,
@@ -101,28 +108,25 @@ impl Build {
         };
         let id = status["build_id"].as_str().unwrap_or_default().to_owned();
         eprintln!("{id}");
-        tokio::select! {
-            ended = wait(&tools, &id) => self.tell(&ended?),
+        let patience = Duration::from_secs(self.patience.into());
+        let mut server = Steady::new(&remote, tools, patience);
+        let ended = tokio::select! {
+            ended = wait(&mut server, &id) => match ended {
+                Ok(ended) => return self.tell(&ended),
+                Err(away) => Err(away),
+            },
             told = tokio::signal::ctrl_c() => {
                 told?;
-                self.end(&tools, &id).await
+                end(&mut server, &id).await
             }
-        }
-    }
-
-    /// Ends the build, or leaves it when that is asked for, too.
-    async fn end(&self, tools: &Tools, id: &str) -> anyhow::Result<ExitCode> {
-        eprintln!("ending the build {id}; Ctrl-C again leaves it to the server");
-        tokio::select! {
-            killed = tools.call("kill", object(json!({"build_id": id, "wait": MAX_WAIT}))) => {
-                eprintln!("{}", killed?.text);
+        };
+        Ok(ExitCode::from(match ended {
+            Ok(()) => INTERRUPTED,
+            Err(away) => {
+                eprintln!("{away}\nthe build {id} goes on");
+                AWAY
             }
-            told = tokio::signal::ctrl_c() => {
-                told?;
-                eprintln!("the build {id} goes on");
-            }
-        }
-        Ok(ExitCode::from(INTERRUPTED))
+        }))
     }
 
     fn arguments(&self, context: &str) -> Map<String, Value> {
@@ -164,21 +168,28 @@ impl Build {
     }
 }
 
-async fn wait(tools: &Tools, id: &str) -> anyhow::Result<Answer> {
+/// The answer that says how the build has ended, or that there is none.
+async fn wait(server: &mut Steady<'_>, id: &str) -> Result<Answer, Away> {
+    let arguments = object(json!({"build_id": id, "wait": MAX_WAIT, "until": "finished"}));
     loop {
-        let arguments = object(json!({"build_id": id, "wait": MAX_WAIT, "until": "finished"}));
-        let answer = tools.call("status", arguments).await?;
-        let build = answer
-            .value
-            .as_ref()
-            .and_then(|value| value["builds"].get(0));
-        let Some(build) = build else {
-            anyhow::bail!("{}", answer.text);
-        };
-        if !matches!(build["state"].as_str(), Some("queued" | "running")) {
+        let answer = server.call("status", &arguments).await?;
+        let value = answer.value.as_ref();
+        let state = value.and_then(|value| value["builds"].get(0)?["state"].as_str());
+        if !matches!(state, Some("queued" | "running")) {
             return Ok(answer);
         }
     }
+}
+
+/// Ends the build, or leaves it when that is asked for, too.
+async fn end(server: &mut Steady<'_>, id: &str) -> Result<(), Away> {
+    eprintln!("ending the build {id}; Ctrl-C again leaves it to the server");
+    let arguments = object(json!({"build_id": id, "wait": MAX_WAIT}));
+    tokio::select! {
+        killed = server.call("kill", &arguments) => eprintln!("{}", killed?.text),
+        _ = tokio::signal::ctrl_c() => eprintln!("the build {id} goes on"),
+    }
+    Ok(())
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -1,11 +1,13 @@
 //! A server elsewhere, as its clients see it: uploads, and the tools over MCP.
 
 pub mod discovery;
+mod steady;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use flate2::Compression;
@@ -20,8 +22,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::build::request::MAX_WAIT;
 use crate::context::{Limits, snapshot_dir};
+use crate::schema::error_code::ErrorCode;
 
+pub use steady::{Away, Steady};
+
+/// How long it may take to be connected.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// How long nothing may come of the answer of a tool; the longest waits for [`MAX_WAIT`].
+const SILENT: Duration = Duration::from_secs(MAX_WAIT as u64 + 30);
+/// How long an upload may take, and all that the server does with it.
+const UPLOADING: Duration = Duration::from_secs(3 * 60 * 60);
 /// Of what a server said that is no MCP, at most so many bytes are repeated.
 const REPEATED: usize = 2000;
 
@@ -47,6 +59,19 @@ pub struct Answer {
     pub text: String,
     /// For machines; none where the call was refused.
     pub value: Option<Value>,
+    /// Why it was refused, for machines.
+    refusal: Option<Value>,
+}
+
+impl Answer {
+    /// Whether the same call may be answered another time; after how many seconds, if that is told.
+    fn another_time(&self) -> Option<Option<u64>> {
+        let refusal = self.refusal.as_ref()?;
+        let code = refusal["code"].as_str()?;
+        let passes = [ErrorCode::LimitReached, ErrorCode::BackendUnavailable];
+        (passes.iter().any(|one| one.as_str() == code))
+            .then(|| refusal["retry_after_seconds"].as_u64())
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,7 +96,9 @@ impl Remote {
         Ok(Self {
             url,
             token: token.map(|token| token.trim().to_owned()),
-            http: reqwest::Client::builder().build()?,
+            http: reqwest::Client::builder()
+                .connect_timeout(CONNECTING)
+                .build()?,
         })
     }
 
@@ -94,6 +121,7 @@ impl Remote {
             .put(self.at("/v1/contexts"))
             .header(CONTENT_TYPE, "application/gzip")
             .header(reqwest::header::CONTENT_LENGTH, length)
+            .timeout(UPLOADING)
             .body(reqwest::Body::wrap_stream(stream));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -123,7 +151,12 @@ impl Remote {
         if let Some(token) = &self.token {
             config = config.auth_header(token);
         }
-        let transport = StreamableHttpClientTransport::with_client(self.http.clone(), config);
+        // It would count the time of an upload, too.
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECTING)
+            .read_timeout(SILENT)
+            .build()?;
+        let transport = StreamableHttpClientTransport::with_client(http, config);
         let unreachable = || format!("no MCP with the server {}", self.url);
         let running = ().serve(transport).await.with_context(unreachable)?;
         Ok(Tools { running })
@@ -167,9 +200,11 @@ impl Tools {
         let result: CallToolResult = self.running.call_tool(request).await?;
         let text = result.content.iter().filter_map(ContentBlock::as_text);
         let text: Vec<&str> = text.map(|block| block.text.as_str()).collect();
+        let meta = result.meta.as_ref();
         Ok(Answer {
             text: text.join("\n"),
             value: result.structured_content,
+            refusal: meta.and_then(|meta| meta.get("nomad-build/error").cloned()),
         })
     }
 }
