@@ -34,10 +34,8 @@ const ASKING: &[&str] = &["key", "like", "wait", "validate_only", "cancel_previo
 /// Sources that this server can read.
 struct Here {
     tree: Tree,
-    /// Digest of the upload that they are.
-    upload: Option<String>,
-    /// Removed with it.
-    _unpacked: Option<Unpacked>,
+    /// The upload that they are.
+    upload: Option<Unpacked>,
 }
 
 impl Service {
@@ -122,17 +120,14 @@ impl Service {
             _ => {
                 let here = self.bring_here(principal, &valid).await?;
                 // A ticket names it only for a while.
-                if let (Some(digest), Some(named)) =
+                if let (Some(upload), Some(named)) =
                     (&here.upload, kept.pointer_mut("/source/context"))
                 {
-                    *named = digest.as_str().into();
+                    *named = upload.digest.as_str().into();
                 }
                 let (staging, name) = (self.backend.staging().to_owned(), id.to_string());
-                Some(
-                    tokio::task::spawn_blocking(move || here.tree.stage(&staging, &name))
-                        .await
-                        .map_err(ToolError::internal)??,
-                )
+                let stage = move |tree: &Tree| tree.stage(&staging, &name);
+                Some(self.work_on(here, stage).await?)
             }
         };
         let (snapshot, digest) = staged.unzip();
@@ -182,19 +177,37 @@ impl Service {
 
     /// The sources of a request that names no repository.
     async fn bring_here(&self, principal: &Principal, valid: &Valid) -> Result<Here, ToolError> {
-        let (digest, unpacked) = match &valid.base {
-            Base::Context(name) => {
-                let (digest, unpacked) = self.unpacked(principal, name).await?;
-                (Some(digest), Some(unpacked))
-            }
-            _ => (None, None),
+        let upload = match &valid.base {
+            Base::Context(name) => Some(self.unpacked(principal, name).await?),
+            _ => None,
         };
-        let root = unpacked.as_ref().map(Unpacked::root);
+        let root = upload.as_ref().map(Unpacked::root);
         Ok(Here {
             tree: Tree::of(valid, &self.config, root.as_deref())?,
-            upload: digest,
-            _unpacked: unpacked,
+            upload,
         })
+    }
+
+    /// Does something with sources that blocks, and then removes what was unpacked for it.
+    async fn work_on<T: Send + 'static>(
+        &self,
+        here: Here,
+        work: impl FnOnce(&Tree) -> Result<T, ToolError> + Send + 'static,
+    ) -> Result<T, ToolError> {
+        let Here { tree, upload } = here;
+        match upload {
+            Some(upload) => {
+                let work = move || {
+                    let done = work(&tree);
+                    upload.remove();
+                    done
+                };
+                self.at_the_disk(work).await?
+            }
+            None => tokio::task::spawn_blocking(move || work(&tree))
+                .await
+                .map_err(ToolError::internal)?,
+        }
     }
 
     async fn cancel_previous(
@@ -245,35 +258,9 @@ impl Service {
             ),
             _ => {
                 let here = self.bring_here(principal, valid).await?;
-                let (here, snapshot) = tokio::task::spawn_blocking(move || {
-                    let snapshot = here.tree.write(std::io::sink())?;
-                    Ok::<_, ToolError>((here, snapshot))
-                })
-                .await
-                .map_err(ToolError::internal)??;
-                let tree = &here.tree;
-                let path = tree.containerfile(&snapshot).ok_or_else(|| {
-                    ToolError::one(
-                        ArgFault::new(
-                            ErrorCode::InvalidArgument,
-                            "containerfile",
-                            "the source has no such file",
-                        )
-                        .expecting("the path of the Containerfile below the source")
-                        .got(
-                            plan.containerfile
-                                .as_deref()
-                                .unwrap_or("Containerfile or Dockerfile"),
-                        ),
-                    )
-                })?;
-                let text = tree.read(&path).map_err(|error| {
-                    ToolError::one(ArgFault::new(
-                        ErrorCode::InvalidArgument,
-                        "containerfile",
-                        format!("it cannot be read: {}", error.kind()),
-                    ))
-                })?;
+                let wanted = plan.containerfile.clone();
+                let read = move |tree: &Tree| containerfile_of(tree, wanted.as_deref());
+                let (path, text) = self.work_on(here, read).await?;
                 look_into(&text, &path, plan, &mut status)?;
             }
         }
@@ -293,6 +280,24 @@ impl Service {
             ..BuildStatus::default()
         })
     }
+}
+
+/// The Containerfile of a tree that can become a context: its path and its text. Blocks.
+fn containerfile_of(tree: &Tree, wanted: Option<&str>) -> Result<(String, String), ToolError> {
+    let fault =
+        |problem: String| ArgFault::new(ErrorCode::InvalidArgument, "containerfile", problem);
+    let snapshot = tree.write(std::io::sink())?;
+    let path = tree.containerfile(&snapshot).ok_or_else(|| {
+        ToolError::one(
+            fault("the source has no such file".into())
+                .expecting("the path of the Containerfile below the source")
+                .got(wanted.unwrap_or("Containerfile or Dockerfile")),
+        )
+    })?;
+    let text = tree
+        .read(&path)
+        .map_err(|error| ToolError::one(fault(format!("it cannot be read: {}", error.kind()))))?;
+    Ok((path, text))
 }
 
 fn look_into(

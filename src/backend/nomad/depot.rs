@@ -97,7 +97,7 @@ impl Depot for NomadDepot {
 
     async fn bring(&self, tar: &Path, place: &str) -> Result<(), BackendError> {
         let shelf = self.shelf()?;
-        Ok(shelf.put_context(place, tar, &self.scratch).await?)
+        Ok(shelf.put_context(place, tar).await?)
     }
 
     async fn fetch(&self, place: &str, to: &Path) -> Result<(), BackendError> {

@@ -116,10 +116,10 @@ impl Shelf {
     ///
     /// # Errors
     /// When the registry does not take it.
-    pub async fn put_context(&self, tag: &str, tar: &Path, staging: &Path) -> io::Result<()> {
-        let scratch = tempfile::Builder::new()
-            .prefix("push-")
-            .tempdir_in(staging)?;
+    pub async fn put_context(&self, tag: &str, tar: &Path) -> io::Result<()> {
+        // Beside it: whoever sweeps what dead servers left finds both.
+        let near = tar.parent().unwrap_or(tar);
+        let scratch = tempfile::Builder::new().prefix("push-").tempdir_in(near)?;
         let files = [ArtifactFile {
             path: tar.to_owned(),
             media_type: CONTEXT_TYPE.into(),
