@@ -102,7 +102,7 @@ pub struct SourceRequest {
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), example = &"main")]
     pub git_ref: Option<String>,
-    /// Directory below the root of the repository or path that becomes the build context. Default: the root.
+    /// Directory below the root of the repository, path or upload that becomes the build context. Default: the root.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub subdir: Option<String>,
