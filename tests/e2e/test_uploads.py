@@ -7,6 +7,8 @@ import http.client
 import io
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -62,6 +64,13 @@ class Elsewhere:
         connection.request("PUT", "/v1/contexts", archive, {"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
+
+    def said(self, head: str, body: bytes = b"") -> str:
+        """What is answered to a request that is not finished: its head, and what comes before the body."""
+        host, port = self.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(f"PUT /v1/contexts HTTP/1.1\r\nHost: {host}\r\n{head}\r\n\r\n".encode() + body)
+            return connection.recv(4096).decode()
 
     def uploads(self) -> list[str]:
         return sorted(os.listdir(self.server.state / "uploads"))
@@ -136,7 +145,7 @@ def test_the_error_for_a_path_brings_the_directory_here(elsewhere: Elsewhere, ba
     assert "changednew" in log
     # It is good once, and what came by it can be named by its digest, too.
     again = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
-    assert "the ticket was used" in again.stdout, again
+    assert "the ticket was used: it names its upload now" in again.stdout, again
     assert answer["next"] == f'build {json.dumps({"source": {"context": answer["context"]}}, separators=(",", ":"))}'
     other = elsewhere.build("ann", source={"context": answer["context"]}, validate_only=True)
     assert other["state"] == "valid" and other["plan"]["bases"] == [base]
@@ -145,6 +154,54 @@ def test_the_error_for_a_path_brings_the_directory_here(elsewhere: Elsewhere, ba
     like = elsewhere.build("ann", like=built["build_id"], no_cache=True)
     assert like["state"] == "succeeded", like
     assert not [name for name in elsewhere.uploads() if name.startswith("on-the-way-")]
+
+
+def test_the_line_packs_what_it_says(elsewhere: Elsewhere, base: str, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shown = f"FROM {base}\nCOPY . /src\nRUN cd /src && find . ! -type d | sort | sed 's/^/has /'; echo {unique()}\n"
+
+    def git(*arguments: str, at: Path = project) -> None:
+        subprocess.run(["git", "-C", str(at), "-c", "user.name=x", "-c", "user.email=x@example.com", *arguments], check=True, capture_output=True)
+
+    def packed(path: Path, env: dict[str, str] | None = None, **source: Any) -> tuple[set[str], str]:
+        _, error = elsewhere.refused("ann", source={"path": str(path)})
+        done = subprocess.run(["sh", "-c", error["upload"]["command"]], env=env, capture_output=True, text=True, timeout=60)
+        files = [{"path": "Containerfile", "text": shown}]
+        result = elsewhere.call("ann", "build", source={"context": error["upload"]["context"], "files": files}, wait=50)
+        if result.get("isError"):
+            return set(), done.stdout + done.stderr
+        built = result["structuredContent"]
+        log = elsewhere.call("ann", "logs", build_id=built["build_id"], **{"from": "start"})["structuredContent"]["text"]
+        return set(re.findall(r"has \./(.*)", log)) - {"Containerfile"}, done.stderr
+
+    for path in (".env", "kept/f", "kept/.env", "gone", "-rf", "ignored/x/f", "nested/f", "a b/new file"):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text("x")
+    (project / ".gitignore").write_text("ignored\n.env\n")
+    (project / "dangling").symlink_to("nowhere")
+    git("init", "-q")
+    git("init", "-q", at=project / "nested")
+    git("add", "gone", "kept")
+    git("commit", "-q", "-m", "x")
+    (project / "gone").unlink()
+    # Tracked or not, but not what is ignored, gone, or another repository's.
+    wanted = {".gitignore", "kept/f", "-rf", "dangling", "a b/new file"}
+    assert packed(project) == (wanted, "")
+    # A directory that is ignored as a whole, where git names nothing.
+    assert packed(project / "ignored") == ({"x/f"}, "")
+    # Without git there is no telling what it ignores.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("sh", "find", "xargs", "tar", "gzip", "curl"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    everything = wanted | {".env", "kept/.env", "ignored/x/f", "nested/f"}
+    assert packed(project, env={"PATH": str(tools)}) == (everything, "")
+    # Git names nothing of a repository that is somebody else's: nothing is uploaded rather than secrets.
+    if os.geteuid() == 0:
+        for path in (project, project / ".git"):
+            os.chown(path, 65534, 65534)
+        files, said = packed(project)
+        assert not files and "dubious ownership" in said and "it holds no files" in said, said
 
 
 def test_without_git_all_is_packed(elsewhere: Elsewhere, tmp_path: Path) -> None:
@@ -168,6 +225,12 @@ def test_the_same_is_the_same_however_it_is_packed(elsewhere: Elsewhere) -> None
     assert built["state"] == "succeeded", built
     text, _ = elsewhere.refused("ann", source={"context": context, "subdir": "none"})
     assert "source.subdir" in text and "it is not there" in text
+    # What this machine has elsewhere cannot be told by links that lead there.
+    ignored = tar((".containerignore", b"out\n"), ("Containerfile", b"FROM scratch\n"), special("out", tarfile.SYMTYPE, "/"))
+    context = json.loads(elsewhere.put(token, ignored)[1])["context"]
+    subdirs = ("out/etc", "out/etc/passwd", "out/nowhere")
+    said = {elsewhere.refused("ann", source={"context": context, "subdir": path})[0].replace(path, "PATH") for path in subdirs}
+    assert len(said) == 1, said
     text, _ = elsewhere.refused("ann", source={"context": "latest"})
     assert text.startswith("error[invalid_argument] source.context: it is neither a digest nor a ticket"), text
 
@@ -209,6 +272,15 @@ def bomb() -> bytes:
     return tar(("zeros", bytes(9 << 20)))
 
 
+def hidden_bomb(kind: bytes, size: int, times: int) -> bytes:
+    """Headers that say nothing, and much of it."""
+    info = special("pax", kind)
+    info.size = size
+    length = len(str(size))
+    text = f"{size} comment=".encode() + b"x" * (size - length - len(" comment=") - 1) + b"\n"
+    return zstd((info.tobuf() + text + bytes(-size % 512)) * times, "-19")
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "traversal": (lambda: tar(("../x", b"x")), "the name is absolute, has a `..`"),
     "absolute": (lambda: tar(("/etc/x", b"x")), "the name is absolute"),
@@ -222,12 +294,15 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "through a link": (lambda: tar(special("a", tarfile.SYMTYPE, "."), ("a/x", b"x")), "no directory in the archive"),
     "gzip bomb": (lambda: gzip.compress(bomb()), "more than 8 MiB"),
     "zstd bomb": (lambda: zstd(bomb(), "-19"), "more than 8 MiB"),
+    "bomb in a global header": (lambda: hidden_bomb(b"g", 64 << 20, 1), "extended headers"),
+    "bomb in headers": (lambda: hidden_bomb(b"x", 60_000, 300), "bytes when it is unpacked"),
     "zstd with a wide window": (lambda: zstd(os.urandom(1 << 20), "--ultra", "-22", "--long=27"), "memory"),
     "many": (lambda: tar(*((f"{n}", b"") for n in range(200))), "more than 100 files"),
     "large": (lambda: tar(("x", os.urandom(9 << 20))), "bytes"),
     "cut off": (lambda: tar(("x", b"x" * 5000))[:3000], "the archive ends within it"),
     "cut off, packed": (lambda: gzip.compress(tar(("x", os.urandom(5000))))[:-20], "archive"),
     "nothing": (lambda: b"", "not a whole tar archive"),
+    "no files": (lambda: tar(), "it holds no files"),
     "something else": (lambda: b"<html>" * 1000, "archive"),
 }
 
@@ -247,18 +322,53 @@ def test_what_is_hostile_is_refused_and_leaves_nothing(elsewhere: Elsewhere, nam
 
 
 def test_uploads_of_a_principal_are_bounded_together(elsewhere: Elsewhere) -> None:
-    def upload() -> tuple[int, str]:
-        return elsewhere.put(elsewhere.token("small"), tar(("x", os.urandom(600_000))))
+    token = elsewhere.token("small")
 
-    assert upload()[0] == 201
+    def upload(size: int = 600_000) -> tuple[int, str]:
+        return elsewhere.put(token, tar(("Containerfile", b"FROM scratch\nCOPY . /\n"), ("x", os.urandom(size))))
+
+    def tars() -> set[str]:
+        return {name for name in elsewhere.uploads() if name.endswith(".tar")}
+
+    before = tars()
     status, text = upload()
-    assert status == 429 and text.startswith("error[limit_reached] archive: your uploads would have 12"), text
-    assert "Try again in" in text
-    # When their time is over they make room, and are gone.
-    tars = {name for name in elsewhere.uploads() if name.endswith(".tar")}
-    elsewhere.note(lambda uploads: [context.update(expires=1) for context in uploads["contexts"]])
+    assert status == 201
+    first, context = tars() - before, json.loads(text)["context"]
+    assert elsewhere.build("small", source={"context": context}, validate_only=True)["state"] == "valid"
+    # The next one needs its room: builds have copies of their own.
     assert upload()[0] == 201
-    assert len({name for name in elsewhere.uploads() if name.endswith(".tar")} & tars) == len(tars) - 1
+    assert not first & tars() and len(tars()) == len(before) + 1
+    text, _ = elsewhere.refused("small", source={"context": context})
+    assert text.startswith("error[not_found] source.context:") and "later ones needed its room" in text, text
+    # One that is too big by itself will be too big tomorrow.
+    for archive in (tar(("x", os.urandom(2 << 20))), gzip.compress(tar(("x", bytes(2 << 20))))):
+        status, text = elsewhere.put(token, archive)
+        assert status == 400 and text.startswith("error[invalid_argument] archive: it has"), text
+    # When their time is over they are gone.
+    elsewhere.note(lambda uploads: [context.update(expires=1) for context in uploads["contexts"] if context["bytes"] > 500_000])
+    second = tars() - before
+    assert upload()[0] == 201
+    assert not second & tars()
+
+
+def test_what_cannot_be_removed_is_not_forgotten(elsewhere: Elsewhere) -> None:
+    token, place = elsewhere.token("stuck"), "a-directory.tar"
+    # As a context that no server can remove now.
+    (elsewhere.server.state / "uploads" / place / "x").mkdir(parents=True)
+    assert elsewhere.put(token, tar(("Containerfile", b"FROM scratch\n"), ("x", b"1")))[0] == 201
+
+    def over() -> list[str]:
+        notes = (json.loads(path.read_text())["uploads"] for path in (elsewhere.server.state / "uploads").glob("*.json"))
+        return [place for uploads in notes if uploads["principal"] == "token:stuck" for place in uploads["over"]]
+
+    def expire(uploads: dict[str, Any]) -> None:
+        if uploads["principal"] == "token:stuck":
+            uploads["contexts"][0].update(expires=1, place=place)
+
+    elsewhere.note(expire)
+    assert elsewhere.put(token, tar(("Containerfile", b"FROM scratch\n"), ("x", b"2")))[0] == 201
+    assert over() == [place]
+    shutil.rmtree(elsewhere.server.state / "uploads" / place)
 
 
 def test_a_ticket_ends(elsewhere: Elsewhere) -> None:
@@ -266,6 +376,55 @@ def test_a_ticket_ends(elsewhere: Elsewhere) -> None:
     elsewhere.note(lambda uploads: [ticket.update(expires=1) for ticket in uploads["tickets"].values()])
     status, text = elsewhere.put(error["upload"]["context"], tar(("Containerfile", b"FROM scratch\n")))
     assert status == 403 and "its ten minutes are over" in text, text
+
+
+def test_an_upload_may_end_after_its_ticket(elsewhere: Elsewhere) -> None:
+    _, error = elsewhere.refused("late", source={"path": "/nowhere"})
+    ticket = error["upload"]["context"]
+    text, _ = elsewhere.refused("late", source={"context": ticket})
+    assert "nothing has come by this ticket yet" in text and "run the line first" in text, text
+    archive = tar(("Containerfile", f"FROM scratch\n# {unique()}\nCOPY . /\n".encode()))
+    host, port = elsewhere.address.removeprefix("http://").split(":")
+    before = elsewhere.uploads()
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"PUT /v1/contexts HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ticket}\r\nContent-Length: {len(archive)}\r\n\r\n"
+        connection.sendall(head.encode() + archive[:1000])
+        while elsewhere.uploads() == before:
+            time.sleep(0.02)
+        elsewhere.note(lambda uploads: [ticket.update(expires=1) for ticket in uploads["tickets"].values() if not ticket["context"]])
+        connection.sendall(archive[1000:])
+        assert connection.recv(4096).startswith(b"HTTP/1.1 201")
+    assert elsewhere.build("late", source={"context": ticket})["state"] == "succeeded"
+
+
+def test_many_uploads_by_tickets(elsewhere: Elsewhere) -> None:
+    archive = tar(("Containerfile", b"FROM scratch\n"))
+    for _ in range(33):
+        _, error = elsewhere.refused("busy", source={"path": "/nowhere"})
+        assert elsewhere.put(error["upload"]["context"], archive)[0] == 201
+    tickets = [elsewhere.refused("busy", source={"path": "/nowhere"})[1]["upload"]["context"] for _ in range(2)]
+    for ticket in tickets:
+        status, text = elsewhere.put(ticket, archive)
+        assert status == 201, text
+
+
+def test_a_refusal_is_heard_by_who_still_sends(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    large = os.urandom(50 << 20)
+    for token, wanted in ((elsewhere.token("ann"), 400), ("wrong", 401), (f"upload-{'0' * 64}", 403)):
+        status, text = elsewhere.put(token, large)
+        assert status == wanted, text
+    # Who asks first need not send at all; who tells how much it is, not all of it.
+    by = f"Authorization: Bearer {elsewhere.token('ann')}\r\nContent-Length: {50 << 20}"
+    assert elsewhere.said(f"{by}\r\nExpect: 100-continue").startswith("HTTP/1.1 400")
+    assert elsewhere.said(by, b"x").startswith("HTTP/1.1 400")
+    assert elsewhere.said("Authorization: Bearer wrong\r\nContent-Length: 1\r\nExpect: 100-continue").startswith("HTTP/1.1 401")
+    (tmp_path / "large").write_bytes(large)
+    (tmp_path / "Containerfile").write_text("FROM scratch\n")
+    command = [str(binary()), "build", "--server", elsewhere.address, str(tmp_path)]
+    env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    for token, wanted in ((elsewhere.token("ann"), "it has more than"), ("wrong", "401")):
+        done = subprocess.run(command, env=env | {"NOMAD_BUILD_TOKEN": token}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and wanted in done.stderr, done
 
 
 def test_who_goes_away_keeps_the_ticket_and_leaves_nothing(elsewhere: Elsewhere) -> None:
@@ -280,12 +439,13 @@ def test_who_goes_away_keeps_the_ticket_and_leaves_nothing(elsewhere: Elsewhere)
             assert time.monotonic() < deadline, "it was not begun"
             time.sleep(0.02)
         status, text = elsewhere.put(error["upload"]["context"], b"")
-        assert status == 403 and "the ticket was used" in text, "one upload at a time"
+        assert status == 403 and "an upload by this ticket is under way" in text, "one upload at a time"
     while elsewhere.uploads() != before:
         assert time.monotonic() < deadline, elsewhere.uploads()
         time.sleep(0.02)
     while (answer := elsewhere.put(error["upload"]["context"], tar(("Containerfile", b"FROM scratch\n"))))[0] == 403:
         assert time.monotonic() < deadline, answer
+        time.sleep(0.1)
     assert answer[0] == 201, answer
 
 
@@ -293,20 +453,22 @@ def test_slow_uploads_keep_nobody_waiting(elsewhere: Elsewhere) -> None:
     host, port = elsewhere.address.removeprefix("http://").split(":")
     begun = len(elsewhere.uploads())
     slow: list[socket.socket] = []
-    for n in range(20):
+    for n in range(30):
         connection = socket.create_connection((host, int(port)))
         token = elsewhere.token(f"slow-{n % 5}")
         connection.sendall(f"PUT /v1/contexts HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: 100000\r\n\r\nx".encode())
         slow.append(connection)
     deadline = time.monotonic() + 30
-    while len(elsewhere.uploads()) < begun + 16:
-        assert time.monotonic() < deadline, "16 go on at the same time"
+    while len(elsewhere.uploads()) < begun + 20:
+        assert time.monotonic() < deadline, "four of each go on at the same time"
         time.sleep(0.02)
     status, text = elsewhere.put(elsewhere.token("slow-0"), tar(("x", b"")))
-    assert status == 429 and "too many uploads" in text, text
+    assert status == 429 and "4 of your uploads are under way" in text, text
+    # Whoever has nothing to do with it is served, with uploads, too.
     assert not elsewhere.call("ann", "status").get("isError")
-    made = elsewhere.build("ann", source={"files": [{"path": "Containerfile", "text": f"FROM scratch\n# {unique()}\nCOPY . /\n"}]})
-    assert made["state"] == "succeeded", made
+    status, text = elsewhere.put(elsewhere.token("ann"), tar(("Containerfile", f"FROM scratch\n# {unique()}\nCOPY . /\n".encode())))
+    assert status == 201, text
+    assert elsewhere.build("ann", source={"context": json.loads(text)["context"]})["state"] == "succeeded"
     for connection in slow:
         connection.close()
     while any(name.startswith("on-the-way-") for name in elsewhere.uploads()):
@@ -376,3 +538,36 @@ def test_the_command_line_builds_what_is_not_committed(elsewhere: Elsewhere, bas
     token.write_text("wrong")
     refused = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2 and "401" in refused.stderr, refused
+
+
+def test_the_command_line_outlives_the_server(base: str, registry: LocalRegistry, tmp_path: Path) -> None:
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nCOPY . /src\nRUN echo {unique()}; sleep 8\n")
+    server = Server(Settings(distribution_buildah(), [registry]))
+    env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+
+    def begin(address: str, *options: str) -> tuple[subprocess.Popen[str], str]:
+        command = [str(binary()), "build", "--server", address, *options, str(tmp_path)]
+        program = subprocess.Popen(command, env=env | {"NOMAD_BUILD_TOKEN": server.token}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert program.stderr
+        return program, program.stderr.readline().strip()
+
+    with serve(server) as address:
+        program, build = begin(address)
+    assert program.poll() is None, program.communicate()
+    with serve(server, at=address.removeprefix("http://")):
+        out, errors = program.communicate(timeout=120)
+        assert program.returncode == 0 and build in out, (out, errors)
+        program, build = begin(address, "--patience", "1", "--tag", f"{registry.host}/{unique()}:1")
+    # Where it stays away, it is told which build goes on.
+    out, errors = program.communicate(timeout=120)
+    assert program.returncode == 3 and f"the build {build} goes on" in errors, (out, errors)
+    server.remove()
+
+
+def test_strangers_cannot_keep_the_server_busy(elsewhere: Elsewhere) -> None:
+    _, error = elsewhere.refused("ann", source={"path": "/nowhere"})
+    answers = [elsewhere.put(f"upload-{n:064x}", b"x")[0] for n in range(200)]
+    assert set(answers) == {403, 429} and answers[0] == 403, answers
+    # Who has one that is good does not notice.
+    status, text = elsewhere.put(error["upload"]["context"], tar(("Containerfile", b"FROM scratch\n")))
+    assert status == 201, text
