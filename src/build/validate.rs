@@ -470,10 +470,10 @@ impl Check<'_> {
     }
 
     fn secrets(&mut self, secrets: &[String], profile: &str) {
-        // Of a profile that there is not, no more is said.
-        let Some(offered) = self.rules.secrets.get(profile) else {
-            return;
-        };
+        // Where there is no such profile, what any of them gives.
+        let all = || self.rules.secrets.values().flatten().cloned().collect();
+        let offered = self.rules.secrets.get(profile).cloned();
+        let offered: Vec<String> = offered.unwrap_or_else(all);
         for (index, secret) in secrets.iter().enumerate() {
             if offered.contains(secret) {
                 continue;
