@@ -109,7 +109,10 @@ impl Role {
             .or_else(|| claims.get(&format!("/{claim}")));
         let values = values.filter(|values| !values.is_empty());
         match values {
-            Some(values) if self.bound_claims_type == "glob" && values.iter().any(is_glob) => {
+            Some(values)
+                if self.bound_claims_type == "glob"
+                    && values.iter().any(|value| is_glob(value)) =>
+            {
                 Bound::Like(values.clone())
             }
             Some(values) => Bound::To(values.clone()),
@@ -122,7 +125,7 @@ impl Role {
     }
 }
 
-fn is_glob(value: &String) -> bool {
+fn is_glob(value: &str) -> bool {
     value.contains('*')
 }
 
