@@ -111,6 +111,16 @@ vault {{
         """Seals it: it answers, and gives nothing."""
         self.request("PUT", "sys/seal")
 
+    def stop(self) -> None:
+        """It takes connections and answers nothing, as one does whose machine hangs."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """The opposite."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
     def unseal(self) -> None:
         """The opposite."""
         key = re.search(r"Unseal Key: (\S+)", self.log())

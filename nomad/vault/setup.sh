@@ -2,7 +2,8 @@
 # Makes in Vault (or OpenBao) what the tasks of nomad-build need to take their secrets from it through Nomad:
 # the auth method that believes Nomad's workload identities, and for each task of each profile, and for the
 # server, a policy that reads one path and a role that only that task of that job in that namespace gets.
-# Existing ones of the same names are written anew; nothing else is touched, and no secret is read.
+# Policies and roles of these names are written anew; an auth method that is there already is left as it is, and
+# must believe the same keys. Nothing else is touched, and no secret is read.
 #
 #   VAULT_ADDR=… VAULT_TOKEN=… nomad/vault/setup.sh --jwks https://nomad.example.com:4646/.well-known/jwks.json default large
 #
@@ -88,13 +89,17 @@ if ! "$cli" read "sys/mounts/$mount" >/dev/null 2>&1; then
   printf 'key-value store %s: making it\n' "$mount"
   "$cli" secrets enable -path="$mount" -version=2 kv >/dev/null
 fi
-if ! "$cli" read "sys/mounts/auth/$auth" >/dev/null 2>&1; then
+# Others may use the auth method, too: what it believes is not changed under them.
+if believed=$("$cli" read -field=jwks_url "auth/$auth/config" 2>/dev/null); then
+  [[ $believed == "$jwks" ]] ||
+    fail "the auth method $auth believes the keys at ${believed:-another place}; name another one by --auth, or change it yourself"
+else
   printf 'auth method %s: making it\n' "$auth"
-  "$cli" auth enable -path="$auth" jwt >/dev/null
+  "$cli" read "sys/mounts/auth/$auth" >/dev/null 2>&1 || "$cli" auth enable -path="$auth" jwt >/dev/null
+  config=(jwks_url="$jwks" jwt_supported_algs=RS256,EdDSA)
+  [[ -z $jwks_ca ]] || config+=(jwks_ca_pem=@"$jwks_ca")
+  "$cli" write "auth/$auth/config" "${config[@]}" >/dev/null
 fi
-config=(jwks_url="$jwks" jwt_supported_algs=RS256,EdDSA)
-[[ -z $jwks_ca ]] || config+=(jwks_ca_pem=@"$jwks_ca")
-"$cli" write "auth/$auth/config" "${config[@]}" >/dev/null
 
 for profile in "${profiles[@]}"; do
   for task in build publish archive; do

@@ -51,10 +51,10 @@ impl Dependency {
             Self::Jobs => "the job of a profile is not registered with Nomad",
             Self::Repository => "the repository of contexts and logs cannot be read",
             Self::Consul => {
-                "Consul does not answer, or refuses this server; the configuration that was known holds"
+                "Consul does not answer, or refuses this server; what was known of the configuration holds"
             }
             Self::Configuration => {
-                "what Consul has is no valid configuration; the last valid one holds"
+                "what Consul has is no valid configuration; the last valid one holds, if there was one"
             }
         }
     }

@@ -39,6 +39,13 @@ pub struct Standing {
     pub unread: Option<String>,
 }
 
+impl Standing {
+    /// Whether it was never known what lies over the base, which may allow more than that does.
+    pub fn is_unknown(&self) -> bool {
+        self.index == 0
+    }
+}
+
 impl From<Config> for Live {
     fn from(base: Config) -> Self {
         let state = State {

@@ -71,6 +71,8 @@ impl Handed {
             std::thread::spawn(move || {
                 if let Err(error) = hand_out(&pipe, &secret, &copies, &over) {
                     tracing::error!(%error, "a secret cannot be handed out");
+                    // The next step that wants it fails, and does not wait for ever.
+                    let _ = fs::remove_file(&pipe);
                 }
             });
         }
@@ -96,7 +98,7 @@ fn hand_out(pipe: &Path, secret: &[u8], copies: &Copies, over: &AtomicBool) -> i
         if over.load(Ordering::Acquire) {
             return Ok(());
         }
-        // Without its link a copy would lie on the disk: then there is no secret, and the step fails.
+        // Without its link a copy would lie on the disk: then there is no secret, and who reads finds nothing.
         copies.lead_to_memory()?;
         // The next reader gets a pipe of its own: this one would otherwise get the secret twice.
         let mut next = pipe.as_os_str().to_owned();
@@ -138,7 +140,8 @@ impl Copies {
                     .and_then(|container| within(&container, Path::new(DATA)));
                 let Ok(data) = data else { continue };
                 match symlinkat(&self.inside, &data, COPIES) {
-                    Err(Errno::EXIST) => {}
+                    // It is there, or its container is gone meanwhile.
+                    Err(Errno::EXIST | Errno::NOENT) => {}
                     other => other?,
                 }
             }

@@ -87,6 +87,15 @@ impl Service {
         self.live.standing()
     }
 
+    /// Refuses what the configuration may not allow, as long as that is not known.
+    fn refuse_unconfigured(&self) -> Result<(), ToolError> {
+        if !self.overlay().is_some_and(|overlay| overlay.is_unknown()) {
+            return Ok(());
+        }
+        let text = "the configuration in Consul was not read yet, or is not valid; nothing is built before it is known what is allowed";
+        Err(BackendError::Unavailable(text.into()).into())
+    }
+
     /// Longest wait of a tool, in seconds.
     pub fn max_wait(&self) -> u32 {
         self.config.mcp.max_wait
@@ -193,16 +202,20 @@ impl Service {
     }
 }
 
-/// Builds can do without what lies over the configuration: what was known of it holds.
+/// What was known of what lies over the configuration holds, and builds go on; before anything was, none do.
 fn standings(overlay: config::live::Standing) -> [(Dependency, Standing); 2] {
+    let missing = match overlay.is_unknown() {
+        true => Standing::Down,
+        false => Standing::Impaired,
+    };
     let valid = match overlay.refused.is_empty() {
         true => Standing::Up,
-        false => Standing::Impaired(overlay.refused.join("; ")),
+        false => missing(overlay.refused.join("; ")),
     };
     [
         (
             Dependency::Consul,
-            overlay.unread.map_or(Standing::Up, Standing::Impaired),
+            overlay.unread.map_or(Standing::Up, missing),
         ),
         (Dependency::Configuration, valid),
     ]

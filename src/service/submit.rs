@@ -49,6 +49,7 @@ impl Service {
         arguments: Value,
         waiting: &mut Waiting<'_>,
     ) -> Result<BuildStatus, ToolError> {
+        self.refuse_unconfigured()?;
         let arguments = self.with_like(principal, arguments).await?;
         let request: BuildRequest =
             serde_json::from_value(arguments.clone()).map_err(ToolError::internal)?;

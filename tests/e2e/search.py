@@ -20,6 +20,7 @@ class Search:
         self.secrets = secrets
         self.found: list[str] = []
         self.files = 0
+        self.unpacked = 0
         self._forms = {name: self.forms(name) for name in secrets}
 
     def forms(self, name: str) -> list[bytes]:
@@ -43,8 +44,16 @@ class Search:
         if data.startswith(b"\x1f\x8b"):
             try:
                 self.bytes(f"{where} (unpacked)", gzip.GzipFile(fileobj=io.BytesIO(data)).read())
+                self.unpacked += 1
             except (OSError, EOFError, zlib.error):
                 pass
+
+    def packed(self, where: str, text: str) -> None:
+        """Looks into what base64 may stand for."""
+        try:
+            self.bytes(where, base64.b64decode(text, validate=True))
+        except ValueError:
+            self.text(where, text)
 
     def text(self, where: str, text: str) -> None:
         """Looks into a text."""

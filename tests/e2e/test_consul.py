@@ -22,8 +22,9 @@ from test_ready import get
 
 PREFIX = "nomad-build"
 READY = "ready\n"
-CONSUL = "consul: Consul does not answer, or refuses this server; the configuration that was known holds\n"
-CONFIGURATION = "configuration: what Consul has is no valid configuration; the last valid one holds\n"
+CONSUL = "consul: Consul does not answer, or refuses this server; what was known of the configuration holds\n"
+NOT_READY = "not ready; the server's log says why\n"
+CONFIGURATION = "configuration: what Consul has is no valid configuration; the last valid one holds, if there was one\n"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ class Serving:
 
     def ready(self) -> str:
         status, text = get(self.address, "readyz")
-        assert status == 200, text
+        assert (status == 200) == text.startswith(READY), (status, text)
         return text
 
     def metric(self, name: str) -> float | None:
@@ -243,8 +244,10 @@ def test_it_starts_without_a_token(configured: Configured) -> None:
     configured.consul.put(f"{PREFIX}/limits/memory_mb", "1024")
     with configured.serving() as serving:
         # Consul answers as if there were no keys.
-        assert serving.ready() == READY + CONSUL
+        assert serving.ready() == NOT_READY + CONSUL
         assert "there is no token" in configured.log
+        # The file alone may allow more than both together do.
+        assert "error[backend_unavailable]" in serving.build()
         assert "memory 300 MiB" in serving.profiles()["default"]
     configured.server.env["CONSUL_HTTP_TOKEN"] = configured.token
     with configured.serving() as serving:
@@ -256,8 +259,9 @@ def test_it_starts_without_a_token(configured: Configured) -> None:
 def test_it_starts_without_consul(configured: Configured) -> None:
     configured.server.env["CONSUL_HTTP_ADDR"] = f"http://127.0.0.1:{free_port()}"
     with configured.serving() as serving:
-        assert serving.ready() == READY + CONSUL
+        assert serving.ready() == NOT_READY + CONSUL
         assert serving.metric("nomad_build_config_index") == 0
+        assert "error[backend_unavailable]" in serving.build()
         assert "memory 300 MiB" in serving.profiles()["default"]
         assert "cannot be reached" in configured.log
     # One that takes connections and says nothing keeps nobody for long.
@@ -266,7 +270,7 @@ def test_it_starts_without_consul(configured: Configured) -> None:
         begun = time.monotonic()
         with configured.serving() as serving:
             assert time.monotonic() - begun < 15
-            assert serving.ready() == READY + CONSUL
+            assert serving.ready() == NOT_READY + CONSUL
             assert "memory 300 MiB" in serving.profiles()["default"]
 
 

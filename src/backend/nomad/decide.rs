@@ -523,7 +523,7 @@ mod tests {
         let known_as = known(Some(waiting));
         let at = |now| act(&stored, &known_as, Done::default(), now);
         assert_eq!(at(BEGAN + 1), Decision::Wait(BEGAN + within));
-        let text = "the secrets of its task did not come from Vault within 120 s: Missing: x";
+        let text = "its task was not started within 120 s: Missing: x";
         let end = Decision::Act(Action::Finish {
             gone: Gone::NotStarted(text.into()),
             stopped: false,

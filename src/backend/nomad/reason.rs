@@ -246,11 +246,14 @@ pub fn waits_for_secrets(task: &TaskState) -> Option<Waits> {
     })
 }
 
-/// Why a build fails whose task has waited too long for its secrets.
+/// Why a build fails whose task has waited too long.
 pub fn no_secrets(waits: &Waits, seconds: u32) -> String {
-    let said = waits.what.as_deref();
-    let said = said.unwrap_or("Nomad does not say which; look at the policy of the task's role");
-    format!("the secrets of its task did not come from Vault within {seconds} s: {said}")
+    match &waits.what {
+        Some(what) => format!("its task was not started within {seconds} s: {what}"),
+        None => format!(
+            "its task was not started within {seconds} s, and Nomad does not say why; where it takes secrets from Vault, look whether Vault answers and at the policy of the task's role"
+        ),
+    }
 }
 
 fn on_one_line(text: &str) -> String {
@@ -305,7 +308,7 @@ mod tests {
         assert_eq!(waits(&[setup]).unwrap().what, None);
         let found = waits(&[setup, missing]).unwrap();
         assert_eq!(found.since, 7);
-        let text = "the secrets of its task did not come from Vault within 9 s: Missing: vault.read(secret/data/x)";
+        let text = "its task was not started within 9 s: Missing: vault.read(secret/data/x)";
         assert_eq!(no_secrets(&found, 9), text);
         assert_eq!(
             waits(&[setup, missing, ("Driver", "Downloading image")]),

@@ -161,16 +161,28 @@ fn for_plan(mut config: Config, plan: &Plan) -> Config {
     config.limits.memory_mb = config.limits.memory_mb.or_else(reserved);
     if let Some(dir) = std::env::var_os("NOMAD_SECRETS_DIR") {
         let dir = PathBuf::from(dir);
-        let names = plan.secrets.iter().filter(|name| is_secret(name));
-        for name in names {
+        for name in plan.secrets.iter().filter(|name| is_secret(name)) {
             // What the job's templates have brought, unless the configuration has it elsewhere.
-            let secrets = &mut config.secrets;
-            secrets
-                .entry(name.clone())
-                .or_insert_with(|| dir.join(name));
+            let path = dir.join(name);
+            if !config.secrets.contains_key(name) && !is_credential(&config, name, &path) {
+                config.secrets.insert(name.clone(), path);
+            }
         }
     }
     config
+}
+
+/// Whether a file among a task's secrets is its own or one of the runner's: no build gets those, whoever names
+/// them.
+fn is_credential(config: &Config, name: &str, path: &Path) -> bool {
+    /// What Nomad puts there of its own accord.
+    const OF_NOMAD: [&str; 3] = ["nomad_", "vault_", "consul_"];
+    let git = config.git.credentials.iter();
+    let mut files = git.flat_map(|one| [&one.password_file, &one.ssh_key, &one.known_hosts]);
+    OF_NOMAD.iter().any(|own| name.starts_with(own))
+        || name == "auth.json"
+        || config.registry.auth_file.as_deref() == Some(path)
+        || files.any(|file| file.as_deref() == Some(path))
 }
 
 /// In MiB. The first one is there where memory may be oversubscribed (`memory_max`).
@@ -216,6 +228,25 @@ impl Gate for VariableGate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_runner_needs_is_no_secret_of_a_build() {
+        let config: Config = toml::from_str(
+            "[registry]\nauth_file = \"/s/pull\"\n[[git.credentials]]\nurl = \"https://x/\"\npassword_file = \"/s/git-token\"\n",
+        )
+        .unwrap();
+        let is = |name: &str| is_credential(&config, name, &Path::new("/s").join(name));
+        for name in [
+            "auth.json",
+            "pull",
+            "git-token",
+            "nomad_token",
+            "vault_token",
+        ] {
+            assert!(is(name), "{name}");
+        }
+        assert!(!is("npm"));
+    }
 
     #[test]
     fn a_build_has_the_memory_of_its_task() {
