@@ -3,7 +3,7 @@
 # the auth method that believes Nomad's workload identities, and for each task of each profile, and for the
 # server, a policy that reads one path and a role that only that task of that job in that namespace gets.
 # Policies and roles of these names are written anew; an auth method that is there already is left as it is, and
-# must believe the same keys. Nothing else is touched, and no secret is read.
+# must believe the same keys (--overwrite configures it anew, also for whoever else uses it). Nothing else is touched, and no secret is read.
 #
 #   VAULT_ADDR=… VAULT_TOKEN=… nomad/vault/setup.sh --jwks https://nomad.example.com:4646/.well-known/jwks.json default large
 #
@@ -26,6 +26,7 @@ usage: setup.sh --jwks URL [OPTION VALUE]... PROFILE...
   --mount PATH             key-value store of version 2 (default: secret; made if it is not there)
   --prefix PATH            path of the secrets in it (default: nomad-build)
   --auth PATH              path of the auth method, as `jwt_auth_backend_path` of Nomad's clients (default: jwt-nomad)
+  --overwrite              configure an auth method that is there anew: its default role and all else of it go
   --audience NAME          audience of `default_identity` of Nomad's servers (default: vault.io)
 The command line is $VAULT_CLI (default: vault, else bao), which VAULT_ADDR, VAULT_TOKEN and their like tell where.
 EOF
@@ -36,9 +37,13 @@ fail() { printf 'setup.sh: %s\n' "$*" >&2; exit 1; }
 
 jwks='' jwks_ca='' name=nomad-build namespace=builds server_namespace=default
 mount=secret prefix=nomad-build auth=jwt-nomad audience=vault.io
-profiles=()
+profiles=() overwrite=''
 while (($#)); do
   case $1 in
+    --overwrite)
+      overwrite=yes
+      shift
+      ;;
     --*)
       (($# > 1)) || usage
       option=${1#--}
@@ -90,9 +95,9 @@ if ! "$cli" read "sys/mounts/$mount" >/dev/null 2>&1; then
   "$cli" secrets enable -path="$mount" -version=2 kv >/dev/null
 fi
 # Others may use the auth method, too: what it believes is not changed under them.
-if believed=$("$cli" read -field=jwks_url "auth/$auth/config" 2>/dev/null); then
+if [[ -z $overwrite ]] && believed=$("$cli" read -field=jwks_url "auth/$auth/config" 2>/dev/null); then
   [[ $believed == "$jwks" ]] ||
-    fail "the auth method $auth believes the keys at ${believed:-another place}; name another one by --auth, or change it yourself"
+    fail "the auth method $auth believes the keys at ${believed:-another place}; name another one by --auth, or configure it anew by --overwrite"
 else
   printf 'auth method %s: making it\n' "$auth"
   "$cli" read "sys/mounts/auth/$auth" >/dev/null 2>&1 || "$cli" auth enable -path="$auth" jwt >/dev/null

@@ -155,10 +155,12 @@ fn method(facts: &Facts, plan: &Plan, setup: &str, lines: &mut Vec<Line>) -> boo
             return true;
         }
     };
+    // Others may use it: that is for whoever reads this to know.
+    let anew = setup.replacen("setup.sh", "setup.sh --overwrite", 1);
     let state = match (config.jwks_url.as_str(), config.oidc_discovery_url.as_str()) {
         ("", "") => lack(
             "it has no jwks_url, so it does not know Nomad's keys",
-            setup,
+            anew.clone(),
         ),
         ("", url) | (url, _) => Ok(format!("Nomad's keys are at {url}")),
     };
@@ -171,7 +173,7 @@ fn method(facts: &Facts, plan: &Plan, setup: &str, lines: &mut Vec<Line>) -> boo
             config.default_role,
             role.takers().phrase()
         );
-        lines.push(line(&item, flaw(wrong, setup)));
+        lines.push(line(&item, flaw(wrong, anew)));
     }
     true
 }
