@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import ssl
 import subprocess
 import tempfile
