@@ -30,6 +30,7 @@ FAMILIES = {
     "nomad_build_dependency_up": ("gauge", "1, or 0 when it or some of it is missing"),
     "nomad_build_ended_total": ("counter", "kind and fault of the failure"),
     "nomad_build_log_bytes_total": ("counter", "given to clients"),
+    "nomad_build_upload_bytes_total": ("counter", "have uploaded"),
     "nomad_build_log_lines_total": ("counter", "builds that have ended"),
     "nomad_build_phase_seconds": ("histogram", "phases of builds"),
     "nomad_build_queue_oldest_seconds": ("gauge", "waited for capacity for longest"),
