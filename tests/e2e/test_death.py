@@ -133,7 +133,7 @@ def in_test(place: Place, trial: Trial) -> Still:
 
 def in_pack(place: Place, trial: Trial) -> Still:
     """The tested image, with a layer that takes a while to compress, becomes ready for the push."""
-    source = files(Containerfile=f"FROM {place.base}\nRUN head -c 30000000 /dev/urandom > /big\n")
+    source = files(Containerfile=f"FROM {place.base}\nRUN head -c 120000000 /dev/urandom > /big\n")
 
     def reached() -> bool:
         return "buildah push" in {process.role for process in of_build(trial.build_id)}
