@@ -61,8 +61,6 @@ const TICK: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(5);
 /// A job that dies before it begins is started again so often.
 const MAX_STARTS: u32 = 3;
-/// So many builds are read at once without another thread for what else is to be done meanwhile.
-const FEW: usize = 16;
 /// Events closer together than this are taken together.
 const COALESCE: Duration = Duration::from_millis(10);
 
@@ -401,9 +399,9 @@ impl LocalBackend {
         self.users.check_way(self.layout.root())
     }
 
-    fn list_now(&self, ids: HashSet<BuildId>) -> Result<Vec<View>, BackendError> {
+    fn list_now(&self) -> Result<Vec<View>, BackendError> {
         let mut views = Vec::new();
-        for id in ids {
+        for id in self.ids()? {
             match self.look_now(&id) {
                 Ok(view) => views.push(view),
                 Err(BackendError::NotFound(_)) => {}
@@ -446,8 +444,7 @@ impl Backend for LocalBackend {
     }
 
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
-        // To read a few small files takes less than to hand this thread's other work to another.
-        self.look_now(id)
+        tokio::task::block_in_place(|| self.look_now(id))
     }
 
     fn watch(&self, id: &BuildId) -> Box<dyn Changes> {
@@ -475,11 +472,7 @@ impl Backend for LocalBackend {
     }
 
     async fn list(&self) -> Result<Vec<View>, BackendError> {
-        let ids = self.ids()?;
-        match ids.len() {
-            0..=FEW => self.list_now(ids),
-            _ => tokio::task::block_in_place(|| self.list_now(ids)),
-        }
+        tokio::task::block_in_place(|| self.list_now())
     }
 
     async fn request(&self, id: &BuildId) -> Result<serde_json::Value, BackendError> {
