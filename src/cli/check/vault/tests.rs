@@ -212,7 +212,7 @@ fn the_auth_method_knows_nomads_keys() {
         lines,
         [
             "missing  auth method jwt-nomad: it has no jwks_url, so it does not know Nomad's keys; mend it: \
-          nomad/vault/setup.sh --jwks ADDRESS_OF_NOMAD/.well-known/jwks.json default"
+          nomad/vault/setup.sh --overwrite --jwks ADDRESS_OF_NOMAD/.well-known/jwks.json default"
         ]
     );
     assert_eq!(faults(|facts| facts.config = Err(Fault::Missing)), lines);
@@ -233,7 +233,8 @@ fn a_default_role_that_any_job_can_take_is_wrong() {
     assert_eq!(
         with_default(json!({"nomad_namespace": "builds"})),
         [format!(
-            "wrong    auth method jwt-nomad: its default_role other can be taken by any job of the namespace builds, and is what a task gets that names no role; mend it: {SETUP}"
+            "wrong    auth method jwt-nomad: its default_role other can be taken by any job of the namespace builds, and is what a task gets that names no role; mend it: {}",
+            SETUP.replace("setup.sh", "setup.sh --overwrite")
         )]
     );
     assert_eq!(with_default(json!({"nomad_job_id": "x"})), [""; 0]);
