@@ -10,17 +10,18 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import ssl
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from local_api import request_json
 from local_registry import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -95,18 +96,11 @@ vault {{
     def request(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
         """A request below /v1/, with the root token or another."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.address}/v1/{path}", data, method=method)
-        request.add_header("X-Vault-Token", token or self.token)
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        headers = {"X-Vault-Token": token or self.token}
+        handlers: tuple[urllib.request.BaseHandler, ...] = ()
         if self.tls and self.ca.exists():
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(self.ca))))
-        opener = urllib.request.build_opener(*handlers)
-        try:
-            with opener.open(request, timeout=10) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
-        return json.loads(text) if text else None
+            handlers = (urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(self.ca))),)
+        return request_json(method, f"{self.address}/v1/{path}", headers, data, handlers=handlers, seconds=10)
 
     def seal(self) -> None:
         """Seals it: it answers, and gives nothing."""
@@ -159,3 +153,4 @@ vault {{
         if self._process:
             self._process.kill()
             self._process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)

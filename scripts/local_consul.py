@@ -14,14 +14,13 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from local_api import request_json
 from local_registry import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -95,17 +94,10 @@ class LocalConsul:
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
         """A request with a token; without one, with that which may do everything. Bytes are sent as they are."""
-        request = urllib.request.Request(self.address + path, method=method)
-        if used := self.token if token is None else token:
-            request.add_header("X-Consul-Token", used)
+        used = self.token if token is None else token
+        headers = {"X-Consul-Token": used} if used else {}
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, data, timeout=30) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
-        return json.loads(text) if text else None
+        return request_json(method, self.address + path, headers, data)
 
     def put(self, key: str, value: str | bytes) -> None:
         """Writes a key."""

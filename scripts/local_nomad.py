@@ -14,14 +14,13 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from local_api import request_json
 from local_registry import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -96,17 +95,9 @@ class LocalNomad:
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """A request with the token that may do everything."""
-        request = urllib.request.Request(self.address + path, method=method)
-        if self.token:
-            request.add_header("X-Nomad-Token", self.token)
+        headers = {"X-Nomad-Token": self.token} if self.token else {}
         data = None if body is None else json.dumps(body).encode()
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, data, timeout=30) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
-        return json.loads(text) if text else None
+        return request_json(method, self.address + path, headers, data)
 
     def run(self, *arguments: str, **variables: str) -> str:
         """The command line `nomad` with the token that may do everything; HCL variables by their names."""
