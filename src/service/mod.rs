@@ -202,6 +202,13 @@ impl Service {
     }
 }
 
+/// For names that nobody else has or guesses.
+fn random() -> Result<[u8; 16], ToolError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(ToolError::internal)?;
+    Ok(random)
+}
+
 /// What was known of what lies over the configuration holds, and builds go on; before anything was, none do.
 fn standings(overlay: config::live::Standing) -> [(Dependency, Standing); 2] {
     let missing = match overlay.is_unknown() {

@@ -22,7 +22,7 @@ use crate::schema::error_code::ErrorCode;
 use super::snapshot::Tree;
 use super::uploads::Unpacked;
 use super::wait::Waiting;
-use super::{Principal, Service, ToolError, present};
+use super::{Principal, Service, ToolError, present, random};
 
 /// How long a retry token is remembered, in milliseconds.
 const KEY_LASTS: i64 = 24 * 60 * 60 * 1000;
@@ -111,9 +111,7 @@ impl Service {
         arguments: Value,
         valid: Valid,
     ) -> Result<(BuildId, bool), ToolError> {
-        let mut random = [0u8; 16];
-        getrandom::fill(&mut random).map_err(ToolError::internal)?;
-        let id = BuildId::from_random(random);
+        let id = BuildId::from_random(random()?);
         self.refuse_flood(principal).await?;
         let mut kept = what_is_built(arguments);
         let staged = match &valid.base {

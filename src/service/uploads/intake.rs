@@ -15,9 +15,10 @@ use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
 use crate::service::{Principal, Service, ToolError};
 
+use super::Uploaded;
 use super::disk::{self, Scratch, bad, most_bytes};
 use super::turns::later;
-use super::{Uploaded, random};
+use crate::service::random;
 
 impl Service {
     /// Takes an upload: a tar, plain or packed, of so many bytes if that is known, which came by `ticket` if

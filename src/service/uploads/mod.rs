@@ -64,12 +64,6 @@ impl Default for Uploading {
     }
 }
 
-fn random() -> Result<[u8; 16], ToolError> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(ToolError::internal)?;
-    Ok(random)
-}
-
 impl Service {
     /// Whether callers may upload.
     pub fn takes_uploads(&self) -> bool {

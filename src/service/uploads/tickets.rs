@@ -16,7 +16,7 @@ use crate::schema::error_code::ErrorCode;
 use crate::service::rights::too_much;
 use crate::service::{Principal, Service, ToolError};
 
-use super::random;
+use crate::service::random;
 
 /// Tickets a second that this server looks for in the notes without having given them, on average and at
 /// once: whoever has no token must not keep the backend busy.
