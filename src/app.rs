@@ -119,8 +119,7 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
 async fn follow_consul(config: Config) -> anyhow::Result<Live> {
     let (section, live) = (config.consul.clone(), Live::from(config));
     if let Some(prefix) = section.keys_below() {
-        let token =
-            consul::Token::from_env(section.token_file.clone(), |name| std::env::var(name).ok());
+        let token = consul::token(section.token_file.clone(), |name| std::env::var(name).ok());
         let client = consul::Client::new(&section, token)?;
         Watch::new(client, prefix, live.clone()).begin().await;
     }

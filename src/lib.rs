@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, consul → config, log}
-//!                                                                → {diagnosis, containerfile, build, schema, telemetry}
+//!                                                                → {diagnosis, containerfile, build, schema, telemetry, wire}
 //! ```
 #![cfg_attr(
     test,
@@ -37,3 +37,4 @@ pub mod runner;
 pub mod schema;
 pub mod service;
 pub mod telemetry;
+pub mod wire;

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::config::Config;
 use crate::config::origin::Row;
 use crate::config::overlay::Overlay;
-use crate::consul::{Client, ConsulError, Keys, Token};
+use crate::consul::{self, Client, ConsulError, Keys};
 
 /// Exit status when Consul does not answer, or has what is no valid configuration.
 const FAULTY: u8 = 1;
@@ -95,7 +95,7 @@ fn overlaid(base: Config) -> anyhow::Result<(Config, Overlay, Over)> {
 }
 
 fn read(base: &Config, prefix: &str) -> anyhow::Result<Result<Keys, ConsulError>> {
-    let token = Token::from_env(base.consul.token_file.clone(), |name| {
+    let token = consul::token(base.consul.token_file.clone(), |name| {
         std::env::var(name).ok()
     });
     let runtime = tokio::runtime::Builder::new_current_thread()

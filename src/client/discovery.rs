@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use url::Url;
 
 use crate::config::Consul;
-use crate::consul::{Client, Instance, Token};
+use crate::consul::{self, Client, Instance};
 
 /// What the address of a service begins with.
 const SCHEME: &str = "consul";
@@ -32,7 +32,7 @@ pub async fn locate(
         datacenter: wanted.datacenter.clone(),
         ..Consul::from_env(env)
     };
-    let token = Token::from_env(consul.token_file.clone(), env);
+    let token = consul::token(consul.token_file.clone(), env);
     let client = Client::new(&consul, token)?;
     let found = client.instances(&wanted.name, wanted.tag.as_deref()).await;
     let found = found.with_context(|| format!("{server} cannot be found"))?;

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Certificate, Response, StatusCode, Url, redirect};
+use reqwest::{StatusCode, Url, redirect};
 
 use crate::config::Consul;
+use crate::wire::{self, Token};
 
-use super::{ConsulError, Token};
+use super::ConsulError;
 
 /// Longest for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -76,7 +77,7 @@ impl Client {
             .no_proxy()
             .referer(false);
         if let Some(file) = &consul.ca_file {
-            http = http.tls_certs_merge(certificates(file)?);
+            http = http.tls_certs_merge(wire::certificates(file).map_err(ConsulError::Setup)?);
         }
         let base = match consul.address.strip_prefix("unix://") {
             Some(path) => {
@@ -123,10 +124,13 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         let is_nothing = status == StatusCode::NOT_FOUND;
         if !status.is_success() && !is_nothing {
-            let body = self.read(response, MAX_ERROR).await.unwrap_or_default();
+            let body = wire::read_body(response, MAX_ERROR)
+                .await
+                .unwrap_or_default();
             return Err(ConsulError::from_answer(what, status, &body));
         }
-        let body = self.read(response, MAX_ANSWER + 1).await?;
+        let body = wire::read_body(response, MAX_ANSWER + 1).await;
+        let body = body.map_err(|error| self.transport(&error))?;
         if body.len() > MAX_ANSWER {
             return Err(ConsulError::TooLarge {
                 what: what.to_owned(),
@@ -158,33 +162,8 @@ impl Client {
     fn transport(&self, error: &reqwest::Error) -> ConsulError {
         ConsulError::from_transport(&self.address, error)
     }
-
-    /// The first bytes of a body, `most` at most.
-    async fn read(&self, mut response: Response, most: usize) -> Result<Vec<u8>, ConsulError> {
-        let mut body = Vec::new();
-        while body.len() < most {
-            let chunk = response.chunk().await;
-            let Some(chunk) = chunk.map_err(|error| self.transport(&error))? else {
-                break;
-            };
-            let take = chunk.len().min(most - body.len());
-            body.extend(chunk.iter().take(take));
-        }
-        Ok(body)
-    }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-fn certificates(file: &Path) -> Result<Vec<Certificate>, ConsulError> {
-    let named =
-        |error: &dyn fmt::Display| ConsulError::Setup(format!("{}: {error}", file.display()));
-    let pem = std::fs::read(file).map_err(|error| named(&error))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|error| named(&error))?;
-    match found.is_empty() {
-        true => Err(named(&"no certificate in it")),
-        false => Ok(found),
-    }
 }

@@ -3,6 +3,7 @@
 use reqwest::StatusCode;
 
 use crate::build::clean::short;
+use crate::wire::{self, TokenFault};
 
 /// Longest text of an error that is kept, in characters.
 const MAX_TEXT: usize = 300;
@@ -64,6 +65,12 @@ pub enum ConsulError {
     Setup(String),
 }
 
+impl From<TokenFault> for ConsulError {
+    fn from(fault: TokenFault) -> Self {
+        Self::Setup(fault.to_string())
+    }
+}
+
 impl ConsulError {
     /// From an answer that is no success.
     pub(super) fn from_answer(what: &str, status: StatusCode, body: &[u8]) -> Self {
@@ -79,12 +86,7 @@ impl ConsulError {
         if error.is_timeout() && !error.is_connect() {
             return Self::Timeout { address };
         }
-        // The outer errors say little more than that there was one.
-        let mut inner: &dyn std::error::Error = error;
-        while let Some(source) = inner.source() {
-            inner = source;
-        }
-        let why = words(&inner.to_string());
+        let why = words(&wire::cause(error));
         Self::Unreachable { address, why }
     }
 

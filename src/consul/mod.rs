@@ -13,12 +13,23 @@ mod kv;
 mod services;
 #[cfg(test)]
 mod tests;
-mod token;
 mod watch;
 
 pub use client::Client;
 pub use error::ConsulError;
 pub use kv::Keys;
 pub use services::Instance;
-pub use token::Token;
 pub use watch::Watch;
+
+use std::path::PathBuf;
+
+use crate::wire::Token;
+
+/// The token of requests, of which there is none where the anonymous one is to do: a file's, or as
+/// `CONSUL_HTTP_TOKEN` says.
+pub fn token(file: Option<PathBuf>, env: impl Fn(&str) -> Option<String>) -> Token {
+    let variable = || env("CONSUL_HTTP_TOKEN").filter(|token| !token.trim().is_empty());
+    file.map(Token::File)
+        .or_else(|| variable().map(Token::Fixed))
+        .unwrap_or_default()
+}

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Certificate, Identity, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Identity, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+
+use crate::wire;
 
 use super::options::{Address, Options, Tls};
 use super::retry::{Attempts, Repeat};
@@ -319,7 +321,7 @@ impl Client {
         }
         let retry_after = retry_after(response.headers());
         // A body that breaks or never ends says less, but the status counts.
-        let read = self.read_some(response, MAX_ERROR);
+        let read = wire::read_body(response, MAX_ERROR);
         let body = match tokio::time::timeout(self.timeout, read).await {
             Ok(Ok(body)) => body,
             _ => Vec::new(),
@@ -333,23 +335,10 @@ impl Client {
         response: Response,
         limit: usize,
     ) -> Result<Vec<u8>, NomadError> {
-        let body = self.read_some(response, limit + 1).await?;
+        let body = wire::read_body(response, limit + 1).await;
+        let body = body.map_err(|error| self.transport(&error))?;
         if body.len() > limit {
             return Err(NomadError::protocol(what, "it is longer than 128 MiB"));
-        }
-        Ok(body)
-    }
-
-    /// The first bytes of a body, `limit` at most.
-    async fn read_some(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, NomadError> {
-        let mut body = Vec::new();
-        while body.len() < limit {
-            let chunk = response.chunk().await;
-            let Some(chunk) = chunk.map_err(|error| self.transport(&error))? else {
-                break;
-            };
-            let take = chunk.len().min(limit - body.len());
-            body.extend(chunk.iter().take(take));
         }
         Ok(body)
     }
@@ -383,12 +372,7 @@ fn with_tls(
         files.extend(entries.flatten().map(|entry| entry.path()));
     }
     for file in files {
-        let pem = read(&file)?;
-        let certificates =
-            Certificate::from_pem_bundle(&pem).map_err(|error| named(&file, &error))?;
-        if certificates.is_empty() {
-            return Err(named(&file, &"no certificate in it"));
-        }
+        let certificates = wire::certificates(&file).map_err(NomadError::Setup)?;
         http = http.tls_certs_merge(certificates);
     }
     if let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
+use crate::wire::{self, TokenFault};
+
 /// Longest text of an error that is kept, in characters.
 const MAX_TEXT: usize = 300;
 
@@ -84,6 +86,20 @@ pub enum NomadError {
     Setup(String),
 }
 
+impl From<TokenFault> for NomadError {
+    fn from(fault: TokenFault) -> Self {
+        match fault {
+            // It is being renewed.
+            TokenFault::Empty(path) => Self::Unreachable {
+                address: path.display().to_string(),
+                why: "the token file is empty".into(),
+                unsent: true,
+            },
+            fault => Self::Setup(fault.to_string()),
+        }
+    }
+}
+
 impl NomadError {
     /// From an answer that is no success.
     pub(super) fn from_answer(
@@ -110,14 +126,9 @@ impl NomadError {
         if error.is_timeout() && !error.is_connect() {
             return Self::Timeout { address };
         }
-        // The outer errors say little more than that there was one.
-        let mut inner: &dyn std::error::Error = error;
-        while let Some(source) = inner.source() {
-            inner = source;
-        }
         Self::Unreachable {
             address,
-            why: words(inner.to_string().as_bytes()),
+            why: words(wire::cause(error).as_bytes()),
             unsent: error.is_connect(),
         }
     }

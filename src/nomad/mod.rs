@@ -15,7 +15,6 @@ mod jobs;
 mod logs;
 mod options;
 mod retry;
-mod token;
 mod traffic;
 mod types;
 mod variables;
@@ -23,6 +22,7 @@ mod variables;
 #[cfg(test)]
 mod tests;
 
+pub use crate::wire::Token;
 pub use client::{Client, Indexed};
 pub use error::NomadError;
 pub use events::{Event, EventStream, Frame, Payload, Topic};
@@ -30,7 +30,6 @@ pub use follow::Follower;
 pub use jobs::{Dispatch, MAX_PAYLOAD};
 pub use logs::{Chunk, LogStream, Position, Stream};
 pub use options::{Address, Options, OptionsError, Tls};
-pub use token::Token;
 pub use traffic::Traffic;
 pub use types::{
     AgentSelf, AllocMetric, AllocStatus, Allocated, Allocation, Constraint, Dispatched, Evaluation,

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Certificate, Method, Response, redirect};
+use reqwest::{Method, Response, redirect};
 
 use super::auth::Auth;
 use super::error::RegistryError;
-use super::http::read_body;
 use super::manifest::{MAX_MANIFEST, Manifest, OCI_MANIFEST};
 use super::retry::Retries;
 use super::session::{Payload, Session};
 use super::token::Grants;
+use crate::wire;
+
 use crate::build::digest::Digest;
 use crate::build::reference::{PushReference, Reference, Repository};
 
@@ -80,12 +81,7 @@ impl Client {
             .retry(reqwest::retry::never())
             .referer(false);
         if let Some(file) = &options.ca_file {
-            let named = |e: &dyn std::fmt::Display| setup(&format!("{}: {e}", file.display()));
-            let pem = std::fs::read(file).map_err(|e| named(&e))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| named(&e))?;
-            if certificates.is_empty() {
-                return Err(named(&"no certificate in it"));
-            }
+            let certificates = wire::certificates(file).map_err(|e| setup(&e))?;
             http = http.tls_certs_merge(certificates);
         }
         Ok(Self {
@@ -174,7 +170,7 @@ impl Client {
             .map_or(OCI_MANIFEST, str::trim)
             .to_owned();
         let limit = usize::try_from(MAX_MANIFEST).unwrap_or(usize::MAX);
-        let body = read_body(response, limit.saturating_add(1))
+        let body = wire::read_body(response, limit.saturating_add(1))
             .await
             .map_err(|e| RegistryError::from_transport(session.host(), e))?;
         if body.len() > limit {

@@ -27,18 +27,6 @@ pub(super) async fn transmit(
         .map_err(|e| RegistryError::from_transport(&authority(url), e))
 }
 
-/// The body's first bytes, `limit` at most.
-pub(super) async fn read_body(mut response: Response, limit: usize) -> reqwest::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while body.len() < limit
-        && let Some(mut chunk) = response.chunk().await?
-    {
-        chunk.truncate(limit.saturating_sub(body.len()));
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
 /// `host[:port]`, the port only if it isn't the scheme's own.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();

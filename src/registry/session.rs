@@ -15,10 +15,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use super::auth::{Auth, Credential};
 use super::client::Client;
 use super::error::RegistryError;
-use super::http::{authority, blob_body, read_body, seconds, transmit};
+use super::http::{authority, blob_body, seconds, transmit};
 use super::layout::{Blob, Layout};
 use super::manifest::Manifest;
 use super::token::{Challenge, Grant, GrantKey, TokenAnswer};
+use crate::wire;
+
 use crate::build::reference::Repository;
 
 /// All manifest types, so that a registry converts none.
@@ -245,7 +247,7 @@ impl<'a> Session<'a> {
                 error => error,
             });
         }
-        let body = read_body(response, MAX_TOKEN_BODY)
+        let body = wire::read_body(response, MAX_TOKEN_BODY)
             .await
             .map_err(|e| RegistryError::from_transport(&authority(realm), e))?;
         serde_json::from_slice(&body).map_err(|_| self.protocol(NO_TOKEN))
@@ -312,7 +314,7 @@ impl<'a> Session<'a> {
             StatusCode::UNAUTHORIZED => StatusCode::FORBIDDEN,
             status => status,
         };
-        let body = read_body(response, MAX_ERROR_BODY)
+        let body = wire::read_body(response, MAX_ERROR_BODY)
             .await
             .unwrap_or_default();
         let mut secrets = self.credential.map(Credential::secrets).unwrap_or_default();

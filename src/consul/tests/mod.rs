@@ -153,7 +153,7 @@ async fn the_token_is_read_anew_and_told_to_nobody() {
             .await;
     }
     let file = tempfile::NamedTempFile::new().unwrap();
-    let token = Token::from_env(Some(file.path().into()), |_| Some("geheim-0".into()));
+    let token = super::token(Some(file.path().into()), |_| Some("geheim-0".into()));
     let client = client(&server, token);
     let ask = || client.keys("a/b/", 0, Duration::from_secs(1));
     for token in ["geheim-1\n", "geheim-2"] {
@@ -170,13 +170,13 @@ async fn the_token_is_read_anew_and_told_to_nobody() {
             "{error}"
         );
     }
-    let fixed = Token::from_env(None, |name| {
+    let fixed = super::token(None, |name| {
         (name == "CONSUL_HTTP_TOKEN").then(|| "geheim".into())
     });
     assert!(matches!(fixed, Token::Fixed(_)));
     assert!(!format!("{fixed:?} {client:?}").contains("geheim"));
     assert!(matches!(
-        Token::from_env(None, |_| Some(" ".into())),
+        super::token(None, |_| Some(" ".into())),
         Token::None
     ));
 }

@@ -1,7 +1,6 @@
 //! Asks Vault. All requests read; no path among them has a secret's value.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use vaultrs::error::ClientError;
 use super::env::Env;
 use super::role::Role;
 use super::{Answer, Facts, Fault, Plan, Status};
+use crate::wire;
 
 /// Longest for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -235,13 +235,7 @@ fn why(error: &ClientError) -> String {
         ClientError::RestClientError {
             source: HttpError::ResponseParseError { .. },
         } => "its answer is not understood".into(),
-        error => {
-            let mut innermost: &dyn Error = error;
-            while let Some(source) = innermost.source() {
-                innermost = source;
-            }
-            innermost.to_string()
-        }
+        error => wire::cause(error),
     }
 }
 
