@@ -61,6 +61,12 @@ fn limiter(a_second: u32) -> DefaultDirectRateLimiter {
     RateLimiter::direct(Quota::per_second(rate).allow_burst(burst))
 }
 
+/// A time to wait in whole seconds, not less.
+pub(super) fn seconds(wait: Duration) -> u32 {
+    let whole = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+    whole.saturating_add(1)
+}
+
 /// A refusal that says when to come back.
 pub(super) fn too_much(path: &str, problem: String, expected: String, seconds: u32) -> ToolError {
     let fault = ArgFault::new(ErrorCode::LimitReached, path, problem).expecting(expected);
@@ -94,9 +100,7 @@ impl Service {
                 "call",
                 "too many calls".into(),
                 format!("at most {rate} a second; wait instead of asking again (wait: 45)"),
-                u32::try_from(wait.as_secs())
-                    .unwrap_or(u32::MAX)
-                    .saturating_add(1),
+                seconds(wait),
             )),
         }
     }

@@ -13,12 +13,11 @@ use crate::context::{Limits, Snapshot};
 use crate::runner::reporter::now_ms;
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
-use crate::service::{Principal, Service, ToolError};
+use crate::service::{Principal, Service, ToolError, random};
 
 use super::Uploaded;
 use super::disk::{self, Scratch, bad, most_bytes};
 use super::turns::later;
-use crate::service::random;
 
 impl Service {
     /// Takes an upload: a tar, plain or packed, of so many bytes if that is known, which came by `ticket` if

@@ -13,10 +13,8 @@ use crate::backend::uploads::{
 use crate::runner::reporter::now_ms;
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
-use crate::service::rights::too_much;
-use crate::service::{Principal, Service, ToolError};
-
-use crate::service::random;
+use crate::service::rights::{seconds, too_much};
+use crate::service::{Principal, Service, ToolError, random};
 
 /// Tickets a second that this server looks for in the notes without having given them, on average and at
 /// once: whoever has no token must not keep the backend busy.
@@ -24,6 +22,8 @@ const STRANGE: (NonZeroU32, NonZeroU32) = (
     NonZeroU32::MIN.saturating_add(9),
     NonZeroU32::MIN.saturating_add(39),
 );
+/// What would do instead of a ticket that does not.
+const GOOD: &str = "one that the error of build for a path has just given, or your token";
 /// Tickets that this server has given and knows.
 const MOST: usize = 10_000;
 
@@ -71,10 +71,8 @@ impl Doorkeeper {
             too_much(
                 "ticket",
                 "too many tickets are tried that this server has not given".into(),
-                "one that the error of build for a path has just given, or your token".into(),
-                u32::try_from(wait.as_secs())
-                    .unwrap_or(u32::MAX)
-                    .saturating_add(1),
+                GOOD.into(),
+                seconds(wait),
             )
         })
     }
@@ -82,8 +80,7 @@ impl Doorkeeper {
 
 fn refused(fault: TicketFault) -> ToolError {
     let fault = ArgFault::new(ErrorCode::NotAllowed, "ticket", fault.to_string());
-    let good = "one that the error of build for a path has just given, or your token";
-    ToolError::one(fault.expecting(good))
+    ToolError::one(fault.expecting(GOOD))
 }
 
 impl Service {
