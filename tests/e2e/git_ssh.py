@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -57,6 +58,7 @@ class GitSsh:
         if self._process:
             self._process.kill()
             self._process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _start(self, port: int) -> bool:
         self._port = port
