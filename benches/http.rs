@@ -1,8 +1,8 @@
 //! What a server over HTTP costs: `make bench`.
 //!
 //! - `tools/call status` beside the echo of a bare server of rmcp, in turns (goal: at least 0.8 of its throughput)
-//! - the time that 99 of 100 calls stay below, of 1,000 sessions (measured)
-//! - memory: idle (goal: at most 25 MB), and what a session adds (goal: at most 50 KB)
+//! - the time that 99 of 100 calls stay below, of 1,000 sessions, beside the same of the bare server
+//! - memory: idle (goal: at most 25 MB), and what a session adds (goal: at most 50 KB), beside the bare server's
 //!
 //! Clients run on the same processors: what they cost stands on both sides of the ratio.
 #![allow(
@@ -26,6 +26,7 @@ use rmcp::model::{
     PaginatedRequestParams, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -68,15 +69,20 @@ impl ServerHandler for Echo {
     }
 }
 
-async fn echo() {
-    let service = StreamableHttpService::new(
-        || Ok(Echo),
-        Arc::new(NeverSessionManager::default()),
-        StreamableHttpServerConfig::default()
+async fn echo(sessions: bool) {
+    let config = StreamableHttpServerConfig::default();
+    let app = if sessions {
+        let manager = Arc::new(LocalSessionManager::default());
+        let service = StreamableHttpService::new(|| Ok(Echo), manager, config);
+        axum::Router::new().nest_service("/mcp", service)
+    } else {
+        let config = config
             .with_legacy_session_mode(false)
-            .with_json_response(true),
-    );
-    let app = axum::Router::new().nest_service("/mcp", service);
+            .with_json_response(true);
+        let manager = Arc::new(NeverSessionManager::default());
+        let service = StreamableHttpService::new(|| Ok(Echo), manager, config);
+        axum::Router::new().nest_service("/mcp", service)
+    };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     eprintln!("address={} ", listener.local_addr().unwrap());
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
@@ -112,9 +118,11 @@ impl Server {
         }
     }
 
-    fn echo() -> Self {
+    fn echo(sessions: bool) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("--echo");
+        command
+            .args(["--echo", if sessions { "--sessions" } else { "" }])
+            .env("MALLOC_ARENA_MAX", "1");
         Self::start(command, "")
     }
 
@@ -244,13 +252,15 @@ fn main() {
         .build()
         .unwrap();
     if words.iter().any(|word| word == "--echo") {
-        return runtime.block_on(echo());
+        return runtime.block_on(echo(words.iter().any(|word| word == "--sessions")));
     }
     // `cargo test` runs benchmarks, too, to see whether they can be compiled.
     if words.iter().any(|word| word == "--bench") {
         runtime.block_on(async {
             beside_echo().await;
-            many_sessions().await;
+            let bare = Arc::new(Server::echo(true));
+            many_sessions("bare server", &bare, &[Arc::clone(&bare)], "echo").await;
+            sessions_of_ours().await;
         });
     }
 }
@@ -258,7 +268,7 @@ fn main() {
 async fn beside_echo() {
     let dir = tempfile::tempdir().unwrap();
     let (echo, ours) = (
-        Arc::new(Server::echo()),
+        Arc::new(Server::echo(false)),
         Arc::new(Server::ours(dir.path(), false)),
     );
     println!(
@@ -281,7 +291,7 @@ async fn beside_echo() {
     );
 }
 
-async fn many_sessions() {
+async fn sessions_of_ours() {
     let dir = tempfile::tempdir().unwrap();
     // A principal has at most 256 sessions: four of them.
     let server = Arc::new(Server::ours(dir.path(), true));
@@ -300,9 +310,18 @@ async fn many_sessions() {
         .into_iter()
         .map(|token| Arc::new(server.as_another(token)))
         .collect();
+    many_sessions("server", &server, &principals, "status").await;
+}
+
+async fn many_sessions(
+    name: &str,
+    server: &Server,
+    principals: &[Arc<Server>],
+    tool: &'static str,
+) {
     // What the first calls allocate is no session's.
     let first = principals[0].begin().await;
-    principals[0].call(Some(&first), "status").await;
+    principals[0].call(Some(&first), tool).await;
     let before = server.memory();
     let mut sessions = Vec::new();
     for number in 0..SESSIONS {
@@ -311,14 +330,14 @@ async fn many_sessions() {
         sessions.push((principal, session));
     }
     let each = (server.memory() - before) / SESSIONS as f64;
-    println!("memory of a session: {each:.1} KiB ({SESSIONS} of them)");
+    println!("{name}: memory of a session: {each:.1} KiB ({SESSIONS} of them)");
     let mut calls = JoinSet::new();
     for (principal, session) in sessions {
         calls.spawn(async move {
             let mut took = Vec::new();
             for _ in 0..5 {
                 let begun = Instant::now();
-                principal.call(Some(&session), "status").await;
+                principal.call(Some(&session), tool).await;
                 took.push(begun.elapsed().as_secs_f64() * 1000.0);
             }
             took
@@ -329,9 +348,9 @@ async fn many_sessions() {
     let second = took.len() as f64 / begun.elapsed().as_secs_f64();
     took.sort_by(f64::total_cmp);
     println!(
-        "{SESSIONS} sessions at once, each call after the other: {second:.0} calls a second; half within {:.0} ms, 99 of 100 within {:.0} ms",
+        "{name}: {SESSIONS} sessions at once, each call after the other: {second:.0} calls a second; half within {:.0} ms, 99 of 100 within {:.0} ms",
         took[took.len() / 2],
         took[took.len() * 99 / 100]
     );
-    println!("memory then: {:.1} MiB", server.memory() / 1024.0);
+    println!("{name}: memory then: {:.1} MiB", server.memory() / 1024.0);
 }

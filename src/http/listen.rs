@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::tls::Certificates;
-use super::watched::Fingerprint;
+use crate::runner::fingerprint::Fingerprint;
 
 /// How long a listener rests that cannot accept, because the process has no descriptors left.
 const REST: Duration = Duration::from_millis(100);

@@ -30,7 +30,6 @@ pub mod stack;
 pub mod tls;
 pub mod tokens;
 mod trace;
-mod watched;
 
 use std::io;
 use std::sync::Arc;

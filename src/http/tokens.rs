@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::build::validate::is_name;
 use crate::service::Principal;
 
-use super::watched::Fingerprint;
+use crate::runner::fingerprint::Fingerprint;
 
 /// Beginning of every token: scanners for secrets know it by that.
 const PREFIX: &str = "nbt_";

@@ -18,6 +18,7 @@ pub mod core_dumps;
 pub mod enclose;
 pub mod enter;
 pub mod entry;
+pub mod fingerprint;
 pub mod handed;
 pub mod handoff;
 pub mod images;
