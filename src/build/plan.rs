@@ -1,5 +1,7 @@
 //! The plan: a validated request as the runner gets it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::BuildId;
@@ -69,6 +71,12 @@ impl Plan {
     pub fn latest_end(&self) -> i64 {
         self.submitted + i64::from(self.queue_timeout) + i64::from(self.timeout)
     }
+
+    /// Names of the secrets that tests find, each once.
+    pub fn test_secrets(&self) -> BTreeSet<&str> {
+        let all = self.tests.iter().flat_map(|test| &test.secrets);
+        all.map(String::as_str).collect()
+    }
 }
 
 /// Where the sources come from.
@@ -113,4 +121,7 @@ pub struct PlanTest {
     /// Stage in whose image it runs; `None`: the final image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
+    /// Names of the secrets that it finds at `/run/secrets/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
 }

@@ -168,6 +168,10 @@ pub struct TestRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub stage: Option<String>,
+    /// Names of secrets that the operator offers: this test finds them as files at /run/secrets/NAME. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 64)))]
+    pub secrets: Vec<String>,
 }
 
 /// Arguments of `status`.

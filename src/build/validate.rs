@@ -131,7 +131,10 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
     check.tags(&request.tags);
     let tests = check.tests(&request.tests);
     let profile = check.profile(request.profile.as_deref());
-    check.secrets(&request.secrets, &profile);
+    check.secrets("secrets", &request.secrets, &profile);
+    for (index, test) in request.tests.iter().enumerate() {
+        check.secrets(&format!("tests[{index}].secrets"), &test.secrets, &profile);
+    }
     if request.cancel_previous == Some(true) && request.name.is_none() {
         check.faults.push(
             invalid("cancel_previous", "it needs a name")
@@ -464,12 +467,13 @@ impl Check<'_> {
                 env,
                 timeout: test.timeout.unwrap_or(DEFAULT_TEST_TIMEOUT),
                 stage: test.stage.clone(),
+                secrets: test.secrets.clone(),
             });
         }
         out
     }
 
-    fn secrets(&mut self, secrets: &[String], profile: &str) {
+    fn secrets(&mut self, path: &str, secrets: &[String], profile: &str) {
         // Where there is no such profile, what any of them gives.
         let all = || self.rules.secrets.values().flatten().cloned().collect();
         let offered = self.rules.secrets.get(profile).cloned();
@@ -498,7 +502,7 @@ impl Check<'_> {
             };
             let near = suggest::nearest(secret, offered.iter().map(String::as_str));
             self.faults.push(
-                invalid(&format!("secrets[{index}]"), problem)
+                invalid(&format!("{path}[{index}]"), problem)
                     .expecting(expected)
                     .suggesting(near)
                     .got(secret),

@@ -12,7 +12,7 @@ use crate::log::{Event, Line};
 use super::handed::Handed;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
-use super::sandbox::{Opening, Reach, Sandbox, Store};
+use super::sandbox::{Opening, Reach, Sandbox, Secrets, Store};
 use super::source::Sources;
 use super::store::image_named;
 use super::workdir::read_untrusted;
@@ -94,7 +94,10 @@ async fn one(
     commands.push(arguments(job, sandbox, sources, target, &iid));
     let reach = Reach {
         sources: true,
-        secrets: !job.plan.secrets.is_empty(),
+        secrets: match job.plan.secrets.as_slice() {
+            [] => Secrets::None,
+            _ => Secrets::OfRun,
+        },
         layers: true,
         network: true,
     };

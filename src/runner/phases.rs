@@ -342,6 +342,7 @@ async fn in_sandbox(
     let images = in_phase(job, Phase::Build, built).await?;
     if !job.plan.tests.is_empty() {
         in_phase(job, Phase::Test, test::test(job, sandbox, &images)).await?;
+        job.work.forget_test_secrets().map_err(Stop::internal)?;
     }
     if !job.plan.tags.is_empty() {
         pack(job, sandbox, &images.id).await?;

@@ -75,13 +75,25 @@ const GARBAGE: [(&str, &str); 2] = [("GOGC", "400"), ("GOMEMLIMIT", "256MiB")];
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// The secrets that a command in the sandbox may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Secrets<'a> {
+    /// None.
+    #[default]
+    None,
+    /// Those of `RUN --mount=type=secret`, by the pipes from which Buildah reads them.
+    OfRun,
+    /// Those of one test, by their names.
+    OfTest(&'a [String]),
+}
+
 /// What a command in the sandbox may use besides the system.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Reach {
+pub struct Reach<'a> {
     /// The sources, read-only.
     pub sources: bool,
-    /// The secrets of `RUN --mount=type=secret`.
-    pub secrets: bool,
+    /// Secrets.
+    pub secrets: Secrets<'a>,
     /// The layers of the build's scope, to write.
     pub layers: bool,
     /// The network of the profile; without it there is none, unless builds share the host's.
@@ -158,7 +170,7 @@ impl Sandbox<'_> {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(&self, commands: Vec<Vec<String>>, reach: Reach) -> io::Result<Started> {
+    pub fn start(&self, commands: Vec<Vec<String>>, reach: Reach<'_>) -> io::Result<Started> {
         let own_binary = &self.host.own_binary;
         let opening = Opening::begin(self.settings, own_binary, self.work, reach.network)?;
         self.pour(opening, commands, reach)
@@ -173,7 +185,7 @@ impl Sandbox<'_> {
         &self,
         mut opening: Opening,
         commands: Vec<Vec<String>>,
-        reach: Reach,
+        reach: Reach<'_>,
     ) -> io::Result<Started> {
         if opening.started.is_running() {
             self.pour(opening, commands, reach)
@@ -186,20 +198,19 @@ impl Sandbox<'_> {
         &self,
         opening: Opening,
         commands: Vec<Vec<String>>,
-        reach: Reach,
+        reach: Reach<'_>,
     ) -> io::Result<Started> {
         write_json(&contents_file(self.work), &self.contents(commands, reach)?)?;
         enter::open(opening.gate)?;
         Ok(opening.started)
     }
 
-    fn contents(&self, commands: Vec<Vec<String>>, reach: Reach) -> io::Result<Contents> {
+    fn contents(&self, commands: Vec<Vec<String>>, reach: Reach<'_>) -> io::Result<Contents> {
         let inside = Spec {
             root: self.work.sandbox_root(),
             binds: self.binds(reach)?,
             empty: vec![self.host.home.clone()],
-            memory: reach
-                .secrets
+            memory: (reach.secrets == Secrets::OfRun)
                 .then(|| self.work.copies_inside())
                 .into_iter()
                 .collect(),
@@ -219,7 +230,7 @@ impl Sandbox<'_> {
     }
 
     /// What may be written to, and how much of it.
-    fn watch(&self, reach: Reach) -> Watch {
+    fn watch(&self, reach: Reach<'_>) -> Watch {
         let written = self.layers.filter(|_| reach.layers).map(Layers::store);
         Watch {
             roots: [self.work.root().join("box"), self.work.spent()]
@@ -261,7 +272,7 @@ impl Sandbox<'_> {
         running(self.work).exists()
     }
 
-    fn binds(&self, reach: Reach) -> io::Result<Vec<Bind>> {
+    fn binds(&self, reach: Reach<'_>) -> io::Result<Vec<Bind>> {
         let read = |path: PathBuf, optional| Bind {
             path,
             source: None,
@@ -286,12 +297,14 @@ impl Sandbox<'_> {
         if reach.sources {
             binds.push(read(self.work.src(), false));
         }
-        if let Some(place) = self.work.handed().filter(|_| reach.secrets) {
-            binds.push(Bind {
-                source: Some(place.pipes),
-                ..read(self.work.secrets_inside(), false)
-            });
-        }
+        binds.extend(
+            self.secrets(reach.secrets)
+                .into_iter()
+                .map(|(source, path)| Bind {
+                    source: Some(source),
+                    ..read(path, false)
+                }),
+        );
         binds.push(Bind {
             writable: true,
             ..read(self.work.root().join("box"), false)
@@ -315,6 +328,21 @@ impl Sandbox<'_> {
             }
         }
         Ok(binds)
+    }
+
+    /// Where the secrets are, and where the sandbox has them.
+    fn secrets(&self, secrets: Secrets<'_>) -> Vec<(PathBuf, PathBuf)> {
+        let inside = self.work.secrets_inside();
+        match secrets {
+            Secrets::None => Vec::new(),
+            Secrets::OfRun => (self.work.handed().into_iter())
+                .map(|place| (place.pipes, inside.clone()))
+                .collect(),
+            Secrets::OfTest(names) => (self.work.test_secrets().into_iter())
+                .flat_map(|dir| names.iter().map(move |name| dir.join(name)).zip(names))
+                .map(|(source, name)| (source, inside.join(name)))
+                .collect(),
+        }
     }
 
     /// Of the store of base images, what the build may use.

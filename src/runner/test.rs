@@ -14,8 +14,10 @@ use crate::log::Event;
 use super::build::Images;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
-use super::sandbox::{Reach, Sandbox, Store};
+use super::sandbox::{Reach, Sandbox, Secrets, Store};
 
+/// Where a test finds its secrets, as the commands of RUN do.
+const SECRETS: &str = "/run/secrets";
 /// Where the init lies in the container.
 const INIT: &str = "/.nomad-build-init";
 /// How the init says that it could not start the program (catatonit.c); its status is 1 then. A test
@@ -91,6 +93,7 @@ async fn one(
             commands(sandbox, test, index, image),
             Reach {
                 network: true,
+                secrets: Secrets::OfTest(&test.secrets),
                 ..Reach::default()
             },
         )
@@ -214,6 +217,10 @@ fn commands(sandbox: &Sandbox<'_>, test: &PlanTest, index: usize, image: &str) -
         "--volume={}:{INIT}:ro",
         sandbox.host.init.display()
     ));
+    for secret in &test.secrets {
+        let path = sandbox.work.secrets_inside().join(secret);
+        run.push(format!("--volume={}:{SECRETS}/{secret}:ro", path.display()));
+    }
     for (key, value) in &test.env {
         run.extend(["--env".to_owned(), format!("{key}={value}")]);
     }

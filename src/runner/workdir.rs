@@ -13,6 +13,8 @@
 //!         secrets/                            secrets of RUN --mount=type=secret; phase build only
 //!         pipes/                              the same as Buildah gets them (`handed`): WORK/secrets in the sandbox,
 //!                                             which has Buildah's copies in a tmpfs of its own at WORK/copies
+//!         tests/                              secrets of tests, each test's at WORK/secrets in its sandbox; kept
+//!                                             until the last test has ended
 //! ```
 
 use std::fs;
@@ -125,6 +127,11 @@ impl WorkDir {
         self.below_private("secrets")
     }
 
+    /// Where secrets of tests are, if there is a place for them.
+    pub fn test_secrets(&self) -> Option<PathBuf> {
+        self.below_private("tests")
+    }
+
     /// Where they are handed to Buildah.
     pub fn handed(&self) -> Option<HandedPlace> {
         Some(HandedPlace {
@@ -133,7 +140,7 @@ impl WorkDir {
         })
     }
 
-    /// What the pipes are called in the sandbox.
+    /// Where the sandbox has secrets.
     pub fn secrets_inside(&self) -> PathBuf {
         self.root.join("secrets")
     }
@@ -207,6 +214,14 @@ impl WorkDir {
     pub fn forget_secrets(&self) -> io::Result<()> {
         let place = self.handed().into_iter();
         remove_all(place.flat_map(|place| [place.secrets, place.pipes]))
+    }
+
+    /// Removes the secrets of the tests.
+    ///
+    /// # Errors
+    /// When something of them remains.
+    pub fn forget_test_secrets(&self) -> io::Result<()> {
+        remove_all(self.test_secrets().into_iter())
     }
 }
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import MakeServer
 from endings import record
 from git_http import GitHttp, commit, git
-from helpers import fail, files, sleep_marker, submit, succeed, wait_final, wait_for
+from helpers import ask, fail, files, sleep_marker, submit, succeed, wait_final, wait_for
 from holding_proxy import HoldingProxy
 from local_registry import LocalRegistry
 from machine import private_dirs
@@ -25,6 +25,8 @@ from server import ORDINARY_USER, Server
 
 SECRET = "s3cr3t of/the+operator"
 GIT_PASSWORD = "p4ss/word+of-git"
+OTHER = "of another/test+only"
+OF_RUN = "of a/step+only"
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -47,6 +49,10 @@ def found(directory: Path, *secrets: str) -> list[str]:
                 continue
             hits += [str(path)] if any(form in content for form in wanted) else []
     return hits
+
+
+def md5(secret: str) -> str:
+    return hashlib.md5(secret.encode()).hexdigest()
 
 
 def kind_of(path: Path) -> str:
@@ -117,7 +123,7 @@ async def test_nothing_secret_is_on_a_disk(
         f"wc -c < /run/secrets/token | grep -x {len(SECRET)} && sleep {build} || true\n"
         f"FROM {place.base}\n"
         "COPY --from=first /bin/sh /copied\n"
-        f"RUN --mount=type=secret,id=token,required=true,target=/t md5sum /t | grep {hashlib.md5(SECRET.encode()).hexdigest()}\n"
+        f"RUN --mount=type=secret,id=token,required=true,target=/t md5sum /t | grep {md5(SECRET)}\n"
         "RUN test ! -s /run/secrets/token && test ! -s /t\n"
     )
     hold = place.git.hold("GET", "^/repo.git/")
@@ -148,6 +154,48 @@ async def test_nothing_secret_is_on_a_disk(
     assert status["state"] == "succeeded", status
     assert not private_dirs(build_id)
     assert not found(server.state, *everything)
+
+
+@pytest.mark.parametrize("isolation", ["chroot", "rootless"])
+async def test_a_test_finds_the_secrets_that_it_names(
+    make_server: MakeServer, base: str, buildah: Path, isolation: str
+) -> None:
+    """Whichever user its image has; no step of the Containerfile and no other test does."""
+    server = make_server(buildah=buildah, isolation=isolation, secrets={"token": SECRET, "other": OTHER, "of_run": OF_RUN})
+    text = (
+        f"FROM {base}\nRUN test ! -e /run/secrets/token\n"
+        f"RUN --mount=type=secret,id=of_run md5sum /run/secrets/of_run | grep {md5(OF_RUN)}\nUSER 1000:1000\n"
+    )
+    marker = sleep_marker()
+    check = f"md5sum /run/secrets/token | grep {md5(SECRET)} && ls /run/secrets | grep -x token"
+    tests = [
+        {"name": "one", "command": f"{check} && (echo x > /run/secrets/token; sleep {marker}; true)", "secrets": ["token"]},
+        {"name": "two", "command": f"md5sum /run/secrets/other | grep {md5(OTHER)} && test ! -s /run/secrets/token", "secrets": ["other"]},
+        {"name": "none", "command": "test ! -s /run/secrets/token && test ! -s /run/secrets/other && test ! -s /run/secrets/of_run"},
+        {"name": "told", "command": "cat /run/secrets/other; ! cat /run/secrets/*[!r]", "secrets": ["other"]},
+    ]
+    async with server.connect() as session:
+        build_id = await submit(session, source=files(Containerfile=text), secrets=["of_run"], tests=tests)
+        await asleep(server, build_id, marker)
+        private = the_private_dir(build_id)
+        assert found(private, SECRET) and found(private, OTHER) and not found(private, OF_RUN)
+        assert not found(server.state, SECRET, OTHER, OF_RUN)
+        running("sleep", marker)[0].kill()
+        status = await wait_final(session, build_id)
+        assert status["state"] == "succeeded", status
+        assert [test["status"] for test in status["tests"]] == ["passed"] * 4
+        log = await ask(session, "logs", {"build_id": build_id, "from": "start"})
+    assert "[secret]" in log["text"] and OTHER not in log["text"]
+    assert not private_dirs(build_id) and not found(server.state, SECRET, OTHER, OF_RUN)
+
+
+async def test_a_test_cannot_name_what_is_not_offered(make_server: MakeServer, base: str) -> None:
+    async with make_server(secrets={"token": SECRET}).connect() as session:
+        tests = [{"command": "true"}, {"command": "true", "secrets": ["token", "tokem"]}]
+        result = await session.call_tool("build", {"source": files(Containerfile=f"FROM {base}\n"), "tests": tests})
+    assert result.isError
+    text = result.content[0].text
+    assert "tests[1].secrets[1]" in text and "did you mean token" in text, text
 
 
 async def test_foreign_code_sees_no_memory_of_the_host(make_server: MakeServer, auth_registry: LocalRegistry) -> None:

@@ -63,6 +63,7 @@ pub fn are_needed(config: &Config, plan: &Plan) -> bool {
     config.registry.auth_file.is_some()
         || !config.git.credentials.is_empty()
         || !plan.secrets.is_empty()
+        || !plan.test_secrets().is_empty()
 }
 
 /// Lays out what source and build may use, owned by the user that builds run as, where there is a
@@ -77,7 +78,9 @@ pub fn lay_out(
     user: &BuildUser,
     mirror: Option<&Mirror>,
 ) -> io::Result<()> {
-    let (Some(credentials), Some(secrets)) = (work.credentials(), work.secrets()) else {
+    let (Some(credentials), Some(secrets), Some(of_tests)) =
+        (work.credentials(), work.secrets(), work.test_secrets())
+    else {
         return Ok(());
     };
     user.make_dir(&credentials)?;
@@ -125,13 +128,22 @@ pub fn lay_out(
     }
     user.make_dir(&secrets)?;
     for name in &plan.secrets {
-        let path = config
-            .secrets
-            .get(name)
-            .ok_or_else(|| io::Error::other(format!("the secret {name} is no longer offered")))?;
-        give(user, &secrets.join(name), &read_secret(path)?)?;
+        give(user, &secrets.join(name), &offered(config, name)?)?;
+    }
+    user.make_dir(&of_tests)?;
+    for name in plan.test_secrets() {
+        let path = of_tests.join(name);
+        give(user, &path, &offered(config, name)?)?;
+        // Only root of a test's container could read it otherwise, and images have users of their own.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444))?;
     }
     Ok(())
+}
+
+fn offered(config: &Config, name: &str) -> io::Result<Vec<u8>> {
+    let path = (config.secrets.get(name))
+        .ok_or_else(|| io::Error::other(format!("the secret {name} is no longer offered")))?;
+    read_secret(path)
 }
 
 /// Writes a file of which only the user that builds run as can read anything.
@@ -147,7 +159,8 @@ pub fn give(user: &BuildUser, path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Everything secret that the runner must mask, of what it was given.
 pub fn secrets_in(work: &WorkDir) -> Vec<String> {
     let mut secrets = Vec::new();
-    for dir in [work.credentials(), work.secrets()].into_iter().flatten() {
+    let dirs = [work.credentials(), work.secrets(), work.test_secrets()];
+    for dir in dirs.into_iter().flatten() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Ok(text) = fs::read_to_string(entry.path()) else {

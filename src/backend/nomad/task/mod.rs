@@ -161,11 +161,15 @@ fn for_plan(mut config: Config, plan: &Plan) -> Config {
     config.limits.memory_mb = config.limits.memory_mb.or_else(reserved);
     if let Some(dir) = std::env::var_os("NOMAD_SECRETS_DIR") {
         let dir = PathBuf::from(dir);
-        for name in plan.secrets.iter().filter(|name| is_secret(name)) {
+        let named = plan.secrets.iter().map(String::as_str);
+        for name in named
+            .chain(plan.test_secrets())
+            .filter(|name| is_secret(name))
+        {
             // What the job's templates have brought, unless the configuration has it elsewhere.
             let path = dir.join(name);
             if !config.secrets.contains_key(name) && !is_credential(&config, name, &path) {
-                config.secrets.insert(name.clone(), path);
+                config.secrets.insert(name.to_owned(), path);
             }
         }
     }
