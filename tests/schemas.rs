@@ -8,6 +8,7 @@
 )]
 
 use nomad_build::build::request::MAX_WAIT;
+use nomad_build::cli::schema::Format;
 use nomad_build::mcp::guide;
 use nomad_build::mcp::tools::{SYNONYMS, definitions};
 use nomad_build::schema::{check_input_rules, check_rules, decode, mark};
@@ -47,6 +48,61 @@ fn they_are_valid_under_json_schema_2020_12_and_keep_the_rules() {
         }
         assert_eq!(check_input_rules(&input), [], "{}", tool.name);
         assert_eq!(mark::check_marks(&definition.decoder), [], "{}", tool.name);
+    }
+}
+
+#[test]
+fn the_strict_form_has_only_what_openai_takes_and_asks_for_the_same() {
+    fn check(node: &Value, at: &str) {
+        let node = node.as_object().unwrap();
+        for keyword in node.keys() {
+            let known = [
+                "type",
+                "description",
+                "properties",
+                "required",
+                "items",
+                "enum",
+                "additionalProperties",
+            ];
+            assert!(known.contains(&keyword.as_str()), "{at}: {keyword}");
+        }
+        if let Some(all) = node.get("properties").and_then(Value::as_object) {
+            assert_eq!(node["additionalProperties"], false, "{at}");
+            let names: Vec<_> = all.keys().cloned().collect();
+            assert_eq!(node["required"], json!(names), "{at}");
+            for (name, node) in all {
+                check(node, &format!("{at}.{name}"));
+            }
+        }
+        if let Some(item) = node.get("items") {
+            check(item, &format!("{at}[]"));
+        }
+    }
+    for definition in definitions(MAX_WAIT) {
+        let tool = &definition.tool;
+        let declared = Format::Openai.declare(tool).unwrap();
+        let parameters = &declared["function"]["parameters"];
+        assert_eq!(declared["function"]["strict"], true);
+        check(parameters, &tool.name);
+        // Null for everything that may be null is the same as nothing.
+        let needed = tool.input_schema.get("required").cloned();
+        let needed: Vec<String> =
+            needed.map_or_else(Vec::new, |names| serde_json::from_value(names).unwrap());
+        let names = parameters["properties"].as_object().unwrap().keys();
+        let given = names.map(|name| match needed.contains(name) {
+            true => (name.clone(), "b7k2m-9xqdt".into()),
+            false => (name.clone(), Value::Null),
+        });
+        let given = Value::Object(given.collect());
+        assert!(jsonschema::draft202012::is_valid(parameters, &given));
+        let decoded = decode(&definition.decoder, given, SYNONYMS).unwrap();
+        assert_eq!(decoded.value.as_object().unwrap().len(), needed.len());
+        let anthropic = Format::Anthropic.declare(tool).unwrap();
+        assert_eq!(
+            anthropic["input_schema"],
+            Value::Object((*tool.input_schema).clone())
+        );
     }
 }
 

@@ -5,19 +5,63 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use rmcp::model::Tool;
+use serde_json::{Value, json};
 
 use crate::build::request::MAX_WAIT;
 use crate::mcp::tools::definitions;
+use crate::schema::strict;
 
 /// Print the tools with their JSON schemas.
 #[derive(Debug, Args)]
 pub struct Schema {
     /// Only this tool: build, status, logs or kill.
     pub tool: Option<String>,
+    /// Whose form they have.
+    #[arg(long, value_enum, default_value_t = Format::Mcp)]
+    pub format: Format,
     /// Write one file a tool into this directory instead.
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+/// Forms in which tools are declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// `Tool` of the Model Context Protocol, as tools/list gives them, with output schemas.
+    Mcp,
+    /// A function of OpenAI's API, in its strict subset: what may be left out may be null.
+    Openai,
+    /// A tool of Anthropic's Messages API.
+    Anthropic,
+}
+
+impl Format {
+    /// The declaration of a tool.
+    ///
+    /// # Errors
+    /// When it cannot be told in JSON.
+    pub fn declare(self, tool: &Tool) -> serde_json::Result<Value> {
+        let description = tool.description.as_deref().unwrap_or_default();
+        Ok(match self {
+            Self::Mcp => serde_json::to_value(tool)?,
+            Self::Openai => json!({
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": description,
+                    "parameters": strict(&tool.input_schema),
+                    "strict": true,
+                },
+            }),
+            Self::Anthropic => json!({
+                "name": tool.name,
+                "description": description,
+                "input_schema": tool.input_schema,
+            }),
+        })
+    }
 }
 
 impl Schema {
@@ -41,15 +85,17 @@ impl Schema {
             Some(dir) => {
                 for tool in &tools {
                     let path = dir.join(format!("{}.json", tool.name));
-                    let text = format!("{}\n", serde_json::to_string_pretty(tool)?);
+                    let declared = self.format.declare(tool)?;
+                    let text = format!("{}\n", serde_json::to_string_pretty(&declared)?);
                     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
                 }
             }
-            None => writeln!(
-                std::io::stdout(),
-                "{}",
-                serde_json::to_string_pretty(&tools)?
-            )?,
+            None => {
+                let declared: Result<Vec<_>, _> =
+                    tools.iter().map(|tool| self.format.declare(tool)).collect();
+                let text = serde_json::to_string_pretty(&declared?)?;
+                writeln!(std::io::stdout(), "{text}")?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

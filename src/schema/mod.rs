@@ -26,6 +26,7 @@ mod node;
 mod rules;
 mod scalar;
 mod spot;
+mod strict;
 pub mod suggest;
 
 pub use decode::{Decoded, decode};
@@ -33,6 +34,7 @@ pub use fault::{ArgFault, Clamped, Faults, MAX_FAULTS};
 pub use generate::{output_schema, published, tool_schema};
 pub use lenient::{MAX_DEPTH, MAX_JSON_TEXT};
 pub use rules::{Violation, check_input_rules, check_rules};
+pub use strict::strict;
 pub use suggest::Synonyms;
 
 #[cfg(test)]
