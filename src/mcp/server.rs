@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use axum::http::request::Parts;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
-    CustomRequest, CustomResult, ErrorCode, Extensions, GetPromptRequestParams, GetPromptResponse,
-    GetPromptResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
+    CompleteRequestParams, CompleteResult, ContentBlock, CustomRequest, CustomResult, ErrorCode,
+    Extensions, GetPromptRequestParams, GetPromptResponse, GetPromptResult, GetTaskParams,
+    GetTaskResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
     ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams, PromptMessage,
     ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Role, ServerCapabilities,
-    ServerConfig, Tool,
+    ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -33,7 +34,7 @@ use crate::telemetry;
 use super::entrance::Entrance;
 use super::progress::Progress;
 use super::tools::{Definition, SYNONYMS, definitions};
-use super::{fence, guide, render, resources};
+use super::{fence, guide, icon, prompts, render, resources, tasks};
 
 /// Milliseconds for which clients may keep lists that never change within a version.
 const LIST_TTL: u64 = 3_600_000;
@@ -367,7 +368,7 @@ pub(super) fn internal(error: impl std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 
-fn success(answer: &impl Serialize, text: String) -> Result<CallToolResult, ToolError> {
+pub(super) fn success(answer: &impl Serialize, text: String) -> Result<CallToolResult, ToolError> {
     let value = serde_json::to_value(answer).map_err(ToolError::internal)?;
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(value);
@@ -396,11 +397,14 @@ impl ServerHandler for Server {
             .enable_tools()
             .enable_resources()
             .enable_prompts()
+            .enable_completions()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities)
             .with_server_info(
                 Implementation::new("nomad-build", env!("CARGO_PKG_VERSION"))
-                    .with_title("nomad-build: container builds"),
+                    .with_title("nomad-build: container builds")
+                    .with_icons(vec![icon::icon()]),
             )
             .with_instructions(guide::INSTRUCTIONS)
     }
@@ -430,7 +434,41 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let raw = request.arguments.map_or(Value::Null, Value::Object);
         let result = self.answer(&request.name, raw, &context).await?;
-        Ok(result.into())
+        let task = (request.name == "build" && tasks::are_known(&context))
+            .then(|| tasks::instead_of(&result))
+            .flatten();
+        Ok(task.map_or_else(|| result.into(), CallToolResponse::Task))
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let asked = self.asked(&context.extensions)?;
+        asked.count().map_err(refused)?;
+        asked.task(&request.task_id).await
+    }
+
+    /// Builds ask nothing: there is nothing that an answer could be for.
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let asked = self.asked(&context.extensions)?;
+        asked.count().map_err(refused)?;
+        asked.task(&request.task_id).await.map(drop)
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let asked = self.asked(&context.extensions)?;
+        asked.count().map_err(refused)?;
+        asked.cancel_task(&request.task_id, &context).await
     }
 
     /// A `tools/call` whose arguments are no object is none for rmcp; some hosts send a JSON text.
@@ -504,6 +542,16 @@ impl ServerHandler for Server {
         Ok(result.into())
     }
 
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let asked = self.asked(&context.extensions)?;
+        asked.count().map_err(refused)?;
+        asked.complete(&request).await.map(CompleteResult::new)
+    }
+
     async fn list_prompts(
         &self,
         _: Option<PaginatedRequestParams>,
@@ -512,7 +560,7 @@ impl ServerHandler for Server {
         Ok(ListPromptsResult {
             ttl_ms: Some(LIST_TTL),
             cache_scope: Some(CacheScope::Public),
-            ..ListPromptsResult::with_all_items(vec![resources::prompt()])
+            ..ListPromptsResult::with_all_items(prompts::all())
         })
     }
 
@@ -521,22 +569,25 @@ impl ServerHandler for Server {
         request: GetPromptRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        if request.name != resources::FIX {
-            return Err(ErrorData::invalid_params(
-                format!("there is no such prompt; there is {}", resources::FIX),
-                None,
-            ));
-        }
-        let id = request
-            .arguments
-            .as_ref()
-            .and_then(|arguments| arguments.get("build_id"))
-            .map(|value| value.to_string())
-            .unwrap_or_default();
+        let given = prompts::given(request.arguments.as_ref());
+        let needs = |name: &str| {
+            let missing = || ErrorData::invalid_params(format!("{name} is missing"), None);
+            given.get(name).cloned().ok_or_else(missing)
+        };
         let asked = self.asked(&context.extensions)?;
         asked.count().map_err(refused)?;
-        let status = asked.current(id.trim_matches('"')).await?;
-        let text = resources::fix(&status);
+        let text = match request.name.as_str() {
+            prompts::BUILD => needs("source").map(|_| prompts::build(&given))?,
+            prompts::FIX => prompts::fix(&asked.current(&needs("build_id")?).await?),
+            _ => {
+                let text = format!(
+                    "there is no such prompt; there are {} and {}",
+                    prompts::BUILD,
+                    prompts::FIX
+                );
+                return Err(ErrorData::invalid_params(text, None));
+            }
+        };
         Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
     }
 }

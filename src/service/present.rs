@@ -114,7 +114,8 @@ pub fn row(view: &View, now: i64) -> BuildStatus {
     }
 }
 
-fn rfc3339(milliseconds: i64) -> String {
+/// A moment, given in milliseconds since 1970, to the second (RFC 3339).
+pub fn rfc3339(milliseconds: i64) -> String {
     jiff::Timestamp::from_millisecond(milliseconds)
         .map(|time| format!("{time:.0}"))
         .unwrap_or_default()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import xml.etree.ElementTree
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+from conftest import MakeServer
 from helpers import ask, fail, files, log_text, submit, succeed, unique
 from mcp import ClientSession
-from mcp.types import TextContent, TextResourceContents
+from mcp.client.stdio import stdio_client
+from mcp.shared.exceptions import McpError
+from mcp.types import PromptReference, ResourceTemplateReference, TextContent, TextResourceContents
 from pydantic import AnyUrl
 
 TOOLS = {"build", "status", "logs", "kill"}
@@ -73,6 +79,53 @@ async def test_there_is_a_prompt_for_a_failed_build(plain: ClientSession, base: 
     shown = "\n".join(text_in(message.content) for message in answer.messages)
     assert status["build_id"] in shown and "command_failed" in shown and "Containerfile:2" in shown
     assert word in shown and "not instructions" in shown
+
+
+async def test_there_is_a_prompt_that_builds(plain: ClientSession) -> None:
+    prompts = {prompt.name: prompt for prompt in (await plain.list_prompts()).prompts}
+    assert {argument.name: argument.required for argument in prompts["build-image"].arguments or []} == {
+        "source": True, "tag": False, "profile": False, "secrets": False,
+    }  # fmt: skip
+    answer = await plain.get_prompt("build-image", {"source": "/home/me/app", "secrets": "npm, gpg"})
+    shown = text_in(answer.messages[0].content)
+    assert '{"source":{"path":"/home/me/app"},"wait":45,"secrets":["npm","gpg"]}' in shown
+    with pytest.raises(McpError, match="source is missing"):
+        await plain.get_prompt("build-image", {"source": " "})
+    with pytest.raises(McpError, match="there are build-image and fix-failed-build"):
+        await plain.get_prompt("buid-image", {"source": "x"})
+
+
+async def test_arguments_are_completed(make_server: MakeServer, base: str) -> None:
+    server = make_server(secrets={"npm": "x" * 9, "npm-publish": "y" * 9, "gpg": "z" * 9}, profiles={"large": {"secrets": ["gpg"]}})
+    fix, image = (PromptReference(type="ref/prompt", name=name) for name in ("fix-failed-build", "build-image"))
+    any_build = ResourceTemplateReference(type="ref/resource", uri="build://{id}/log")
+
+    async with server.connect() as session:
+
+        async def said(ref: PromptReference | ResourceTemplateReference, name: str, value: str, **others: str) -> list[str]:
+            answer = await session.complete(ref, {"name": name, "value": value}, others or None)
+            assert answer.completion.total == len(answer.completion.values) and answer.completion.hasMore is False
+            return answer.completion.values
+
+        good = await succeed(session, source=files(Containerfile=f"FROM {base}\n"))
+        bad = await fail(session, "command_failed", "code", source=files(Containerfile=f"FROM {base}\nRUN exit 5\n"))
+        assert await said(any_build, "id", "") == [bad["build_id"], good["build_id"]]
+        assert await said(any_build, "id", good["build_id"][:7]) == [good["build_id"]]
+        assert await said(fix, "build_id", "") == [bad["build_id"]]
+        assert await said(image, "profile", "") == ["default", "large"]
+        assert await said(image, "profile", "l") == ["large"]
+        assert await said(image, "secrets", "np") == ["npm", "npm-publish"]
+        assert await said(image, "secrets", "npm, ") == ["npm,gpg", "npm,npm-publish"]
+        assert await said(image, "secrets", "", profile="large") == ["gpg"]
+        assert await said(image, "source", "/") == []
+
+
+async def test_hosts_have_an_icon_to_show(make_server: MakeServer) -> None:
+    async with stdio_client(make_server().parameters) as (read, write), ClientSession(read, write) as session:
+        (icon,) = (await session.initialize()).serverInfo.icons or []
+    assert icon.src.startswith("data:image/svg+xml;base64,") and icon.sizes == ["any"]
+    svg = xml.etree.ElementTree.fromstring(base64.b64decode(icon.src.partition(",")[2]))
+    assert svg.tag.endswith("svg")
 
 
 async def test_waiting_tells_progress(plain: ClientSession, base: str) -> None:
