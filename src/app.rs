@@ -12,22 +12,20 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+use crate::assembly::{Place, follow_consul, local_principal, open, server_for_user};
 use crate::backend::Backend;
-use crate::backend::local::LocalBackend;
-use crate::backend::nomad::NomadBackend;
-use crate::cli::serve::{Place, Serve};
+use crate::cli::serve::Serve;
 use crate::cli::{Cli, Command};
 use crate::config::{Config, Live};
-use crate::consul::{self, Watch};
+use crate::http;
 use crate::http::access::Authentication;
 use crate::http::issuers::Issuer;
 use crate::http::listen::{self, Listener};
 use crate::http::tls::Certificates;
 use crate::http::tokens::{self, Tokens};
-use crate::mcp::{Asker, Server, stdio};
-use crate::service::{Principal, Service};
+use crate::mcp::stdio;
+use crate::service::Service;
 use crate::telemetry::{self, Hearer};
-use crate::{http, nomad};
 
 /// How long the last answers may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -39,15 +37,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve(options),
-        Command::Build(build) => {
-            begin_log(to_stderr(), None);
-            build.run()
-        }
+        Command::Build(build) => of_tools(build.run()),
+        Command::Status(status) => of_tools(status.run()),
+        Command::Logs(logs) => of_tools(logs.run()),
+        Command::Kill(kill) => of_tools(kill.run()),
         Command::Schema(schema) => schema.run(),
         Command::Token(token) => token.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
         Command::Config(config) => config.run(),
         Command::Setup(setup) => setup.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
         Command::Runner(runner) => {
             begin_log(to_stderr(), None);
             runner.run()
@@ -55,8 +55,19 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("NOMAD_BUILD_LOG").unwrap_or_else(|_| EnvFilter::new("info,rmcp=warn"))
+/// Runs a command that calls tools, perhaps of a server in this process: of that people want to hear only what is
+/// wrong.
+fn of_tools(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    begin_log_of("warn,rmcp=off", to_stderr(), None);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(work);
+    // Nothing that goes on in this process is a build.
+    runtime.shutdown_background();
+    done
 }
 
 /// Nothing but protocol or records may go to stdout.
@@ -65,7 +76,14 @@ fn to_stderr() -> impl Layer<Registry> + Send + Sync {
 }
 
 fn begin_log(lines: impl Layer<Registry> + Send + Sync, traces: Option<Hearer>) {
-    let hearers: Vec<Hearer> = std::iter::once(lines.with_filter(filter()).boxed())
+    begin_log_of("info,rmcp=warn", lines, traces);
+}
+
+/// Begins the log of this program, with what `wanted` says unless the environment says otherwise.
+fn begin_log_of(wanted: &str, lines: impl Layer<Registry> + Send + Sync, traces: Option<Hearer>) {
+    let filter = EnvFilter::try_from_env("NOMAD_BUILD_LOG");
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(wanted));
+    let hearers: Vec<Hearer> = std::iter::once(lines.with_filter(filter).boxed())
         .chain(traces)
         .collect();
     let _ = tracing_subscriber::registry().with(hearers).try_init();
@@ -115,36 +133,8 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// The configuration with what Consul has over it, where it is to be asked, now and from now on.
-async fn follow_consul(config: Config) -> anyhow::Result<Live> {
-    let (section, live) = (config.consul.clone(), Live::from(config));
-    if let Some(prefix) = section.keys_below() {
-        let token = consul::token(section.token_file.clone(), |name| std::env::var(name).ok());
-        let client = consul::Client::new(&section, token)?;
-        Watch::new(client, prefix, live.clone()).begin().await;
-    }
-    Ok(live)
-}
-
-fn open(place: Place, live: &Live) -> anyhow::Result<Arc<dyn Backend>> {
-    match place {
-        Place::Local => {
-            let backend = Arc::new(LocalBackend::open(live.clone())?);
-            let caretaker = Arc::clone(&backend);
-            tokio::spawn(async move { caretaker.look_after().await });
-            Ok(backend)
-        }
-        Place::Nomad => {
-            let options = nomad::Options::from_env(|name| std::env::var(name).ok())?;
-            Ok(Arc::new(NomadBackend::open(live.clone(), options)?))
-        }
-    }
-}
-
 async fn serve_stdio(backend: Arc<dyn Backend>, live: Live) -> anyhow::Result<()> {
-    let service = Arc::new(Service::new(backend, live, true));
-    let asker = Asker::Is(local_principal()?);
-    let server = Server::new(service, asker, CancellationToken::new(), None);
+    let server = server_for_user(backend, live)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         "serving MCP over stdio"
@@ -251,10 +241,4 @@ fn tokens(config: &Config) -> anyhow::Result<Tokens> {
         }
     }
     Tokens::open(file.clone()).with_context(broken)
-}
-
-/// Over stdio the principal is the local user.
-fn local_principal() -> anyhow::Result<Principal> {
-    let uid = nix::unistd::Uid::effective().as_raw();
-    Ok(Principal::of_user(uid)?)
 }

@@ -18,6 +18,7 @@
 )]
 
 pub mod app;
+pub mod assembly;
 pub mod backend;
 pub mod build;
 pub mod cli;

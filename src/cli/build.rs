@@ -1,42 +1,36 @@
-//! `nomad-build build`: a directory of this machine, built by a server elsewhere.
+//! `nomad-build build`: a directory or a git repository becomes an image.
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::build::request::MAX_WAIT;
-use crate::client::{Answer, Away, Remote, Steady, discovery};
+use crate::build::status::BuildStatus;
+use crate::client::Steady;
 
-/// Exit status of a build that did not succeed.
-const FAILED: u8 = 1;
-/// Exit status when the server does not answer any more; the build goes on.
-const AWAY: u8 = 3;
-/// Exit status when this program was told to end; the build ends, too.
-const INTERRUPTED: u8 = 130;
+use super::follow::{self, Followed};
+use super::reach::{Reach, arguments, read};
+use super::{exit, show};
 
-/// Build a directory on a server, test the image and push it.
+/// Build an image, test it and push it.
 ///
-/// What the ignore file names stays here, everything else is uploaded, committed or not. Ctrl-C ends the build
-/// gracefully; a second one leaves it to the server. Exit status: 0 succeeded, 1 did not, 2 the call was wrong,
-/// 3 the server does not answer any more and the build goes on.
+/// Of a directory, what its ignore file names stays out, everything else goes in, committed or not. Ctrl-C ends the
+/// build gracefully; a second one leaves it running. Exit status: 0 succeeded, 1 did not, 2 the call was wrong, 3 the
+/// server does not answer any more and the build goes on, 4 it was left running, 130 Ctrl-C ended it.
 #[derive(Debug, Args)]
 pub struct Build {
-    /// The directory.
-    #[arg(default_value = ".")]
-    pub dir: PathBuf,
-    /// The server, such as https://build.example.com, or the name of its service in Consul, as in
-    /// consul://nomad-build.
-    #[arg(long, env = "NOMAD_BUILD_SERVER", value_name = "URL")]
-    pub server: String,
-    /// File of the token for it; the token itself may stand in NOMAD_BUILD_TOKEN.
-    #[arg(long, env = "NOMAD_BUILD_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Path of the Containerfile below the directory.
+    /// A directory, or the URL of a git repository.
+    #[arg(default_value = ".", value_name = "DIR|GIT-URL")]
+    pub source: String,
+    /// Branch, tag or commit of the repository.
+    #[arg(long = "ref", value_name = "REF")]
+    pub git_ref: Option<String>,
+    /// Directory below the source that becomes the build context.
+    #[arg(long, value_name = "PATH")]
+    pub subdir: Option<String>,
+    /// Path of the Containerfile below the source.
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     pub containerfile: Option<String>,
     /// Push to this reference when the tests have passed; may be given several times.
@@ -48,7 +42,10 @@ pub struct Build {
     /// A build argument; may be given several times.
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub build_args: Vec<String>,
-    /// A secret that the server offers; may be given several times.
+    /// A label of the image; may be given several times.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// A secret that the operator offers; may be given several times.
     #[arg(long = "secret", value_name = "NAME")]
     pub secrets: Vec<String>,
     /// The stage to build.
@@ -57,144 +54,109 @@ pub struct Build {
     /// A name for the build.
     #[arg(long)]
     pub name: Option<String>,
-    /// A profile that the server offers.
+    /// A profile that the operator offers.
     #[arg(long)]
     pub profile: Option<String>,
+    /// Execute every step anew.
+    #[arg(long)]
+    pub no_cache: bool,
     /// Seconds for which the build may run.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u32>,
-    /// Seconds for which the server may be away while the build goes on.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub patience: u32,
-    /// Print the last status as JSON.
+    /// Check what can be checked, and build nothing.
     #[arg(long)]
-    pub json: bool,
+    pub validate_only: bool,
+    /// Print the id, and do not wait for the end.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Where.
+    #[command(flatten)]
+    pub reach: Reach,
 }
 
 impl Build {
-    /// Uploads, builds, and waits for the end.
+    /// Builds, and waits for the end.
     ///
     /// # Errors
-    /// When the server cannot be reached, or refuses.
-    pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        runtime.block_on(self.build())
-    }
-
-    fn token(&self) -> anyhow::Result<Option<String>> {
-        match &self.token_file {
-            Some(file) => {
-                let text = std::fs::read_to_string(file);
-                text.map(Some)
-                    .with_context(|| format!("{} cannot be read", file.display()))
+    /// When whoever builds cannot be reached, or refuses.
+    pub async fn run(&self) -> anyhow::Result<ExitCode> {
+        let mut tools = self.reach.open().await?;
+        let source = self.source(&tools).await?;
+        let begun = tools.call("build", &self.arguments(source)).await?;
+        let status: BuildStatus = read(&begun)?;
+        if self.validate_only || self.detach {
+            let shown = match self.detach && !self.validate_only {
+                true => status.build_id.clone(),
+                false => begun.text.clone(),
+            };
+            show::answer(self.reach.json, &begun, &shown)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.reach.json {
+            show::note(&status.build_id);
+        }
+        match follow::to_the_end(&mut tools, &status.build_id, &self.reach).await? {
+            Followed::Ended(answer, status) => {
+                let text = show::end(&status, self.directory());
+                show::status(self.reach.json, &answer, &text)?;
+                Ok(exit::of_state(&status.state))
             }
-            None => Ok(std::env::var("NOMAD_BUILD_TOKEN").ok()),
+            Followed::Left(code) => Ok(ExitCode::from(code)),
         }
     }
 
-    async fn build(&self) -> anyhow::Result<ExitCode> {
-        let server = discovery::locate(&self.server, |name| std::env::var(name).ok()).await?;
-        let remote = Remote::new(&server, self.token()?)?;
-        let upload = remote.upload(&self.dir, self.containerfile.as_deref());
-        let context = upload.await?;
-        tracing::debug!(%context, "uploaded");
-        let tools = remote.connect().await?;
-        let begun = tools.call("build", self.arguments(&context)).await?;
-        let Some(status) = &begun.value else {
-            anyhow::bail!("{}", begun.text);
-        };
-        let id = status["build_id"].as_str().unwrap_or_default().to_owned();
-        eprintln!("{id}");
-        let patience = Duration::from_secs(self.patience.into());
-        let mut server = Steady::new(&remote, tools, patience);
-        let ended = tokio::select! {
-            ended = wait(&mut server, &id) => match ended {
-                Ok(ended) => return self.tell(&ended),
-                Err(away) => Err(away),
-            },
-            told = tokio::signal::ctrl_c() => {
-                told?;
-                end(&mut server, &id).await
-            }
-        };
-        Ok(ExitCode::from(match ended {
-            Ok(()) => INTERRUPTED,
-            Err(away) => {
-                eprintln!("{away}\nthe build {id} goes on");
-                AWAY
-            }
-        }))
+    fn is_git(&self) -> bool {
+        self.source.contains("://") || self.source.starts_with("git@")
     }
 
-    fn arguments(&self, context: &str) -> Map<String, Value> {
+    /// The sources, where they are a directory of this machine.
+    fn directory(&self) -> Option<&Path> {
+        (!self.is_git()).then(|| Path::new(&self.source))
+    }
+
+    async fn source(&self, tools: &Steady) -> anyhow::Result<Value> {
+        let mut source = match (self.directory(), tools.remote()) {
+            (None, _) => json!({"git": self.source, "ref": self.git_ref}),
+            (Some(_), _) if self.git_ref.is_some() => {
+                anyhow::bail!("--ref goes with the URL of a git repository")
+            }
+            (Some(dir), None) => json!({"path": absolute(dir)?}),
+            (Some(dir), Some(remote)) => {
+                let upload = remote.upload(dir, self.containerfile.as_deref());
+                json!({"context": upload.await?})
+            }
+        };
+        if let (Some(subdir), Some(source)) = (&self.subdir, source.as_object_mut()) {
+            source.insert("subdir".into(), subdir.clone().into());
+        }
+        Ok(Value::Object(arguments(source)))
+    }
+
+    fn arguments(&self, source: Value) -> Map<String, Value> {
         let numbered = self.tests.iter().enumerate();
         let tests = numbered
             .map(|(n, command)| json!({"name": format!("test-{}", n + 1), "command": command}));
-        let mut arguments = object(json!({
-            "source": {"context": context},
+        arguments(json!({
+            "source": source,
             "containerfile": self.containerfile,
             "target": self.target,
             "build_args": self.build_args,
+            "labels": self.labels,
             "tags": self.tags,
             "tests": tests.collect::<Vec<_>>(),
             "secrets": self.secrets,
             "name": self.name,
             "profile": self.profile,
             "timeout": self.timeout,
-        }));
-        arguments.retain(|_, value| !value.is_null());
-        arguments
-    }
-
-    fn tell(&self, ended: &Answer) -> anyhow::Result<ExitCode> {
-        let status = ended
-            .value
-            .as_ref()
-            .and_then(|value| value["builds"].get(0));
-        let status = status.with_context(|| ended.text.clone())?;
-        let mut out = std::io::stdout();
-        if self.json {
-            writeln!(out, "{status}")?;
-        } else {
-            writeln!(out, "{}", ended.text)?;
-        }
-        match status["state"].as_str() {
-            Some("succeeded") => Ok(ExitCode::SUCCESS),
-            _ => Ok(ExitCode::from(FAILED)),
-        }
+            "no_cache": self.no_cache.then_some(true),
+            "validate_only": self.validate_only.then_some(true),
+        }))
     }
 }
 
-/// The answer that says how the build has ended, or that there is none.
-async fn wait(server: &mut Steady<'_>, id: &str) -> Result<Answer, Away> {
-    let arguments = object(json!({"build_id": id, "wait": MAX_WAIT, "until": "finished"}));
-    loop {
-        let answer = server.call("status", &arguments).await?;
-        let value = answer.value.as_ref();
-        let state = value.and_then(|value| value["builds"].get(0)?["state"].as_str());
-        if !matches!(state, Some("queued" | "running")) {
-            return Ok(answer);
-        }
-    }
-}
-
-/// Ends the build, or leaves it when that is asked for, too.
-async fn end(server: &mut Steady<'_>, id: &str) -> Result<(), Away> {
-    eprintln!("ending the build {id}; Ctrl-C again leaves it to the server");
-    let arguments = object(json!({"build_id": id, "wait": MAX_WAIT}));
-    tokio::select! {
-        killed = server.call("kill", &arguments) => eprintln!("{}", killed?.text),
-        _ = tokio::signal::ctrl_c() => eprintln!("the build {id} goes on"),
-    }
-    Ok(())
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
+fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
+    let there = || format!("{} is no directory", dir.display());
+    let found = std::fs::canonicalize(dir).with_context(there)?;
+    anyhow::ensure!(found.is_dir(), there());
+    Ok(found)
 }

@@ -2,11 +2,19 @@
 
 pub mod build;
 pub mod check;
+pub mod completions;
 pub mod config;
+pub mod exit;
+mod follow;
+pub mod kill;
+pub mod logs;
+mod reach;
 pub mod runner;
 pub mod schema;
 pub mod serve;
 pub mod setup;
+mod show;
+pub mod status;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -22,21 +30,20 @@ pub struct Cli {
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each says itself what it does, to people as well")]
 pub enum Command {
-    /// Serve MCP over standard input and output, or over HTTP.
     Serve(serve::Serve),
-    /// Build a directory on a server, test the image and push it.
     Build(build::Build),
-    /// Print the tools with their JSON schemas.
+    Status(status::Status),
+    Logs(logs::Logs),
+    Kill(kill::Kill),
     Schema(schema::Schema),
-    /// Make a token for a server over HTTP.
     Token(token::MakeToken),
-    /// Tell what builds need on this machine, and what mends it.
     Check(check::Check),
-    /// Print the configuration, and where each value comes from.
     Config(config::ShowConfig),
-    /// Make the accounts that builds run as when the server is root.
     Setup(setup::Setup),
+    Completions(completions::Completions),
+    Man(completions::Man),
     /// Parts of a build's job; started by the server, not by people.
     #[command(hide = true)]
     Runner(runner::Runner),

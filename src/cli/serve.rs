@@ -2,19 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use crate::assembly::Place;
 use crate::http::listen;
-
-/// Where builds run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Place {
-    /// On this machine.
-    #[default]
-    Local,
-    /// As jobs of a Nomad cluster, which `NOMAD_ADDR` and its like name.
-    Nomad,
-}
 
 /// Serve MCP: over standard input and output, or over HTTP.
 #[derive(Debug, Args)]

@@ -15,8 +15,8 @@ use flate2::write::GzEncoder;
 use reqwest::header::CONTENT_TYPE;
 use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock};
 use rmcp::service::RunningService;
-use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::transport::{IntoTransport, StreamableHttpClientTransport};
 use rmcp::{RoleClient, ServiceExt as _};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -157,9 +157,17 @@ impl Remote {
             .read_timeout(SILENT)
             .build()?;
         let transport = StreamableHttpClientTransport::with_client(http, config);
-        let unreachable = || format!("no MCP with the server {}", self.url);
-        let running = ().serve(transport).await.with_context(unreachable)?;
-        Ok(Tools { running })
+        Tools::over(transport).await.map_err(|error| {
+            // rmcp tells it only in these words (streamable_http_client.rs, `AuthRequired`).
+            if format!("{error:#}").contains("Auth required") {
+                anyhow::anyhow!(
+                    "the server {} lets nobody in with this token (401): its operator makes one with nomad-build token NAME",
+                    self.url
+                )
+            } else {
+                error.context(format!("no MCP with the server {}", self.url))
+            }
+        })
     }
 }
 
@@ -187,6 +195,19 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// Begins to talk MCP over a transport.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn over<T, E, A>(transport: T) -> anyhow::Result<Self>
+    where
+        T: IntoTransport<RoleClient, E, A>,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let running = ().serve(transport).await?;
+        Ok(Self { running })
+    }
+
     /// Calls a tool.
     ///
     /// # Errors

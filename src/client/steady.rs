@@ -12,8 +12,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// The tools of a server, through restarts and broken connections.
 #[derive(Debug)]
-pub struct Steady<'a> {
-    remote: &'a Remote,
+pub struct Steady {
+    /// None: it is in this process.
+    remote: Option<Remote>,
     tools: Option<Tools>,
     patience: Duration,
 }
@@ -23,14 +24,28 @@ pub struct Steady<'a> {
 #[error("the server does not answer any more: {0}")]
 pub struct Away(String);
 
-impl<'a> Steady<'a> {
-    /// Goes on with a connection to a server, which may be away for so long.
-    pub fn new(remote: &'a Remote, tools: Tools, patience: Duration) -> Self {
+impl Steady {
+    /// Those of a server elsewhere, which may be away for so long once it has been there.
+    pub fn elsewhere(remote: Remote, tools: Tools, patience: Duration) -> Self {
         Self {
-            remote,
+            remote: Some(remote),
             tools: Some(tools),
             patience,
         }
+    }
+
+    /// Those of a server in this process.
+    pub fn here(tools: Tools) -> Self {
+        Self {
+            remote: None,
+            tools: Some(tools),
+            patience: Duration::ZERO,
+        }
+    }
+
+    /// The server elsewhere, if it is one.
+    pub fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
     }
 
     /// Calls a tool, once more for as long as there is no answer, or one that passes.
@@ -72,7 +87,10 @@ impl<'a> Steady<'a> {
     ) -> anyhow::Result<Answer> {
         let tools = match self.tools.take() {
             Some(tools) => tools,
-            None => self.remote.connect().await?,
+            None => match &self.remote {
+                Some(remote) => remote.connect().await?,
+                None => anyhow::bail!("the connection within this process is broken"),
+            },
         };
         let tools = self.tools.insert(tools);
         tools.call(tool, arguments.clone()).await

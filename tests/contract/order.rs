@@ -121,6 +121,7 @@ impl Order {
             env: Vec::new(),
             timeout,
             stage: None,
+            secrets: Vec::new(),
         });
         self
     }

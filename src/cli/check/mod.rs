@@ -18,9 +18,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
 
+use crate::assembly::Place;
 use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::user::{BuildUser, is_other};
-use crate::cli::serve::Place;
 use crate::config::Config;
 use crate::runner::subid::{self, Owner};
 use crate::runner::{probe, sandbox};

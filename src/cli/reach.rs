@@ -1,0 +1,93 @@
+//! Where the tools are that a command calls: in this process, or on a server elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::assembly::{Place, tools_here};
+use crate::client::{Answer, Remote, Steady, discovery};
+
+/// Which builds a command is about.
+#[derive(Debug, Args)]
+pub struct Reach {
+    /// A server elsewhere, such as https://build.example.com, or the name of its service in Consul, as in
+    /// consul://nomad-build. Default: none, and builds run where --backend says.
+    #[arg(long, env = "NOMAD_BUILD_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// File of the token for it; the token itself may stand in NOMAD_BUILD_TOKEN.
+    #[arg(long, env = "NOMAD_BUILD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Where builds run, without a server elsewhere.
+    #[arg(long, env = "NOMAD_BUILD_BACKEND", value_enum, default_value_t)]
+    pub backend: Place,
+    /// Seconds for which a server elsewhere may be away while the build goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub patience: u32,
+    /// Print what the tool answers, as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Reach {
+    /// Begins to talk with whoever has the builds.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or lets nobody in with this token.
+    pub async fn open(&self) -> anyhow::Result<Steady> {
+        let Some(server) = &self.server else {
+            return Ok(Steady::here(tools_here(self.backend).await?));
+        };
+        let remote = self.remote(server).await?;
+        let tools = remote.connect().await?;
+        let patience = Duration::from_secs(self.patience.into());
+        Ok(Steady::elsewhere(remote, tools, patience))
+    }
+
+    async fn remote(&self, server: &str) -> anyhow::Result<Remote> {
+        let server = discovery::locate(server, |name| std::env::var(name).ok()).await?;
+        Remote::new(&server, self.token()?)
+    }
+
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        match &self.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file);
+                text.map(Some)
+                    .with_context(|| format!("{} cannot be read", file.display()))
+            }
+            None => Ok(std::env::var("NOMAD_BUILD_TOKEN").ok()),
+        }
+    }
+
+    /// The options that lead another command to the same builds.
+    pub fn again(&self) -> String {
+        match (&self.server, self.backend) {
+            (Some(server), _) => format!(" --server {server}"),
+            (None, Place::Nomad) => " --backend nomad".into(),
+            (None, Place::Local) => String::new(),
+        }
+    }
+}
+
+/// The arguments of a tool, without those that were not given.
+pub fn arguments(value: Value) -> Map<String, Value> {
+    let Value::Object(mut map) = value else {
+        return Map::new();
+    };
+    map.retain(|_, value| !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)));
+    map
+}
+
+/// What a tool answered.
+///
+/// # Errors
+/// With its words, when it refused.
+pub fn read<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
+    let value = answer.value.clone();
+    let value = value.with_context(|| answer.text.clone())?;
+    serde_json::from_value(value).context("the answer is not one of this version of nomad-build")
+}

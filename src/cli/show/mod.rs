@@ -1,0 +1,122 @@
+//! What people see: answers, the end of a build, tables; live while it runs.
+
+mod failure;
+mod live;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use crate::build::status::{BuildStatus, ImageStatus, LogsAnswer, TagState, TestResult};
+use crate::client::Answer;
+
+pub use live::Live;
+pub use table::table;
+
+/// Prints what a tool answered: as JSON, or in other words.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn answer(json: bool, answer: &Answer, text: &str) -> io::Result<()> {
+    match &answer.value {
+        Some(value) if json => print(&value.to_string()),
+        _ => print(text),
+    }
+}
+
+/// The same of an answer of `status`, of which one build is told.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn status(json: bool, answer: &Answer, text: &str) -> io::Result<()> {
+    let one = answer
+        .value
+        .as_ref()
+        .and_then(|value| value["builds"].get(0));
+    match one {
+        Some(value) if json => print(&value.to_string()),
+        _ => print(text),
+    }
+}
+
+/// Lines of a log; as JSON, an object for each call.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn lines(json: bool, answered: &Answer, told: &LogsAnswer) -> io::Result<()> {
+    answer(json, answered, &told.text)
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        done => done,
+    }
+}
+
+/// Something that is no result.
+pub fn note(text: &str) {
+    // Nobody need read it.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// What an answer says besides.
+pub fn notes(notes: &[String]) {
+    for text in notes {
+        note(&format!("note: {text}"));
+    }
+}
+
+/// Whether standard output takes colours: a terminal, and nobody has said no (https://no-color.org).
+fn has_colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !unwanted && !dumb
+}
+
+/// How a build has ended, or stands. `sources`: where its sources are on this machine.
+pub fn end(status: &BuildStatus, sources: Option<&Path>) -> String {
+    let mut out = vec![status.summary.clone()];
+    out.extend(status.image.iter().flat_map(image));
+    for test in &status.tests {
+        let took = test.seconds.map(|seconds| format!(" in {seconds:.1} s"));
+        let result = match test.status {
+            TestResult::Passed => "passed",
+            TestResult::Failed => "failed",
+            TestResult::TimedOut => "timed out",
+            TestResult::NotRun => "did not run",
+        };
+        out.push(format!(
+            "test {} {result}{}",
+            test.name,
+            took.unwrap_or_default()
+        ));
+    }
+    if let Some(queue) = &status.queue {
+        out.push(format!("it waits: {}", queue.reason));
+    }
+    if let Some(failure) = &status.failure {
+        out.push(failure::render(failure, sources, has_colour()));
+    }
+    out.extend(status.log_missing.clone());
+    out.extend(status.notes.iter().map(|note| format!("note: {note}")));
+    out.join("\n")
+}
+
+fn image(image: &ImageStatus) -> Vec<String> {
+    let tags = image.tags.iter().map(|tag| match tag.state {
+        TagState::Confirmed => {
+            format!(
+                "pushed {} @ {}",
+                tag.tag,
+                tag.digest.as_deref().unwrap_or("?")
+            )
+        }
+        TagState::Unknown => format!("unknown whether {} was written", tag.tag),
+    });
+    std::iter::once(format!("image {}", image.id))
+        .chain(tags)
+        .collect()
+}
