@@ -14,6 +14,8 @@ use crate::consul::{self, Client, Instance};
 
 /// What the address of a service begins with.
 const SCHEME: &str = "consul";
+/// What is said of an address that names no service. It is not repeated: it may hold a password that should not stand there.
+const WRONG: &str = "the address of the server is no service: such as consul://nomad-build?tag=TAG&scheme=https&dc=DATACENTER";
 /// Tag of instances that are called by HTTPS.
 const HTTPS: &str = "https";
 
@@ -61,20 +63,12 @@ impl Wanted {
         if !server.starts_with("consul:") {
             return Ok(None);
         }
-        let wrong = || {
-            format!(
-                "{server:?} is no service: such as consul://nomad-build?tag=TAG&scheme=https&dc=DATACENTER"
-            )
-        };
-        let url = Url::parse(server).with_context(wrong)?;
+        let url = Url::parse(server).context(WRONG)?;
         // Anything more would be left out in silence.
         let bare = url.port().is_none() && url.username().is_empty() && url.password().is_none();
         let whole =
             url.scheme() == SCHEME && matches!(url.path(), "" | "/") && url.fragment().is_none();
-        let name = url
-            .host_str()
-            .filter(|_| bare && whole)
-            .with_context(wrong)?;
+        let name = url.host_str().filter(|_| bare && whole).context(WRONG)?;
         let mut given: HashMap<_, _> = url.query_pairs().into_owned().collect();
         let wanted = Self {
             name: name.to_owned(),
@@ -85,7 +79,7 @@ impl Wanted {
         let scheme = wanted.scheme.as_deref();
         ensure!(
             given.is_empty() && matches!(scheme, None | Some("http" | HTTPS)),
-            wrong()
+            WRONG
         );
         Ok(Some(wanted))
     }
@@ -152,6 +146,25 @@ mod tests {
             "consul://nomad-build?tga=x",
         ] {
             assert!(Wanted::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_never_repeated() {
+        for wrong in [
+            "consul://ann:geheim@nomad-build",
+            "consul://geheim@nomad-build",
+            "consul://ann:geheim@nomad-build:x",
+            "consul:ann:geheim@nomad-build",
+            "consul://nomad-build?token=geheim",
+            "consul://nomad-build#geheim",
+        ] {
+            let error = Wanted::parse(wrong).unwrap_err();
+            assert!(
+                !format!("{error:?} {error:#}").contains("geheim"),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("such as consul://nomad-build"));
         }
     }
 

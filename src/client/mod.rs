@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::CONTENT_TYPE;
@@ -85,11 +85,14 @@ impl Remote {
     /// # Errors
     /// When it is no URL of a server.
     pub fn new(server: &str, token: Option<String>) -> anyhow::Result<Self> {
-        let wrong = || format!("{server:?} is no server: such as https://build.example.com");
-        let mut url = Url::parse(server).with_context(wrong)?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            bail!(wrong());
-        }
+        // Not repeated: it may hold a password that should not stand there.
+        const WRONG: &str = "the address of the server is none: such as https://build.example.com, without user and password";
+        let mut url = Url::parse(server).context(WRONG)?;
+        let bare = url.username().is_empty() && url.password().is_none();
+        ensure!(
+            matches!(url.scheme(), "http" | "https") && url.has_host() && bare,
+            WRONG
+        );
         let path = url.path().trim_end_matches('/');
         let path = path.strip_suffix("/mcp").unwrap_or(path).to_owned();
         url.set_path(&path);
