@@ -51,7 +51,7 @@ macro_rules! limits {
                 }
             }
 
-            /// What is out of its range, each with the key and the range.
+            /// What is out of its range, each with the key and the range, and no value.
             pub fn faults(&self) -> Vec<String> {
                 let given = Overrides {
                     $($key: Some(self.$key),)*
@@ -104,15 +104,14 @@ fn fault<T: PartialOrd + std::fmt::Display>(
     value: Option<T>,
     range: std::ops::RangeInclusive<T>,
 ) -> Option<String> {
-    let value = value.filter(|value| !range.contains(value))?;
+    value.filter(|value| !range.contains(value))?;
     let (least, most) = (range.start(), range.end());
-    Some(format!(
-        "{section}.{key} must be from {least} to {most}; it is {value}"
-    ))
+    Some(format!("{section}.{key} must be from {least} to {most}"))
 }
 
 impl Overrides {
-    /// What is wrong with the profile `name`, each with the key and what would be right.
+    /// What is wrong with the profile `name`, each with the key and what would be right, and no value: it may come
+    /// from Consul.
     pub fn faults(&self, name: &str) -> Vec<String> {
         let mut faults = Vec::new();
         if !crate::build::validate::is_name(name) {
@@ -128,10 +127,10 @@ impl Overrides {
                 "profiles.{name}.description must be one line of at most {MAX_DESCRIPTION} characters"
             ));
         }
-        for secret in self.secrets.iter().flatten() {
+        for (index, secret) in self.secrets.iter().flatten().enumerate() {
             if !crate::build::validate::is_secret(secret) {
                 faults.push(format!(
-                    "profiles.{name}.secrets: {secret:?} is no name (letters, digits, . _ -, at most 64, no . first)"
+                    "profiles.{name}.secrets[{index}] is no name (letters, digits, . _ -, at most 64, no . first)"
                 ));
             }
         }

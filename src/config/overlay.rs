@@ -403,6 +403,37 @@ mod tests {
         let faults = over(
             "",
             &[
+                ("limits/memory_mb", "77"),
+                ("limits/cpus", "7777.7"),
+                ("profiles/x/files", "77"),
+                ("profiles/x/secrets", "[\"geheim geheim\"]"),
+                ("profiles/x/description", "\"geheim\\ngeheim\""),
+                ("principals/token:ann/profiles", "[\"geheim\"]"),
+                ("principals/token:ann/builds", "0"),
+                ("principals/token:bob/queued", "7777777"),
+                ("registry/allow", "[\"geheim\"]"),
+                ("git/allow", "[\"geheim\"]"),
+            ],
+        )
+        .unwrap_err();
+        let text = faults.join("\n");
+        for part in [
+            "limits.memory_mb must be from 128",
+            "limits.cpus must be from 0.1",
+            "profiles.x.files must be from 1000",
+            "profiles.x.secrets[0] is no name",
+            "profiles.x.description must be one line",
+            "principals.\"token:ann\".profiles[0]: there is no such profile",
+            "principals.\"token:ann\".builds must be from 1",
+            "principals.\"token:bob\".queued must be from 1",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("geheim") && !text.contains("77"), "{text}");
+
+        let faults = over(
+            "",
+            &[
                 ("limits/memory_mb", "1"),
                 ("principals/ann", "{builds = 0}"),
             ],

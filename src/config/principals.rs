@@ -59,6 +59,7 @@ pub fn rights<'a>(all: &'a Principals, principal: &str) -> Option<&'a Rights> {
     })
 }
 
+/// What is wrong, each with the key, and no value: it may come from Consul.
 pub(super) fn faults(all: &Principals, profiles: &[String]) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, rights) in all {
@@ -67,10 +68,10 @@ pub(super) fn faults(all: &Principals, profiles: &[String]) -> Vec<String> {
                 "principals: {name:?} is no principal, such as token:NAME, local:USER, ISSUER:SUBJECT, or a beginning with * behind it"
             ));
         }
-        for profile in rights.profiles.iter().flatten() {
+        for (index, profile) in rights.profiles.iter().flatten().enumerate() {
             if !profiles.contains(profile) {
                 faults.push(format!(
-                    "principals.{name:?}.profiles: there is no profile {profile:?}"
+                    "principals.{name:?}.profiles[{index}]: there is no such profile"
                 ));
             }
         }
@@ -129,7 +130,7 @@ mod tests {
         let text = faults.join("\n");
         for part in [
             "\"ann\" is no principal",
-            "no profile \"x\"",
+            "profiles[0]: there is no such profile",
             "builds must be",
             "is empty",
         ] {
