@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use rmcp::model::Tool;
 use serde_json::{Value, json};
 
+use crate::build::Kind;
 use crate::build::request::MAX_WAIT;
 use crate::mcp::tools::definitions;
 use crate::schema::strict;
@@ -24,6 +25,9 @@ pub struct Schema {
     /// Write one file a tool into this directory instead.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Write the table of the kinds of failures into this file instead.
+    #[arg(long, conflicts_with_all = ["tool", "out"])]
+    pub failures: Option<PathBuf>,
 }
 
 /// Forms in which tools are declared.
@@ -70,6 +74,10 @@ impl Schema {
     /// # Errors
     /// When there is no such tool, or a file cannot be written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(path) = &self.failures {
+            std::fs::write(path, Kind::document()).with_context(|| path.display().to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut tools: Vec<_> = definitions(MAX_WAIT)
             .into_iter()
             .map(|definition| definition.tool)
