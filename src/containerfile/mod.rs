@@ -2,7 +2,8 @@
 //!
 //! It finds faults before a build starts ([`Containerfile::parse_for`]), names the images to fetch
 //! ([`Containerfile::images`]) and the secrets asked for ([`Containerfile::secret_ids`]), and leads
-//! what Buildah prints back to lines of the file ([`Containerfile::locate`]).
+//! what Buildah prints back to lines of the file ([`Containerfile::locate`]), and paths in a container to files
+//! of the context ([`Containerfile::layout`]).
 //!
 //! The rules are those of `github.com/openshift/imagebuilder` as vendored in Buildah 1.28.2 and
 //! 1.43.2; where the two differ, what either accepts is accepted, with these exceptions: an
@@ -24,6 +25,7 @@ mod heredoc;
 mod images;
 mod instruction;
 mod keyword;
+mod layout;
 mod lines;
 mod locate;
 mod parse;
@@ -38,6 +40,7 @@ mod words;
 pub use fault::{Fault, FaultKind, MAX_BYTES, MAX_FAULTS, MAX_INSTRUCTIONS};
 pub use images::{ImageUse, NeededImage};
 pub use keyword::Keyword;
+pub use layout::{Copied, Layout};
 pub use locate::StepLine;
 pub use plan::UnknownTarget;
 pub use secrets::SecretUse;

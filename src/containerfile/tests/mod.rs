@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod images;
+mod layout;
 mod locate;
 mod properties;
 mod steps;
