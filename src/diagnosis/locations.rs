@@ -1,4 +1,4 @@
-//! Places in the user's own files that compilers and interpreters name.
+//! Places in the user's own files that compilers, interpreters and test frameworks name.
 
 use std::sync::LazyLock;
 
@@ -6,25 +6,58 @@ use regex::Regex;
 
 use crate::build::{Location, clean};
 
+use super::tree::{Tree, normal};
+
 /// Places at most.
 const MOST: usize = 10;
+/// Characters of a line that are looked at.
+const LOOKED_AT: usize = 1000;
+/// Directories that are remembered.
+const DEEP: usize = 20;
 
 /// One form in which a place is printed: groups `file`, `line`, and perhaps `col` and `msg`.
 const FORMS: &[&str] = &[
-    // gcc, clang, javac, swiftc
-    r"^(?P<file>[^\s:()]+):(?P<line>\d+):(?:(?P<col>\d+):)? (?:fatal )?error:? (?P<msg>.+)$",
-    // go build, go vet
-    r"^(?P<file>[^\s:()]+\.go):(?P<line>\d+):(?P<col>\d+): (?P<msg>.+)$",
-    // tsc
+    // gcc, clang, javac, swiftc, GoogleTest, mypy, flake8
+    r"^(?:\[ERROR\] )?(?P<file>[^\s:()\[\]]+):(?P<line>\d+):(?:(?P<col>\d+):)? (?:fatal )?(?:[Ee]rror|Failure|FAILED|syntax error|undefined reference to|multiple definition of|[A-Z]\d{3,4} )[:,]?(?: |$)?(?P<msg>.*)$",
+    // go build, go vet; indented: go test
+    r"^\s*(?P<file>[^\s:()]+\.go):(?P<line>\d+):(?:(?P<col>\d+):)? (?P<msg>.+)$",
+    // goroutines
+    r"^\s+(?P<file>/[^\s:()]+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$",
+    // tsc, csc
     r"^(?P<file>[^\s:()]+)\((?P<line>\d+),(?P<col>\d+)\): error (?P<msg>.+)$",
+    r"^(?P<file>[^\s:()]+\.[cm]?tsx?):(?P<line>\d+):(?P<col>\d+) - error (?P<msg>.+)$",
     // rustc
     r"^\s*--> (?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)$",
+    // panics of Rust, new and old
+    r"panicked at (?P<file>[^\s:'()]+\.rs):(?P<line>\d+):(?P<col>\d+):?$",
+    r"panicked at '(?P<msg>.*)', (?P<file>[^\s:()]+\.rs):(?P<line>\d+):(?P<col>\d+)$",
+    // Maven, kotlinc
+    r"^\[ERROR\] (?P<file>/[^\s:]+):\[(?P<line>\d+),(?P<col>\d+)\] (?P<msg>.+)$",
+    r"^e: (?:file://)?(?P<file>[^\s:]+\.kts?):(?P<line>\d+):(?P<col>\d+):? (?P<msg>.+)$",
+    // Java frames, and what surefire sums up
+    r"^\s+at (?P<class>[\w.$]+)\.[\w$<>]+\((?P<file>\w+\.(?:java|kt|scala|groovy)):(?P<line>\d+)\)",
+    r"^\[ERROR\]\s+(?P<test>\w+)\.\w+:(?P<line>\d+)(?:->\S+)? ?(?P<msg>.*)$",
+    // node frames, bare locations of uncaught errors
+    r"^\s+at (?:.+ \()?(?:file://)?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)\)?$",
+    r"^(?:file://)?(?P<file>/[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+)$",
+    r"^\s*❯ (?:.+ )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
+    // pytest
+    r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|in .+|Failed)$",
+    // CMake, make, the shell, assert
+    r"^CMake Error at (?P<file>[^\s:]+):(?P<line>\d+) \((?P<msg>[^)]*)\)",
+    r"^(?P<file>[^\s:]*(?:[Mm]akefile|\.mk)):(?P<line>\d+): \*\*\* (?P<msg>.+)$",
+    r"^(?P<file>[^\s:()]+\.(?:sh|bash)): (?:line )?(?P<line>\d+): (?P<msg>.+)$",
+    r"^\S+: (?P<file>[^\s:()]+):(?P<line>\d+): (?P<msg>.*Assertion .* failed\.?)$",
+    // Ruby, PHP, Perl
+    r"^(?:\s+from )?(?P<file>[^\s:()]+\.rb):(?P<line>\d+):in (?P<msg>.+)$",
+    r"^(?P<msg>.+) in (?P<file>/\S+\.php)(?: on line |:)(?P<line>\d+)$",
+    r"^(?P<msg>.+) at (?P<file>[^\s()]+\.p[lm]) line (?P<line>\d+)[.,]",
     // Python
     r#"^\s*File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
 ];
 
-/// Directories of systems and packages, not of users.
-const FOREIGN: &[&str] = &["/usr/", "/lib/", "/opt/", "/root/.", "/nix/", "<"];
+/// Index of the form of Python's frames, the last of which is the first cause.
+const PYTHON: usize = FORMS.len() - 1;
 
 static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     FORMS
@@ -32,81 +65,201 @@ static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         .filter_map(|form| Regex::new(form).ok())
         .collect()
 });
+static ENTERING: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^g?make(?:\[\d+\])?: (?P<way>Entering|Leaving) directory '(?P<directory>[^']+)'$")
+        .ok()
+});
+/// A file on a line of its own, as eslint heads its findings; and one of these.
+static HEADING: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^(?P<file>[^\s:()]+\.\w{1,5})$").ok());
+static FINDING: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^\s+(?P<line>\d+):(?P<col>\d+)\s+error\s+(?P<msg>.+)$").ok());
+static CHANGES: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"\b(?:cd|-C) +([^\s;&|)]+)").ok());
 
-/// The places in order, each once.
-pub fn locations<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Location> {
-    let mut found: Vec<Location> = Vec::new();
-    let mut headline: Option<&str> = None;
+/// The places in order, each once; `command` is the instruction that printed them.
+pub fn locations<'a>(
+    lines: impl IntoIterator<Item = &'a str>,
+    tree: &Tree,
+    command: &str,
+) -> Vec<Location> {
+    let mut reader = Reader {
+        directories: directories(command, &tree.layout.workdir),
+        tree,
+        found: Vec::new(),
+        frames: Vec::new(),
+        heading: None,
+        headline: None,
+    };
     for line in lines {
-        if line.starts_with("error") {
-            headline = Some(line);
-        }
-        let Some(place) = REGEXES.iter().find_map(|regex| regex.captures(line)) else {
-            continue;
-        };
-        let text = |name: &str| place.name(name).map(|group| group.as_str());
-        let Some(file) = text("file").map(|file| file.trim_start_matches("./")) else {
-            continue;
-        };
-        let number = |name: &str| text(name).and_then(|digits| digits.parse::<u32>().ok());
-        if FOREIGN.iter().any(|prefix| file.starts_with(prefix)) {
-            continue;
-        }
-        let location = Location {
-            file: clean::short(file, 300),
-            line: number("line"),
-            column: number("col"),
-            message: text("msg")
-                .or(headline)
-                .map(|message| clean::short(message, 300)),
-        };
-        if !found.contains(&location) {
-            found.push(location);
-        }
-        if found.len() == MOST {
+        let end = line.floor_char_boundary(LOOKED_AT);
+        reader.take(line.get(..end).unwrap_or(line));
+        // Guesses give way to files that are known.
+        if reader.found.iter().filter(|(known, _)| *known).count() >= MOST
+            || reader.found.len() > 10 * MOST
+        {
             break;
         }
+    }
+    reader.finish()
+}
+
+/// Where a command line goes before it runs something.
+fn directories(command: &str, workdir: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for change in CHANGES
+        .iter()
+        .flat_map(|regex| regex.captures_iter(command))
+        .take(DEEP)
+    {
+        let Some(to) = change.get(1) else { continue };
+        let to = to.as_str().trim_matches(['"', '\'']);
+        let from = found.last().map_or(workdir, String::as_str);
+        let to = if to.starts_with('/') {
+            to.to_owned()
+        } else {
+            format!("{from}/{to}")
+        };
+        found.extend(normal(&to));
     }
     found
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+struct Reader<'a, 't> {
+    tree: &'t Tree,
+    directories: Vec<String>,
+    /// Whether the file is one of the source, and the place.
+    found: Vec<(bool, Location)>,
+    /// Frames of Python, whose message comes behind them.
+    frames: Vec<(bool, Location)>,
+    heading: Option<&'a str>,
+    headline: Option<&'a str>,
+}
 
-    #[test]
-    fn every_form_is_read_and_system_files_are_not() {
-        assert_eq!(REGEXES.len(), FORMS.len());
-        let lines = [
-            "/usr/include/stdio.h:1:2: error: not ours",
-            "src/main.c:1:25: error: 'x' undeclared",
-            "./main.go:7:2: undefined: x",
-            "src/a.ts(3,9): error TS2304: Cannot find name 'y'.",
-            "error[E0425]: cannot find value `z`",
-            "  --> src/lib.rs:4:5",
-            "  File \"app/run.py\", line 12, in <module>",
-            "Main.java:3: error: ';' expected",
-            "src/main.c:1:25: error: 'x' undeclared",
-        ];
-        let all = locations(lines);
-        let places: Vec<_> = all
+impl<'a> Reader<'a, '_> {
+    fn take(&mut self, line: &'a str) {
+        if let Some(entering) = ENTERING.as_ref().and_then(|regex| regex.captures(line)) {
+            match entering.name("way").map(|way| way.as_str()) {
+                Some("Entering") if self.directories.len() < DEEP => {
+                    self.directories
+                        .extend(entering.name("directory").map(|to| to.as_str().to_owned()));
+                }
+                _ => drop(self.directories.pop()),
+            }
+            return;
+        }
+        if line.starts_with("error") {
+            self.headline = Some(line);
+        }
+        if let Some(heading) = HEADING.as_ref().and_then(|regex| regex.captures(line)) {
+            self.heading = heading.name("file").map(|file| file.as_str());
+            return;
+        }
+        if let (Some(file), Some(place)) = (
+            self.heading,
+            FINDING.as_ref().and_then(|regex| regex.captures(line)),
+        ) {
+            let text = |name: &str| place.name(name).map(|group| group.as_str());
+            self.add(file, text("line"), text("col"), text("msg"), false);
+            return;
+        }
+        let place = REGEXES
             .iter()
-            .map(|l| (l.file.as_str(), l.line, l.column))
-            .collect();
-        assert_eq!(
-            places,
-            [
-                ("src/main.c", Some(1), Some(25)),
-                ("main.go", Some(7), Some(2)),
-                ("src/a.ts", Some(3), Some(9)),
-                ("src/lib.rs", Some(4), Some(5)),
-                ("app/run.py", Some(12), None),
-                ("Main.java", Some(3), None),
-            ]
-        );
-        assert_eq!(
-            all[3].message.as_deref(),
-            Some("error[E0425]: cannot find value `z`")
-        );
+            .enumerate()
+            .find_map(|(form, regex)| Some((form, regex.captures(line)?)));
+        let Some((form, place)) = place else {
+            if !self.frames.is_empty() && !line.starts_with([' ', '\t']) && !line.is_empty() {
+                self.close(Some(line));
+            }
+            return;
+        };
+        let text = |name: &str| place.name(name).map(|group| group.as_str());
+        let headline = self
+            .headline
+            .filter(|_| text("msg").is_none() && line.contains("-->"));
+        let message = text("msg")
+            .filter(|message| !message.is_empty())
+            .or(headline);
+        let java = match (text("class"), text("test")) {
+            (Some(class), _) => text("file").map(|file| in_package(class, file)),
+            (None, Some(test)) => Some(format!("{test}.java")),
+            (None, None) => None,
+        };
+        let Some(file) = java.as_deref().or_else(|| text("file")) else {
+            return;
+        };
+        self.add(file, text("line"), text("col"), message, form == PYTHON);
+    }
+
+    fn add(
+        &mut self,
+        printed: &str,
+        line: Option<&str>,
+        column: Option<&str>,
+        message: Option<&str>,
+        frame: bool,
+    ) {
+        let known = self.tree.file(printed, &self.directories);
+        let is_known = known.is_some();
+        let Some(file) = known.or_else(|| self.tree.guess(printed)) else {
+            return;
+        };
+        let number = |text: Option<&str>| {
+            text.and_then(|digits| digits.parse::<u32>().ok())
+                .filter(|n| *n > 0)
+        };
+        let location = Location {
+            file: clean::short(&file, 300),
+            line: number(line),
+            column: number(column),
+            message: message.map(|message| clean::short(message.trim(), 300)),
+        };
+        if frame {
+            self.frames.push((is_known, location));
+            return;
+        }
+        self.close(None);
+        self.keep(is_known, location);
+    }
+
+    fn keep(&mut self, is_known: bool, location: Location) {
+        let same =
+            |(_, old): &(bool, Location)| old.file == location.file && old.line == location.line;
+        match self.found.iter_mut().find(|old| same(old)) {
+            Some((_, old)) => {
+                if old.message.is_none() {
+                    old.message = location.message;
+                }
+            }
+            None => self.found.push((is_known, location)),
+        }
+    }
+
+    /// Frames end with what was raised.
+    fn close(&mut self, message: Option<&str>) {
+        let mut message = message.map(|message| clean::short(message, 300));
+        for (is_known, mut frame) in std::mem::take(&mut self.frames).into_iter().rev() {
+            frame.message = message.take();
+            self.keep(is_known, frame);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Location> {
+        self.close(None);
+        let any = self.found.iter().any(|(known, _)| *known);
+        let own = self.found.into_iter().filter(|(known, _)| *known || !any);
+        own.map(|(_, location)| location).take(MOST).collect()
     }
 }
+
+/// The path of a Java source, below where its packages begin.
+fn in_package(class: &str, file: &str) -> String {
+    let class = class.split('$').next().unwrap_or(class);
+    match class.rsplit_once('.') {
+        Some((package, _)) => format!("{}/{file}", package.replace('.', "/")),
+        None => file.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

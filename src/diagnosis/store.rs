@@ -54,7 +54,7 @@ mod tests {
     use super::*;
     use crate::build::Phase;
     use crate::build::request::Stream;
-    use crate::diagnosis::buildah_failure;
+    use crate::diagnosis::{Tree, buildah_failure};
     use crate::log::Line;
 
     fn damaged(status: i32, text: &[&str]) -> bool {
@@ -76,6 +76,7 @@ mod tests {
             status,
             lines: &lines,
             place: None,
+            tree: &Tree::default(),
         };
         points_at_store(
             &end,

@@ -4,15 +4,15 @@ use std::fs;
 
 use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
-use crate::build::status::StepStatus;
-use crate::containerfile::{Containerfile, StepLine};
-use crate::diagnosis::{BuildahEnd, Place, buildah_failure, named_step};
-use crate::log::{Event, Line};
+use crate::containerfile::Containerfile;
+use crate::diagnosis::{BuildahEnd, Steps, Tree, buildah_failure};
+use crate::log::Event;
 
 use super::handed::Handed;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
 use super::sandbox::{Opening, Reach, Sandbox, Secrets, Store};
+use super::seen;
 use super::source::Sources;
 use super::store::image_named;
 use super::workdir::read_untrusted;
@@ -106,7 +106,7 @@ async fn one(
         None => sandbox.start(commands, reach),
     }
     .map_err(Stop::internal)?;
-    let mut steps = Steps::new(sources);
+    let mut steps = Steps::new(&sources.parsed, &sources.containerfile_shown);
     // What an earlier step bore without failing is not the reason why a later one fails.
     let mut before = job.cgroup.counters();
     let output = Output {
@@ -128,11 +128,17 @@ async fn one(
         Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
         Ended::Exited(status) => {
             let lines = job.reporter.kept();
-            let place = steps.failed_at(&lines);
+            let failed = steps.failed_at(&lines);
+            let args = &job.plan.build_args;
+            let tree = failed.as_ref().map_or_else(Tree::default, |failed| {
+                let layout = sources.parsed.layout(failed.stage, Some(failed.step), args);
+                seen::tree(job, layout)
+            });
             let end = BuildahEnd {
                 status,
-                place: place.as_ref(),
+                place: failed.as_ref().map(|failed| &failed.place),
                 lines: &lines,
+                tree: &tree,
             };
             let failure = job.explained(buildah_failure(&end), before, None);
             return Err(sandbox.stop(&end, failure));
@@ -216,62 +222,4 @@ fn arguments(
     }
     argv.push(sources.context.display().to_string());
     argv
-}
-
-/// Follows Buildah's `STEP` lines against the parsed Containerfile.
-struct Steps<'a> {
-    sources: &'a Sources,
-    last: (usize, usize),
-    place: Option<Place>,
-}
-
-impl<'a> Steps<'a> {
-    fn new(sources: &'a Sources) -> Self {
-        Self {
-            sources,
-            last: (0, 0),
-            place: None,
-        }
-    }
-
-    /// A step that begins. What a command prints may look the same: a step is believed only when
-    /// it is the next one, and the Containerfile has its text.
-    fn observe(&mut self, line: &str) -> Option<StepStatus> {
-        let printed = StepLine::parse(line)?;
-        let (stage, step) = self.last;
-        let next = (printed.stage == stage && printed.step == step + 1)
-            || (printed.stage > stage && printed.step == 1);
-        if !next {
-            return None;
-        }
-        self.last = (printed.stage, printed.step);
-        let (stage, step) =
-            self.sources
-                .parsed
-                .locate(printed.stage, printed.step, printed.text)?;
-        let name = stage
-            .name
-            .clone()
-            .unwrap_or_else(|| stage.index.to_string());
-        self.place = Some(self.sources.place_of(stage, step));
-        Some(StepStatus {
-            index: u32::try_from(printed.step).unwrap_or(u32::MAX),
-            of: u32::try_from(printed.steps.unwrap_or(stage.steps.len())).unwrap_or(u32::MAX),
-            stage: Some(name),
-            instruction: crate::build::clean::short(&step.text, 300),
-            line: Some(step.line),
-        })
-    }
-
-    /// Where it failed: the step that Buildah itself names at its end, which no command can forge.
-    fn failed_at(&self, lines: &[(u64, Line)]) -> Option<Place> {
-        let named = named_step(lines).and_then(|text| {
-            let (stage, step) = self.last;
-            self.sources.parsed.locate(stage, step, text)
-        });
-        match named {
-            Some((stage, step)) => Some(self.sources.place_of(stage, step)),
-            None => self.place.clone(),
-        }
-    }
 }

@@ -16,7 +16,7 @@ use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
 use crate::build::reference::Reference;
 use crate::containerfile::NeededImage;
-use crate::diagnosis::{BuildahEnd, points_at_store, pull_failure};
+use crate::diagnosis::{BuildahEnd, Tree, points_at_store, pull_failure};
 use crate::registry::{Auth, Client, ClientOptions, RegistryError};
 
 use super::cache::{Base, Cache};
@@ -307,6 +307,7 @@ impl Fetch<'_> {
                     status,
                     place: wanted.as_ref(),
                     lines: &lines,
+                    tree: &Tree::default(),
                 };
                 let store = self.cache.images().display().to_string();
                 if points_at_store(&end, &failure, &[store], &[]) {

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::build::kind::Origin;
 use crate::build::{Failure, Fault, Kind};
 use crate::config::DEFAULT_PROFILE;
 use crate::log::Line;
@@ -69,19 +70,27 @@ pub fn explain(
 }
 
 fn reached(failure: &Failure, evidence: &Evidence<'_>, limits: &Limits) -> Option<Reached> {
+    let told = failure.exit_code.is_some()
+        && matches!(
+            failure.kind,
+            Kind::UserNotFound
+                | Kind::ArchiveInvalid
+                | Kind::SandboxUnavailable
+                | Kind::GitAuthFailed
+                | Kind::GitRepositoryNotFound
+                | Kind::GitRefNotFound
+                | Kind::GitUnreachable
+        );
     let by_a_command = matches!(
         failure.kind,
-        Kind::CommandFailed
-            | Kind::CommandNotFound
-            | Kind::CommandNotExecutable
-            | Kind::PackageNotFound
-            | Kind::OutOfMemory
+        Kind::OutOfMemory
             | Kind::DiskFull
             | Kind::BuildError
             | Kind::GitFailed
             | Kind::TestFailed
             | Kind::TestNotStarted
-    );
+    ) || failure.kind.origin() == Origin::Command
+        || told;
     if !by_a_command {
         return None;
     }

@@ -36,6 +36,7 @@ pub mod reporter;
 pub mod runtime;
 pub mod sandbox;
 pub mod seccomp;
+mod seen;
 pub mod settings;
 pub mod source;
 pub mod store;

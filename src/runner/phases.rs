@@ -13,7 +13,7 @@ use crate::build::conclude::Outcome;
 use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::plan::PlanSource;
 use crate::build::{Phase, Plan};
-use crate::diagnosis::{BuildahEnd, buildah_failure};
+use crate::diagnosis::{BuildahEnd, Tree, buildah_failure};
 use crate::log::Event;
 
 use super::cache::Layers;
@@ -341,7 +341,7 @@ async fn in_sandbox(
     let built = build_phase(job, sandbox, sources, opening);
     let images = in_phase(job, Phase::Build, built).await?;
     if !job.plan.tests.is_empty() {
-        in_phase(job, Phase::Test, test::test(job, sandbox, &images)).await?;
+        in_phase(job, Phase::Test, test::test(job, sandbox, sources, &images)).await?;
         job.work.forget_test_secrets().map_err(Stop::internal)?;
     }
     if !job.plan.tags.is_empty() {
@@ -631,6 +631,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop
                 status,
                 lines: &job.reporter.kept(),
                 place: None,
+                tree: &Tree::default(),
             };
             let failure = job.explained(buildah_failure(&end), before, None);
             Err(sandbox.stop(&end, failure))

@@ -1,6 +1,5 @@
 //! The runner's only voice: numbered records on its standard output.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,10 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::build::Phase;
 use crate::build::clean;
 use crate::build::request::Stream;
+use crate::diagnosis::Recent;
 use crate::log::{Event, Line, RecordWriter, Redactor};
-
-/// Lines kept in memory for the diagnosis.
-const KEPT: usize = 400;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
@@ -22,7 +19,7 @@ pub fn now_ms() -> i64 {
         .unwrap_or(0)
 }
 
-/// Writes records, remembers the last lines, masks secrets.
+/// Writes records, remembers what a diagnosis will want, masks secrets.
 #[derive(Debug)]
 pub struct Reporter {
     inner: Mutex<Inner>,
@@ -32,7 +29,7 @@ pub struct Reporter {
 #[derive(Debug)]
 struct Inner {
     writer: RecordWriter<File>,
-    kept: VecDeque<(u64, Line)>,
+    kept: Recent,
     step: Option<(u32, u32)>,
     /// The log could not be written: said once on stderr, then the build goes on without.
     broken: bool,
@@ -44,7 +41,7 @@ impl Reporter {
         Self {
             inner: Mutex::new(Inner {
                 writer: RecordWriter::new(out, last, limit),
-                kept: VecDeque::new(),
+                kept: Recent::default(),
                 step: None,
                 broken: false,
             }),
@@ -88,8 +85,13 @@ impl Reporter {
     /// Something happened.
     pub fn event(&self, event: Event) {
         self.with(|inner| {
-            if let Event::StepStarted { step } = &event {
-                inner.step = Some((step.index, step.of));
+            match &event {
+                Event::StepStarted { step } => {
+                    inner.step = Some((step.index, step.of));
+                    inner.kept.begin();
+                }
+                Event::PhaseStarted { .. } | Event::TestStarted { .. } => inner.kept.begin(),
+                _ => {}
             }
             let written = inner.writer.event(now_ms(), event);
             inner.check(written);
@@ -101,9 +103,9 @@ impl Reporter {
         self.with(|inner| inner.writer.last())
     }
 
-    /// The last lines.
+    /// The last lines, and those before them that tell of a failure.
     pub fn kept(&self) -> Vec<(u64, Line)> {
-        self.with(|inner| inner.kept.iter().cloned().collect())
+        self.with(|inner| inner.kept.lines())
     }
 
     /// Text of foreign origin, fit for a message.
@@ -121,10 +123,7 @@ impl Inner {
             stream,
             text,
         };
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back((self.writer.last() + 1, line.clone()));
+        self.kept.push(self.writer.last() + 1, line.clone());
         let written = self.writer.line(now_ms(), line);
         self.check(written);
     }

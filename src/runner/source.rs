@@ -14,7 +14,7 @@ use crate::build::plan::PlanSource;
 use crate::build::request::FileRequest;
 use crate::build::status::SourceStatus;
 use crate::build::{Phase, Plan};
-use crate::containerfile::{self, Containerfile, FaultKind, SecretUse, Stage, Step};
+use crate::containerfile::{self, Containerfile, FaultKind, SecretUse};
 use crate::context::{self, ContextFile, Limits, UnpackError};
 use crate::diagnosis::Place;
 use crate::git;
@@ -524,21 +524,7 @@ impl Sources {
         let stages = &self.parsed.stages;
         let stage = stages.iter().rev().find(|stage| stage.line <= line)?;
         let step = stage.steps.iter().rev().find(|step| step.line <= line)?;
-        Some(self.place_of(stage, step))
-    }
-
-    /// Where a step stands.
-    pub fn place_of(&self, stage: &Stage, step: &Step) -> Place {
-        Place {
-            file: self.containerfile_shown.clone(),
-            line: step.line,
-            stage: stage
-                .name
-                .clone()
-                .unwrap_or_else(|| stage.index.to_string()),
-            step: u32::try_from(step.number).unwrap_or(u32::MAX),
-            instruction: step.text.clone(),
-        }
+        Some(Place::of(&self.containerfile_shown, stage, step))
     }
 }
 

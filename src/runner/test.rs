@@ -8,13 +8,15 @@ use crate::build::Phase;
 use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::plan::PlanTest;
 use crate::build::status::{TestResult, TestStatus};
-use crate::diagnosis::excerpt;
+use crate::diagnosis::{Command, explain_test, tail};
 use crate::log::Event;
 
 use super::build::Images;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
 use super::sandbox::{Reach, Sandbox, Secrets, Store};
+use super::seen;
+use super::source::Sources;
 
 /// Where a test finds its secrets, as the commands of RUN do.
 const SECRETS: &str = "/run/secrets";
@@ -34,7 +36,12 @@ const KILLED: [&str; 2] = [
 ///
 /// # Errors
 /// The first test that did not pass, or why the build stops.
-pub async fn test(job: &Job<'_>, sandbox: &Sandbox<'_>, images: &Images) -> Result<(), Stop> {
+pub async fn test(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    sources: &Sources,
+    images: &Images,
+) -> Result<(), Stop> {
     let mut first: Option<Failure> = None;
     let mut failed = 0;
     for (index, test) in job.plan.tests.iter().enumerate() {
@@ -49,7 +56,7 @@ pub async fn test(job: &Job<'_>, sandbox: &Sandbox<'_>, images: &Images) -> Resu
             .as_ref()
             .and_then(|stage| images.stages.iter().find(|(name, _)| name == stage))
             .map_or(&images.id, |(_, id)| id);
-        let (result, failure) = one(job, sandbox, test, index, image).await?;
+        let (result, failure) = one(job, sandbox, sources, test, index, image).await?;
         job.reporter.event(Event::TestEnded { result });
         if let Some(failure) = failure {
             failed += 1;
@@ -74,6 +81,7 @@ pub async fn test(job: &Job<'_>, sandbox: &Sandbox<'_>, images: &Images) -> Resu
 async fn one(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
+    sources: &Sources,
     test: &PlanTest,
     index: usize,
     image: &str,
@@ -119,15 +127,21 @@ async fn one(
         }
         Ended::OutOfTime => (TestResult::TimedOut, None),
     };
-    let kept = job.reporter.kept();
-    let shown = (status != TestResult::Passed)
-        .then(|| {
-            excerpt(
-                kept.iter()
-                    .filter(|(n, line)| *n > before && line.test.as_deref() == Some(&test.name)),
-            )
-        })
-        .flatten();
+    let mut own = job.reporter.kept();
+    own.retain(|(n, line)| *n > before && line.test.as_deref() == Some(&test.name));
+    let said = tail(&own);
+    let says = |sign: &&str| said.as_ref().is_some_and(|(text, _)| text.contains(*sign));
+    let (unstarted, killed) = (says(&INIT_ERROR), KILLED.iter().any(says));
+    let failure = failure(test, status, exit_code, unstarted, killed).map(|mut failure| {
+        let command = Command {
+            lines: &own,
+            status: exit_code.unwrap_or(-1),
+            text: test.argv.last().map_or("", String::as_str),
+        };
+        let tree = seen::by_test(job, sources, test.stage.as_deref());
+        explain_test(&mut failure, &command, &tree);
+        job.explained(failure, counted, Some(&test.name))
+    });
     let result = TestStatus {
         name: test.name.clone(),
         status,
@@ -135,7 +149,7 @@ async fn one(
         seconds: Some(seconds),
         first_line: (last > before).then_some(before + 1),
         last_line: (last > before).then_some(last),
-        excerpt: shown.as_ref().map(|(text, _)| text.clone()),
+        excerpt: failure.as_ref().and_then(|failure| failure.excerpt.clone()),
     };
     job.reporter.say(
         Phase::Test,
@@ -152,15 +166,6 @@ async fn one(
             ),
         },
     );
-    let says = |sign: &&str| shown.as_ref().is_some_and(|(text, _)| text.contains(*sign));
-    let (unstarted, killed) = (says(&INIT_ERROR), KILLED.iter().any(says));
-    let failure = failure(test, status, exit_code, unstarted, killed).map(|mut failure| {
-        if let Some((text, cursor)) = shown {
-            failure.excerpt = Some(text);
-            failure.log_cursor = Some(cursor);
-        }
-        job.explained(failure, counted, Some(&test.name))
-    });
     Ok((result, failure))
 }
 

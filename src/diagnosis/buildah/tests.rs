@@ -1,0 +1,238 @@
+use super::*;
+use crate::build::request::Stream;
+
+fn lines(texts: &[&str]) -> Vec<(u64, Line)> {
+    texts
+        .iter()
+        .enumerate()
+        .map(|(i, text)| {
+            (
+                i as u64 + 1,
+                Line {
+                    phase: Phase::Build,
+                    step: None,
+                    test: None,
+                    stream: Stream::Output,
+                    text: (*text).into(),
+                },
+            )
+        })
+        .collect()
+}
+
+fn place() -> Place {
+    Place {
+        file: "Containerfile".into(),
+        line: 12,
+        stage: "builder".into(),
+        step: 3,
+        instruction: "RUN make".into(),
+        trigger_of: None,
+    }
+}
+
+fn kind(status: i32, texts: &[&str]) -> Failure {
+    let place = place();
+    buildah_failure(&BuildahEnd {
+        status,
+        lines: &lines(texts),
+        place: Some(&place),
+        tree: &Tree::default(),
+    })
+}
+
+#[test]
+fn the_table_of_failures() {
+    let table: &[(i32, &str, Kind, Fault)] = &[
+        (
+            125,
+            r#"Error: building at STEP "RUNN echo": Build error: Unknown instruction: "RUNN""#,
+            Kind::ContainerfileInvalid,
+            Fault::Code,
+        ),
+        (
+            125,
+            "Error: parsing main Dockerfile: ENV must have two arguments",
+            Kind::ContainerfileInvalid,
+            Fault::Code,
+        ),
+        (
+            125,
+            "Error: cannot find Containerfile or Dockerfile in context directory",
+            Kind::ContainerfileNotFound,
+            Fault::Request,
+        ),
+        (
+            125,
+            r#"Error: target "zz" was not found in the provided Dockerfile"#,
+            Kind::TargetNotFound,
+            Fault::Request,
+        ),
+        (
+            125,
+            r#"Error: building at STEP "COPY x /": checking on sources under "/c": copier: stat: "/x": no such file or directory"#,
+            Kind::CopySourceMissing,
+            Fault::Code,
+        ),
+        (
+            125,
+            r#"Error: building at STEP "COPY x /": no items matching glob "/c/x" copied (1 filtered out using /c/.containerignore): no such file or directory"#,
+            Kind::CopySourceIgnored,
+            Fault::Code,
+        ),
+        (
+            125,
+            r#"Error: building at STEP "COPY ../x /": possible escaping context directory error: "../x" is outside"#,
+            Kind::CopyOutsideContext,
+            Fault::Code,
+        ),
+        (
+            125,
+            "Error: creating build container: initializing source docker://r.example/x:1: reading manifest 1 in r.example/x: manifest unknown: manifest unknown",
+            Kind::ImageNotFound,
+            Fault::Code,
+        ),
+        (
+            125,
+            r#"Error: creating build container: short-name "debian" did not resolve to an alias and no unqualified-search registries are defined in "/etc/containers/registries.conf""#,
+            Kind::ImageShortName,
+            Fault::Code,
+        ),
+        (
+            125,
+            "Error: creating build container: pinging container registry r.example:1: Get \"https://r.example:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            Kind::RegistryUnreachable,
+            Fault::Transient,
+        ),
+        (
+            125,
+            "Error: creating build container: pinging container registry no.example: Get \"https://no.example/v2/\": dial tcp: lookup no.example: no such host",
+            Kind::RegistryUnknownHost,
+            Fault::Unknown,
+        ),
+        (
+            125,
+            "Error: creating build container: reading manifest 1 in r.example/x: unauthorized: authentication required",
+            Kind::RegistryUnauthorized,
+            Fault::Operator,
+        ),
+        (
+            125,
+            "Error: creating build container: pinging container registry r.example: Get \"https://r.example/v2/\": x509: certificate signed by unknown authority",
+            Kind::RegistryTls,
+            Fault::Operator,
+        ),
+        (
+            125,
+            "Error: creating build container: Get \"https://r.example/v2/\": http: server gave HTTP response to HTTPS client",
+            Kind::RegistryTls,
+            Fault::Operator,
+        ),
+        (
+            127,
+            r#"Error: building at STEP "RUN x": while running runtime: exit status 127"#,
+            Kind::CommandNotFound,
+            Fault::Code,
+        ),
+        (
+            126,
+            r#"Error: building at STEP "RUN x": while running runtime: exit status 126"#,
+            Kind::CommandNotExecutable,
+            Fault::Code,
+        ),
+        (
+            2,
+            r#"Error: building at STEP "RUN make": while running runtime: exit status 2"#,
+            Kind::CommandFailed,
+            Fault::Code,
+        ),
+        (
+            125,
+            r#"Error: building at STEP "RUN exit 125": while running runtime: exit status 125"#,
+            Kind::CommandFailed,
+            Fault::Code,
+        ),
+        (
+            137,
+            r#"Error: building at STEP "RUN make": while running runtime: exit status 137"#,
+            Kind::OutOfMemory,
+            Fault::Unknown,
+        ),
+        (
+            125,
+            r#"Error: building at STEP "COPY x /": write /x: no space left on device"#,
+            Kind::DiskFull,
+            Fault::Operator,
+        ),
+        (
+            125,
+            "Error: committing container for step: io: read/write on closed pipe",
+            Kind::DiskFull,
+            Fault::Operator,
+        ),
+        (
+            125,
+            r#"Error: building at STEP "RUN --mount=type=secret,id=t,required=true cat /run/secrets/t": secret required but no secret with id t found"#,
+            Kind::SecretMissing,
+            Fault::Request,
+        ),
+        (
+            125,
+            "Error: something new",
+            Kind::BuildError,
+            Fault::Unknown,
+        ),
+    ];
+    for (status, text, want, fault) in table {
+        let failure = kind(*status, &["out", text]);
+        assert_eq!((failure.kind, failure.fault), (*want, *fault), "{text}");
+    }
+    let package = kind(
+        100,
+        &[
+            "E: Unable to locate package foo",
+            r#"Error: building at STEP "RUN apt": while running runtime: exit status 100"#,
+        ],
+    );
+    assert_eq!(
+        (package.kind, package.line, package.exit_code),
+        (Kind::PackageNotFound, Some(12), Some(100))
+    );
+    assert_eq!(
+        package.excerpt.as_deref(),
+        Some("E: Unable to locate package foo")
+    );
+    assert_eq!(package.log_cursor.as_deref(), Some("0"));
+}
+
+#[test]
+fn the_excerpt_begins_with_the_step_that_failed() {
+    let failure = kind(
+        2,
+        &[
+            "STEP 2/3: RUN seq 9",
+            "noise",
+            "STEP 3/3: RUN make",
+            "a.c:1:2: error: x",
+            r#"Error: layer not known: building at STEP "RUN make": while running runtime: exit status 2"#,
+        ],
+    );
+    assert_eq!(failure.kind, Kind::CompileError);
+    assert_eq!(failure.excerpt.as_deref(), Some("a.c:1:2: error: x"));
+    assert_eq!(failure.locations.len(), 1);
+}
+
+#[test]
+fn printed_words_do_not_change_who_is_to_blame() {
+    let forged = kind(
+        1,
+        &[
+            "write: No space left on device",
+            "Error: creating build container: connection refused",
+            r#"Error: building at STEP "RUN make": while running runtime: exit status 1"#,
+        ],
+    );
+    assert_eq!((forged.fault, forged.exit_code), (Fault::Unknown, Some(1)));
+    assert_eq!(kind(137, &[]).kind, Kind::OutOfMemory);
+    assert_eq!(kind(1, &["x"]).kind, Kind::BuildError);
+}

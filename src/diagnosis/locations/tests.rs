@@ -1,0 +1,142 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::containerfile::{Copied, Layout};
+use proptest::prelude::*;
+
+fn places(lines: &[&str], tree: &Tree, command: &str) -> Vec<(String, Option<u32>, Option<u32>)> {
+    locations(lines.iter().copied(), tree, command)
+        .into_iter()
+        .map(|place| (place.file, place.line, place.column))
+        .collect()
+}
+
+fn at(file: &str, line: u32, column: impl Into<Option<u32>>) -> (String, Option<u32>, Option<u32>) {
+    (file.to_owned(), Some(line), column.into())
+}
+
+fn app(files: &[&str]) -> Tree {
+    Tree {
+        files: files
+            .iter()
+            .map(|file| (*file).to_owned())
+            .collect::<BTreeSet<_>>(),
+        context: String::new(),
+        layout: Layout {
+            workdir: "/app".to_owned(),
+            copied: vec![Copied {
+                source: ".".to_owned(),
+                target: "/app".to_owned(),
+            }],
+        },
+    }
+}
+
+#[test]
+fn every_form_is_read_and_system_files_are_not() {
+    assert_eq!(REGEXES.len(), FORMS.len());
+    let lines = [
+        "/usr/include/stdio.h:1:2: error: not ours",
+        "src/main.c:1:25: error: 'x' undeclared",
+        "./main.go:7:2: undefined: x",
+        "src/a.ts(3,9): error TS2304: Cannot find name 'y'.",
+        "error[E0425]: cannot find value `z`",
+        "  --> src/lib.rs:4:5",
+        "  File \"app/run.py\", line 12, in <module>",
+        "Main.java:3: error: ';' expected",
+        "src/main.c:1:25: error: 'x' undeclared",
+    ];
+    assert_eq!(
+        places(&lines, &Tree::default(), ""),
+        [
+            at("src/main.c", 1, 25),
+            at("main.go", 7, 2),
+            at("src/a.ts", 3, 9),
+            at("src/lib.rs", 4, 5),
+            at("app/run.py", 12, None),
+            at("Main.java", 3, None),
+        ]
+    );
+    let all = locations(lines, &Tree::default(), "");
+    assert_eq!(
+        all[3].message.as_deref(),
+        Some("error[E0425]: cannot find value `z`")
+    );
+}
+
+#[test]
+fn only_files_of_the_source_are_named_and_the_first_cause_comes_first() {
+    let tree = app(&[
+        "run.py",
+        "lib/deep.py",
+        "src/a.test.js",
+        "src/a.js",
+        "pkg/x_test.go",
+        "src/com/e/App.java",
+        "sub/b.c",
+    ]);
+    let python = [
+        "Traceback (most recent call last):",
+        "  File \"/app/run.py\", line 3, in <module>",
+        "    deep.go()",
+        "  File \"/app/lib/deep.py\", line 7, in go",
+        "    raise ValueError('x')",
+        "  File \"/usr/lib/python3/json.py\", line 9, in loads",
+        "ValueError: x",
+    ];
+    assert_eq!(
+        places(&python, &tree, ""),
+        [at("lib/deep.py", 7, None), at("run.py", 3, None)]
+    );
+    let found = locations(python, &tree, "");
+    assert_eq!(found[0].message.as_deref(), Some("ValueError: x"));
+    let node = [
+        "/app/src/a.js:2",
+        "TypeError: x is not a function",
+        "    at f (/app/src/a.js:2:5)",
+        "    at Object.<anonymous> (src/a.test.js:4:9)",
+        "    at node:internal/main/run:23:47",
+        "    at x (/app/node_modules/y/i.js:1:1)",
+    ];
+    assert_eq!(
+        places(&node, &tree, ""),
+        [at("src/a.js", 2, None), at("src/a.test.js", 4, 9)]
+    );
+    let go = [
+        "--- FAIL: TestX (0.00s)",
+        "    x_test.go:8: got 1",
+        "FAIL    example.com/m/pkg    0.002s",
+    ];
+    assert_eq!(places(&go, &tree, ""), [at("pkg/x_test.go", 8, None)]);
+    let java = [
+        "Exception in thread \"main\" java.lang.X: y",
+        "    at com.e.App.main(App.java:5)",
+        "    at java.base/java.x.Y.z(Y.java:9)",
+    ];
+    assert_eq!(
+        places(&java, &tree, ""),
+        [at("src/com/e/App.java", 5, None)]
+    );
+    let make = [
+        "make[1]: Entering directory '/app/sub'",
+        "b.c:4:1: error: expected ';'",
+    ];
+    assert_eq!(places(&make, &tree, ""), [at("sub/b.c", 4, 1)]);
+    assert_eq!(
+        places(&make[1..], &tree, "RUN cd sub && make"),
+        [at("sub/b.c", 4, 1)]
+    );
+    let eslint = [
+        "/app/src/a.js",
+        "  3:9  error  'y' is not defined  no-undef",
+    ];
+    assert_eq!(places(&eslint, &tree, ""), [at("src/a.js", 3, 9)]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_it_panic(lines in proptest::collection::vec(".{0,200}", 0..50), command in ".{0,80}") {
+        let found = locations(lines.iter().map(String::as_str), &app(&["a"]), &command);
+        prop_assert!(found.len() <= MOST);
+    }
+}

@@ -1,0 +1,230 @@
+//! From a path that a program printed to a file of the source.
+//!
+//! A path is one of a container: `COPY` and `WORKDIR` say where it came from. What is known of the source are the
+//! names of its files; where the instructions do not lead to one, a name that fits only one file does.
+
+use std::collections::BTreeSet;
+
+use crate::containerfile::{Copied, Layout};
+
+/// What a step can see of the source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// Files of the source, relative to its root.
+    pub files: BTreeSet<String>,
+    /// The context, relative to the root of the source; empty for the root itself.
+    pub context: String,
+    /// Where its files lie in the container.
+    pub layout: Layout,
+}
+
+/// Directories of systems and packages, not of users.
+const FOREIGN: &[&str] = &[
+    "/usr/",
+    "/lib/",
+    "/lib64/",
+    "/opt/",
+    "/root/.",
+    "/nix/",
+    "/rustc/",
+    "/proc/",
+    "/tmp/",
+    "<",
+    "node:",
+    "internal/",
+];
+/// Directories of packages anywhere.
+const PACKAGES: &[&str] = &[
+    "node_modules/",
+    "site-packages/",
+    "dist-packages/",
+    "/.cargo/",
+    "/pkg/mod/",
+    "vendor/bundle/",
+];
+
+impl Tree {
+    /// The file of the source that `printed` means, for a program that ran in one of `directories`.
+    pub fn file(&self, printed: &str, directories: &[String]) -> Option<String> {
+        let printed = printed.trim_start_matches("file://");
+        if printed.is_empty() || printed.len() > 500 {
+            return None;
+        }
+        let paths: Vec<String> = if printed.starts_with('/') {
+            vec![normal(printed)?]
+        } else {
+            let own = std::iter::once(&self.layout.workdir);
+            let starts = directories.iter().rev().chain(own);
+            starts
+                .filter_map(|start| normal(&format!("{start}/{printed}")))
+                .collect()
+        };
+        let known = paths.iter().find_map(|path| self.came_from(path));
+        let known = known.or_else(|| {
+            let below = normal(&format!("/{}/{printed}", self.context))
+                .filter(|_| !printed.starts_with('/'))?;
+            self.has(below.trim_start_matches('/'))
+        });
+        known.or_else(|| self.only(printed))
+    }
+
+    /// What it most likely means where no file is known; `None` for files of systems and packages.
+    pub fn guess(&self, printed: &str) -> Option<String> {
+        if is_foreign(printed) {
+            return None;
+        }
+        if !printed.starts_with('/') {
+            return Some(printed.trim_start_matches("./").to_owned());
+        }
+        let path = normal(printed)?;
+        self.sources(&path).next()
+    }
+
+    /// Where what lies at an absolute path came from, the last copy first.
+    fn sources<'a>(&'a self, path: &'a str) -> impl Iterator<Item = String> + 'a {
+        self.layout
+            .copied
+            .iter()
+            .rev()
+            .flat_map(move |copied| self.source_of(copied, path))
+            .filter_map(|path| {
+                normal(&format!("/{}/{path}", self.context))
+                    .map(|path| path.trim_start_matches('/').to_owned())
+            })
+    }
+
+    fn source_of(&self, copied: &Copied, path: &str) -> Vec<String> {
+        let target = copied.target.trim_end_matches('/');
+        let source = copied.source.trim_matches('/');
+        if path == target {
+            return vec![source.to_owned()];
+        }
+        let Some(rest) = path
+            .strip_prefix(target)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            return Vec::new();
+        };
+        if source.contains(['*', '?', '[']) {
+            let (directory, _) = source.rsplit_once('/').unwrap_or(("", source));
+            return vec![format!("{directory}/{rest}")];
+        }
+        let mut found = vec![format!("{source}/{rest}")];
+        let (_, name) = source.rsplit_once('/').unwrap_or(("", source));
+        if rest == name {
+            found.push(source.to_owned());
+        }
+        found
+    }
+
+    fn came_from(&self, path: &str) -> Option<String> {
+        self.sources(path).find_map(|path| self.has(&path))
+    }
+
+    fn has(&self, path: &str) -> Option<String> {
+        self.files.get(path).cloned()
+    }
+
+    /// The only file whose path ends so.
+    fn only(&self, printed: &str) -> Option<String> {
+        if is_foreign(printed) {
+            return None;
+        }
+        let tail = normal(&format!("/{}", printed.trim_start_matches("../")))?;
+        let whole = tail.trim_start_matches('/');
+        let mut found = self.files.iter().filter(|file| {
+            file.strip_suffix(whole)
+                .is_some_and(|start| start.is_empty() || start.ends_with('/'))
+        });
+        let first = found.next()?;
+        found.next().is_none().then(|| first.clone())
+    }
+}
+
+fn is_foreign(path: &str) -> bool {
+    FOREIGN.iter().any(|prefix| path.starts_with(prefix))
+        || PACKAGES.iter().any(|part| path.contains(part))
+}
+
+/// An absolute path without `.`, `..` and double slashes; `None` if it leaves the root.
+pub fn normal(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(context: &str, workdir: &str, copied: &[(&str, &str)], files: &[&str]) -> Tree {
+        Tree {
+            files: files.iter().map(|file| (*file).to_owned()).collect(),
+            context: context.to_owned(),
+            layout: Layout {
+                workdir: workdir.to_owned(),
+                copied: copied
+                    .iter()
+                    .map(|(source, target)| Copied {
+                        source: (*source).to_owned(),
+                        target: (*target).to_owned(),
+                    })
+                    .collect(),
+            },
+        }
+    }
+
+    #[test]
+    fn copies_lead_back_to_the_source() {
+        let files = [
+            "app/src/main.c",
+            "app/lib/util.c",
+            "app/a.txt",
+            "main.c",
+            "x/util.go",
+            "y/util.go",
+        ];
+        let tree = tree(
+            "app",
+            "/usr/src/app",
+            &[
+                ("src", "/usr/src/app/source"),
+                ("lib/*.c", "/lib/"),
+                ("a.txt", "/etc/"),
+                (".", "/all"),
+            ],
+            &files,
+        );
+        let directories = ["/usr/src/app/source".to_owned()];
+        for (printed, file) in [
+            ("/usr/src/app/source/main.c", Some("app/src/main.c")),
+            ("source/main.c", Some("app/src/main.c")),
+            ("./main.c", Some("app/src/main.c")),
+            ("/lib/util.c", Some("app/lib/util.c")),
+            ("/etc/a.txt", Some("app/a.txt")),
+            ("/all/src/../src/main.c", Some("app/src/main.c")),
+            ("file:///all/a.txt", Some("app/a.txt")),
+            ("src/main.c", Some("app/src/main.c")),
+            ("util.go", None),
+            ("x/util.go", Some("x/util.go")),
+            ("/usr/include/stdio.h", None),
+            ("node_modules/a.txt", None),
+            ("../../../../../../x", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                tree.file(printed, &directories).as_deref(),
+                file,
+                "{printed}"
+            );
+        }
+    }
+}
