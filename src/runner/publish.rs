@@ -261,9 +261,8 @@ fn push_failure(error: &RegistryError) -> Failure {
             Kind::RegistryUnknownHost,
             "Correct the registry's name in tags, or ask the operator about name resolution.",
         ),
-        RegistryError::Unreachable { .. } | RegistryError::TooManyRequests { .. } => {
-            (Kind::RegistryUnreachable, "Try again later.")
-        }
+        RegistryError::Unreachable { .. } => (Kind::RegistryUnreachable, "Try again later."),
+        RegistryError::TooManyRequests { .. } => (Kind::RegistryRateLimited, "Try again later."),
         RegistryError::Tls { .. } => (
             Kind::RegistryTls,
             "The operator must trust the registry's certificate, or allow plain HTTP for it.",
@@ -280,8 +279,13 @@ fn push_failure(error: &RegistryError) -> Failure {
             (Kind::DiskFull, "The registry's operator must free space.")
         }
         RegistryError::Server { .. } => (Kind::RegistryError, "Try again later."),
+        RegistryError::Rejected {
+            status,
+            code,
+            message,
+            ..
+        } => return refused(*status, code, message, error.to_string()),
         RegistryError::NotFound { .. }
-        | RegistryError::Rejected { .. }
         | RegistryError::DigestMismatch { .. }
         | RegistryError::Protocol { .. } => (Kind::PushRejected, ""),
         RegistryError::Auth(_) | RegistryError::Setup(_) => (
@@ -291,14 +295,94 @@ fn push_failure(error: &RegistryError) -> Failure {
         _ => (Kind::Internal, ""),
     };
     let failure = Failure::new(Phase::Publish, kind, error.to_string());
-    let failure = if kind == Kind::RegistryError {
-        failure.with_fault(Fault::Transient)
-    } else {
-        failure
-    };
     if hint.is_empty() {
         failure
     } else {
         failure.with_hint(hint)
+    }
+}
+
+/// A registry refuses the image or its name: who can mend it is in its answer.
+fn refused(status: u16, code: &str, why: &str, message: String) -> Failure {
+    let failure = Failure::new(Phase::Publish, Kind::PushRejected, message);
+    let says = |word: &str| code.contains(word) || why.to_ascii_uppercase().contains(word);
+    if status == 413 || says("SIZE_INVALID") || says("TOO LARGE") {
+        return failure.with_fault(Fault::Code).with_hint(
+            "Make the image smaller, or ask the registry's operator for a higher limit.",
+        );
+    }
+    if says("IMMUTABLE") || status == 409 {
+        return failure
+            .with_fault(Fault::Request)
+            .with_hint("Choose a tag that is not there yet.");
+    }
+    if says("NAME_INVALID") || says("TAG_INVALID") {
+        return failure
+            .with_fault(Fault::Request)
+            .with_hint("Choose a name and tag that this registry allows.");
+    }
+    if says("QUOTA") {
+        return failure
+            .with_fault(Fault::Operator)
+            .with_hint("The registry's operator must free space or raise the quota.");
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_can_mend_a_refused_push() {
+        let told = |status, code: &str, why: &str| {
+            let error = RegistryError::Rejected {
+                host: "h".into(),
+                status,
+                code: code.into(),
+                message: why.into(),
+            };
+            let failure = push_failure(&error);
+            (failure.kind, failure.fault)
+        };
+        for (got, fault) in [
+            (told(413, "no code", "no message"), Fault::Code),
+            (
+                told(400, "TAG_INVALID", "tag does not match"),
+                Fault::Request,
+            ),
+            (told(400, "NAME_INVALID", "x"), Fault::Request),
+            (
+                told(
+                    412,
+                    "PRECONDITION",
+                    "Failed to process request due to 'x' configured as immutable",
+                ),
+                Fault::Request,
+            ),
+            (
+                told(
+                    412,
+                    "DENIED",
+                    "adding 1 MiB will exceed the configured quota",
+                ),
+                Fault::Operator,
+            ),
+            (
+                told(400, "MANIFEST_INVALID", "manifest invalid"),
+                Fault::Unknown,
+            ),
+        ] {
+            assert_eq!(got, (Kind::PushRejected, fault));
+        }
+        let busy = RegistryError::TooManyRequests {
+            host: "h".into(),
+            retry_after: None,
+        };
+        let failure = push_failure(&busy);
+        assert_eq!(
+            (failure.kind, failure.retryable),
+            (Kind::RegistryRateLimited, true)
+        );
     }
 }
