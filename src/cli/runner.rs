@@ -22,8 +22,8 @@ use crate::registry::Auth;
 use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
 use crate::runner::{
-    Cgroup, Handoff, Reporter, Settings, WorkDir, attack, enclose, enter, entry, exit, phases,
-    probe, publish, sweep, userns,
+    Cgroup, Handoff, LogSoFar, Reporter, Settings, WorkDir, attack, enclose, enter, entry, exit,
+    phases, probe, publish, sweep, userns,
 };
 
 /// See [`Part`].
@@ -59,9 +59,9 @@ pub enum Part {
         /// The snapshot of the sources comes on standard input.
         #[arg(long)]
         context: bool,
-        /// Number of the log's last line.
-        #[arg(long, default_value_t = 0)]
-        last_line: u64,
+        /// How far the log is.
+        #[command(flatten)]
+        log: LogSoFar,
         /// Directories of the build's cgroup; nothing is started before this process is in them.
         #[arg(long)]
         cgroup: Vec<PathBuf>,
@@ -202,7 +202,7 @@ impl Runner {
                 common,
                 deadline,
                 context,
-                last_line,
+                log,
                 cgroup,
                 private,
             } => {
@@ -210,7 +210,7 @@ impl Runner {
                 cgroup.await_entry()?;
                 let input = Input {
                     context,
-                    last_line,
+                    log,
                     private,
                 };
                 runtime()?.block_on(build(&common, deadline, input, &cgroup))
@@ -249,7 +249,7 @@ fn code(outcome: &Outcome) -> ExitCode {
 /// What the build's part gets besides.
 struct Input {
     context: bool,
-    last_line: u64,
+    log: LogSoFar,
     private: Option<PathBuf>,
 }
 
@@ -267,7 +267,7 @@ async fn build(
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
     let reporter = Reporter::new(
         entry::stdout()?,
-        input.last_line,
+        input.log,
         settings.limits.log_bytes,
         redactor,
     );
@@ -302,7 +302,7 @@ async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::R
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
     let reporter = Reporter::new(
         entry::stdout()?,
-        handoff.last_line,
+        handoff.log,
         settings.limits.log_bytes,
         redactor,
     );

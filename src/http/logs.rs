@@ -78,7 +78,8 @@ impl Reading {
             tell: &mut tell,
         };
         let (service, principal) = (&self.logs.service, &self.principal);
-        let answer = service.logs(principal, &self.request, &mut waiting).await?;
+        let answer = service.whole_logs(principal, &self.request, &mut waiting);
+        let answer = answer.await?;
         if !answer.text.is_empty() {
             self.logs.meter.gave_log(answer.text.len());
             self.ready = Some(Bytes::from(format!("{}\n", answer.text)));

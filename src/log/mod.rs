@@ -5,18 +5,26 @@
 //! through all phases; an event carries the number of the line before it.
 //!
 //! ```text
-//! process output ─▶ LineSplitter ─▶ Redactor ─▶ RecordWriter ─▶ log.ndjson ─▶ LogReader ─▶ select
-//!                                                                       └────▶ Progress (fold)
+//! process output ─▶ LineSplitter ─▶ Redactor ─▶ RecordWriter ─▶ log.ndjson ─▶ LogReader ─▶ walk ─▶ select ─▶ lean
+//!                                                                 │              └─▶ search ─┘
+//!                                                                 └────▶ Progress (fold)
 //! ```
 
+mod frame;
+mod lean;
 pub mod lines;
+pub mod pattern;
 pub mod progress;
 pub mod reader;
 pub mod record;
 pub mod redact;
+mod search;
 pub mod select;
+mod walk;
 pub mod writer;
 
+pub use lean::Row;
+pub use pattern::Pattern;
 pub use progress::Progress;
 pub use reader::LogReader;
 pub use record::{Event, Line, LogRecord, ResultWord};

@@ -1,21 +1,28 @@
-//! Reads a log file: any line by its number in a few seeks, forwards and backwards.
+//! Reads a log file: any line by its number in a few reads, forwards and backwards.
 //!
-//! Numbers only grow along the file, so a line is found by bisection over byte offsets; nothing
-//! is kept in memory, and the cost does not grow with the log. A torn last line (the runner is
-//! writing it, or died) counts as not there yet.
+//! The numbers of lines only grow along the file, so a line is found by bisection over byte offsets, and
+//! so is the end of a run of lines (`frame` says what that is); nothing is kept in memory, and the cost
+//! does not grow with the log. A torn last line (the runner is writing it, or died) counts as not there
+//! yet; what is longer than any record is passed over.
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use memchr::{memchr, memchr_iter, memrchr};
+
+use super::frame;
 use super::record::{Body, LogRecord};
 
-const BLOCK: usize = 64 * 1024;
+const BLOCK: u64 = 64 * 1024;
+/// For single records.
+const SMALL_BLOCK: u64 = 4096;
 /// A record is at most this long: the longest line with every byte escaped, or a large event.
-const LONGEST_RECORD: u64 = 4 * 1024 * 1024;
+const LONGEST_RECORD: usize = 1 << 20;
 
-/// A log file.
+/// A log file, as long as it was when it was opened.
 #[derive(Debug)]
 pub struct LogReader {
     file: File,
@@ -49,174 +56,256 @@ impl LogReader {
     }
 
     /// Number of the last line.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn last_number(&mut self) -> io::Result<u64> {
-        Ok(self
-            .backward(self.len)?
-            .next()
-            .map_or(0, |(_, record)| record.n))
+    pub fn last_number(&self) -> u64 {
+        let last = self.backward(self.len).next();
+        last.map_or(0, |(_, record)| record.n)
     }
 
-    /// Offset of the first record behind line `n`.
+    /// Offset of the first line behind line `n`; the log's end when there is none.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn offset_after(&mut self, n: u64) -> io::Result<u64> {
-        let (mut low, mut high) = (0, self.len);
-        // Invariant: every record that begins before `low` has a number ≤ n.
+    pub fn offset_after(&self, n: u64) -> io::Result<u64> {
+        self.bisect(0, |head| head.n <= n)
+    }
+
+    /// Offset of the first line behind the run that began with line `since`, which is looked for from
+    /// `offset` on; the log's end when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn offset_after_run(&self, since: u64, offset: u64) -> io::Result<u64> {
+        self.bisect(offset, |head| head.since <= since)
+    }
+
+    /// Offset of the first line at or behind `from` that is not `before`; all that are stand in front.
+    fn bisect(&self, from: u64, before: impl Fn(frame::Head) -> bool) -> io::Result<u64> {
+        let (mut low, mut high) = (from.min(self.len), self.len);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.first_from(middle)? {
-                Some((start, end, number)) if number <= n => low = end.max(start + 1),
-                // Nothing above n begins between `middle` and `start`.
+            match self.first_line(middle)? {
+                Some((line, head)) if before(head) => low = line.end.max(middle + 1),
+                // Nothing else begins between `middle` and that line.
                 _ => high = middle,
             }
         }
-        Ok(self.first_from(low)?.map_or(self.len, |(start, ..)| start))
+        Ok(self
+            .first_line(low)?
+            .map_or(self.len, |(line, _)| line.start))
     }
 
-    /// The first whole record that begins at or after `offset`: begin, end, number.
-    fn first_from(&mut self, offset: u64) -> io::Result<Option<(u64, u64, u64)>> {
-        let mut start = offset;
-        if offset > 0 {
-            // A record begins after a newline: look from the byte before.
-            match self.find_newline(offset - 1)? {
-                Some(newline) => start = newline + 1,
-                None => return Ok(None),
-            }
+    /// The first whole line that begins at or after `offset`.
+    fn first_line(&self, offset: u64) -> io::Result<Option<(Range<u64>, frame::Head)>> {
+        // A record begins after a newline: look from the byte before.
+        let mut raw = RawLines::new(self, offset.saturating_sub(1), self.len, SMALL_BLOCK);
+        if offset > 0 && raw.advance()?.is_none() {
+            return Ok(None);
         }
-        while start < self.len {
-            let Some(newline) = self.find_newline(start)? else {
-                return Ok(None);
-            };
-            let mut bytes = vec![0; usize::try_from(newline - start).unwrap_or(0)];
-            self.read_at(start, &mut bytes)?;
-            if let Some(record) = LogRecord::decode(&bytes) {
-                return Ok(Some((start, newline + 1, record.n)));
+        while let Some(place) = raw.advance()? {
+            if let Some(head) = frame::head(raw.bytes(&place))
+                && head.is_line
+            {
+                return Ok(Some((place, head)));
             }
-            start = newline + 1;
         }
         Ok(None)
     }
 
-    fn find_newline(&mut self, from: u64) -> io::Result<Option<u64>> {
-        let mut at = from;
-        let mut block = [0u8; 4096];
-        while at < self.len {
-            let want = usize::try_from(self.len - at)
-                .unwrap_or(usize::MAX)
-                .min(block.len());
-            let Some(part) = block.get_mut(..want) else {
-                return Ok(None);
-            };
-            self.read_at(at, part)?;
-            if let Some(i) = part.iter().position(|&b| b == b'\n') {
-                return Ok(Some(at + i as u64));
-            }
-            at += want as u64;
-        }
-        Ok(None)
+    /// Reads a part into `into`, which is emptied before; less where the file ends.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn read_into(&self, part: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
+        into.clear();
+        self.append_to(part, into)
     }
 
-    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(at))?;
-        self.file.read_exact(into)
+    fn append_to(&self, part: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
+        let size = part.end.min(self.len).saturating_sub(part.start);
+        let had = into.len();
+        into.resize(had + usize::try_from(size).unwrap_or(0), 0);
+        let room = into.get_mut(had..).unwrap_or_default();
+        self.file.read_exact_at(room, part.start)
     }
 
     /// The records from `offset` on, each with the offset behind it.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn forward(&mut self, offset: u64) -> io::Result<Forward<'_>> {
-        self.file.seek(SeekFrom::Start(offset))?;
-        Ok(Forward {
-            reader: io::BufReader::with_capacity(
-                BLOCK,
-                (&mut self.file).take(self.len - offset.min(self.len)),
-            ),
-            at: offset,
-            line: Vec::new(),
-        })
+    pub fn forward(&self, offset: u64) -> Forward<'_> {
+        Forward {
+            raw: RawLines::new(self, offset, self.len, BLOCK),
+        }
     }
 
     /// The records that end at or before `offset`, newest first, each with its offset.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn backward(&mut self, offset: u64) -> io::Result<Backward<'_>> {
-        Ok(Backward {
+    pub fn backward(&self, offset: u64) -> Backward<'_> {
+        Backward {
             begin: offset.min(self.len),
             log: self,
+            bytes: Vec::new(),
             pending: Vec::new(),
-            ready: VecDeque::new(),
-        })
+            is_too_long: false,
+            ready: Vec::new(),
+        }
+    }
+}
+
+/// Lines from an offset on, undecoded.
+#[derive(Debug)]
+struct RawLines<'a> {
+    log: &'a LogReader,
+    end: u64,
+    block: u64,
+    /// What was read, and its offset.
+    buffer: Vec<u8>,
+    base: u64,
+    /// How much of it was handed out.
+    used: usize,
+    /// What comes up to the next newline is the end of something too long.
+    is_too_long: bool,
+}
+
+impl<'a> RawLines<'a> {
+    fn new(log: &'a LogReader, offset: u64, end: u64, block: u64) -> Self {
+        Self {
+            log,
+            end,
+            block,
+            buffer: Vec::new(),
+            base: offset,
+            used: 0,
+            is_too_long: false,
+        }
+    }
+
+    /// Where the next line stands, its newline included.
+    fn advance(&mut self) -> io::Result<Option<Range<u64>>> {
+        let mut searched = self.used;
+        loop {
+            let rest = self.buffer.get(searched..).unwrap_or_default();
+            if let Some(newline) = memchr(b'\n', rest) {
+                let end = searched + newline + 1;
+                let line = self.base + self.used as u64..self.base + end as u64;
+                self.used = end;
+                if !std::mem::take(&mut self.is_too_long) {
+                    return Ok(Some(line));
+                }
+                searched = end;
+                continue;
+            }
+            self.buffer.drain(..self.used);
+            self.base += std::mem::take(&mut self.used) as u64;
+            if self.buffer.len() > LONGEST_RECORD {
+                self.base += self.buffer.len() as u64;
+                self.buffer.clear();
+                self.is_too_long = true;
+            }
+            searched = self.buffer.len();
+            let next = self.base + self.buffer.len() as u64;
+            if next >= self.end {
+                // A line without its newline is still being written.
+                return Ok(None);
+            }
+            let part = next..(next + self.block).min(self.end);
+            self.log.append_to(part, &mut self.buffer)?;
+        }
+    }
+
+    /// The line that was handed out last, without its newline.
+    fn bytes(&self, line: &Range<u64>) -> &[u8] {
+        let place = |at: u64| usize::try_from(at.saturating_sub(self.base)).unwrap_or(0);
+        let line = self.buffer.get(place(line.start)..place(line.end) - 1);
+        line.unwrap_or_default()
     }
 }
 
 /// See [`LogReader::forward`].
 #[derive(Debug)]
 pub struct Forward<'a> {
-    reader: io::BufReader<io::Take<&'a mut File>>,
-    at: u64,
-    line: Vec<u8>,
+    raw: RawLines<'a>,
+}
+
+impl Forward<'_> {
+    /// The next record, and where it stands.
+    pub fn next_placed(&mut self) -> Option<(Range<u64>, LogRecord)> {
+        loop {
+            let place = self.raw.advance().ok()??;
+            if let Some(record) = decode(self.raw.bytes(&place)) {
+                return Some((place, record));
+            }
+        }
+    }
 }
 
 impl Iterator for Forward<'_> {
     type Item = (u64, LogRecord);
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            self.line.clear();
-            let read = io::BufRead::read_until(&mut self.reader, b'\n', &mut self.line).ok()?;
-            // A line without its newline is still being written.
-            let body = self.line.strip_suffix(b"\n")?;
-            self.at += read as u64;
-            if let Some(record) = LogRecord::decode(body) {
-                return Some((self.at, record));
-            }
-        }
+        let (place, record) = self.next_placed()?;
+        Some((place.end, record))
     }
 }
 
 /// See [`LogReader::backward`].
 #[derive(Debug)]
 pub struct Backward<'a> {
-    log: &'a mut LogReader,
+    log: &'a LogReader,
     /// Offset before which nothing was read.
     begin: u64,
+    bytes: Vec<u8>,
     /// The beginning of what was read: the end of a record that began before it.
     pending: Vec<u8>,
-    ready: VecDeque<(u64, LogRecord)>,
+    /// What is before `begin` is the beginning of something too long.
+    is_too_long: bool,
+    /// Lines in `bytes`, which begin at `begin`; the last is the next.
+    ready: Vec<Range<usize>>,
 }
 
 impl Backward<'_> {
     fn fill(&mut self) -> Option<()> {
-        let size = self.begin.min(BLOCK as u64);
-        if size == 0 || self.pending.len() as u64 > LONGEST_RECORD {
+        let size = self.begin.min(BLOCK);
+        if size == 0 {
             return None;
         }
-        let start = self.begin - size;
-        let mut bytes = vec![0; usize::try_from(size).ok()?];
-        self.log.read_at(start, &mut bytes).ok()?;
-        bytes.append(&mut self.pending);
-        let whole_from = match (start, bytes.iter().position(|&b| b == b'\n')) {
-            (0, _) => 0,
-            (_, Some(i)) => i + 1,
-            (_, None) => bytes.len(),
-        };
-        let mut at = start + whole_from as u64;
-        for line in bytes.get(whole_from..)?.split_inclusive(|&b| b == b'\n') {
-            if let Some(record) = line.strip_suffix(b"\n").and_then(LogRecord::decode) {
-                self.ready.push_front((at, record));
-            }
-            at += line.len() as u64;
+        if self.pending.len() > LONGEST_RECORD {
+            self.pending.clear();
+            self.is_too_long = true;
         }
-        bytes.truncate(whole_from);
-        self.pending = bytes;
+        let start = self.begin - size;
+        let part = start..self.begin;
+        self.log.read_into(part, &mut self.bytes).ok()?;
         self.begin = start;
+        if self.is_too_long {
+            let end = memrchr(b'\n', &self.bytes).map_or(0, |newline| newline + 1);
+            self.bytes.truncate(end);
+            self.is_too_long = end == 0;
+        }
+        self.bytes.append(&mut self.pending);
+        let mut from = 0;
+        if start > 0 {
+            // What is in front of the first newline began before this part.
+            from = memchr(b'\n', &self.bytes).map_or(self.bytes.len(), |newline| newline + 1);
+        }
+        self.pending.extend_from_slice(self.bytes.get(..from)?);
+        let mut begin = from;
+        for newline in memchr_iter(b'\n', self.bytes.get(from..)?) {
+            let end = from + newline + 1;
+            self.ready.push(begin..end);
+            begin = end;
+        }
         Some(())
+    }
+
+    /// The next record, and where it stands.
+    pub fn next_placed(&mut self) -> Option<(Range<u64>, LogRecord)> {
+        loop {
+            let Some(line) = self.ready.pop() else {
+                self.fill()?;
+                continue;
+            };
+            let place = self.begin + line.start as u64..self.begin + line.end as u64;
+            if let Some(record) = decode(self.bytes.get(line.start..line.end - 1)?) {
+                return Some((place, record));
+            }
+        }
     }
 }
 
@@ -224,13 +313,13 @@ impl Iterator for Backward<'_> {
     type Item = (u64, LogRecord);
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(next) = self.ready.pop_front() {
-                return Some(next);
-            }
-            self.fill()?;
-        }
+        let (place, record) = self.next_placed()?;
+        Some((place.start, record))
     }
+}
+
+fn decode(line: &[u8]) -> Option<LogRecord> {
+    (line.len() < LONGEST_RECORD).then(|| LogRecord::decode(line))?
 }
 
 /// Keeps the lines of a stream of records.
@@ -250,23 +339,20 @@ pub(crate) mod tests {
     use super::*;
     use crate::build::{Phase, request::Stream};
     use proptest::prelude::*;
+    use std::io::Write;
 
     pub(crate) fn write_log(lengths: &[usize], events_every: usize) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut writer = RecordWriter::new(file.reopen().unwrap(), 0, u64::MAX);
         for (i, len) in lengths.iter().enumerate() {
-            writer
-                .line(
-                    i as i64,
-                    Line {
-                        phase: Phase::Build,
-                        step: Some((i as u32 % 3 + 1, 3)),
-                        test: None,
-                        stream: Stream::Output,
-                        text: format!("{i} {}", "x".repeat(*len)),
-                    },
-                )
-                .unwrap();
+            let line = Line {
+                phase: Phase::Build,
+                step: Some((i as u32 % 3 + 1, 3)),
+                test: None,
+                stream: Stream::Output,
+                text: format!("{i} {}", "x".repeat(*len)),
+            };
+            writer.line(i as i64, &line).unwrap();
             if events_every > 0 && i % events_every == 0 {
                 writer.event(0, Event::Committed).unwrap();
             }
@@ -275,37 +361,131 @@ pub(crate) mod tests {
         file
     }
 
+    fn open(file: &tempfile::NamedTempFile) -> LogReader {
+        LogReader::open(file.path()).unwrap().unwrap()
+    }
+
+    /// Both directions give the same lines.
+    fn all(log: &LogReader) -> Vec<u64> {
+        let all: Vec<u64> = lines(log.forward(0)).map(|(n, _)| n).collect();
+        let mut back: Vec<u64> = lines(log.backward(log.len())).map(|(n, _)| n).collect();
+        back.reverse();
+        assert_eq!(back, all);
+        all
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn any_line_is_found_and_both_directions_agree(
             lengths in prop::collection::vec(prop_oneof![9 => 0usize..200, 1 => 4000usize..20000], 0..300),
             every in 0usize..5, torn in 0usize..30) {
-            let file = write_log(&lengths, every);
+            let mut file = write_log(&lengths, every);
             let whole = std::fs::metadata(file.path()).unwrap().len();
             if torn > 0 {
-                use std::io::Write;
                 let mut end = std::fs::OpenOptions::new().append(true).open(file.path()).unwrap();
                 end.write_all(&b"{\"v\":1,\"n\":99999,\"t\":0,\"phase\":\"build\""[..torn]).unwrap();
             }
-            let mut log = LogReader::open(file.path()).unwrap().unwrap();
+            file.flush().unwrap();
+            let log = open(&file);
             let total = lengths.len() as u64;
-            prop_assert_eq!(log.last_number().unwrap(), total);
-            let all: Vec<u64> = lines(log.forward(0).unwrap()).map(|(n, _)| n).collect();
-            prop_assert_eq!(&all, &(1..=total).collect::<Vec<_>>());
-            let end = log.len();
-            let mut back: Vec<u64> = lines(log.backward(end).unwrap()).map(|(n, _)| n).collect();
-            back.reverse();
-            prop_assert_eq!(&back, &all);
+            prop_assert_eq!(log.last_number(), total);
+            prop_assert_eq!(all(&log), (1..=total).collect::<Vec<_>>());
             for n in [0, 1, total / 2, total.saturating_sub(1), total, total + 5] {
                 let offset = log.offset_after(n).unwrap();
-                let next = lines(log.forward(offset).unwrap()).next().map(|(n, _)| n);
+                let next = lines(log.forward(offset)).next().map(|(n, _)| n);
                 prop_assert_eq!(next, (n < total).then_some(n + 1));
-                let before = lines(log.backward(offset).unwrap()).next().map(|(n, _)| n);
+                let before = lines(log.backward(offset)).next().map(|(n, _)| n);
                 prop_assert_eq!(before, (n.min(total) > 0).then_some(n.min(total)));
                 prop_assert!(offset <= whole + torn as u64);
             }
         }
+
+        #[test]
+        fn arbitrary_bytes_neither_panic_nor_hide_records(
+            parts in prop::collection::vec(prop_oneof![
+                3 => prop::collection::vec(any::<u8>(), 0..200),
+                2 => "\\{\"v\":1,\"n\":[0-9]{1,25}(,\"s\":[0-9]{0,3})?,\"t\":0(,\"phase\":\"build\"(,\"text\":\"[a-z\\\\\"]{0,9}\"\\}?)?)?\n?"
+                    .prop_map(String::into_bytes),
+                1 => (1usize..300_000).prop_map(|size| vec![b'x'; size]),
+            ], 0..12),
+            n: u64) {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            let mut bytes = parts.concat();
+            bytes.extend(b"\n");
+            let line = Line { phase: Phase::Build, step: None, test: None, stream: Stream::Output, text: "there".into() };
+            LogRecord::of_line(7, 7, 0, line).encode(&mut bytes);
+            file.write_all(&bytes).unwrap();
+            let log = open(&file);
+            prop_assert_eq!(all(&log).pop(), Some(7));
+            prop_assert!(log.offset_after(n).unwrap() <= log.len());
+            prop_assert!(log.offset_after_run(n, n / 2).unwrap() <= log.len());
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_passed_over_in_bounded_memory() {
+        for size in [
+            LONGEST_RECORD - 1,
+            LONGEST_RECORD,
+            LONGEST_RECORD + 1,
+            9 << 20,
+        ] {
+            let mut file = write_log(&[5, 5], 0);
+            file.seek_to_end();
+            let mut bytes = vec![b'x'; size];
+            // What ends it looks like a record, and is none.
+            bytes.extend_from_slice(&std::fs::read(file.path()).unwrap());
+            file.write_all(&bytes).unwrap();
+            let log = open(&file);
+            assert_eq!(all(&log), [1, 2, 2]);
+            let mut forward = log.forward(0);
+            while forward.next().is_some() {
+                assert!(forward.raw.buffer.capacity() < 4 * LONGEST_RECORD);
+            }
+            let mut backward = log.backward(log.len());
+            while backward.next().is_some() {
+                assert!(backward.pending.capacity() < 4 * LONGEST_RECORD);
+            }
+        }
+    }
+
+    trait SeekToEnd {
+        fn seek_to_end(&mut self);
+    }
+
+    impl SeekToEnd for tempfile::NamedTempFile {
+        fn seek_to_end(&mut self) {
+            io::Seek::seek(self.as_file_mut(), io::SeekFrom::End(0)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = RecordWriter::new(file.reopen().unwrap(), 0, u64::MAX);
+        for (step, count) in [(1, 3u64), (2, 400), (1, 1), (3, 2)] {
+            for _ in 0..count {
+                let line = Line {
+                    phase: Phase::Build,
+                    step: Some((step, 3)),
+                    test: None,
+                    stream: Stream::Output,
+                    text: "x".repeat(50),
+                };
+                writer.line(0, &line).unwrap();
+            }
+            writer.event(0, Event::Committed).unwrap();
+        }
+        let log = open(&file);
+        let next = |since, from| {
+            let offset = log.offset_after_run(since, log.offset_after(from).unwrap());
+            lines(log.forward(offset.unwrap())).next().map(|(n, _)| n)
+        };
+        assert_eq!(next(1, 0), Some(4));
+        assert_eq!(next(4, 9), Some(404));
+        assert_eq!(next(404, 403), Some(405));
+        assert_eq!(next(405, 404), None);
     }
 
     #[test]

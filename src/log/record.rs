@@ -7,6 +7,8 @@ use crate::build::request::Stream;
 use crate::build::status::{SourceStatus, StepStatus, TagStatus, TestStatus};
 use crate::build::{Phase, conclude::Outcome};
 
+use super::frame;
+
 /// Version of the format.
 pub const LOG_VERSION: u32 = 1;
 
@@ -15,6 +17,9 @@ pub const LOG_VERSION: u32 = 1;
 pub struct LogRecord {
     /// Number of the line; for an event that of the line before it.
     pub n: u64,
+    /// For a line, the number of the first line of the unbroken run of lines of its phase, step and
+    /// test; 0: not told.
+    pub since: u64,
     /// Milliseconds since 1970.
     pub t: i64,
     /// What it is.
@@ -170,11 +175,46 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Changes the words in it that may come from elsewhere.
+    pub fn mask(&mut self, mask: impl Fn(&str) -> String) {
+        let change = |text: &mut String| *text = mask(text);
+        match self {
+            Event::StepStarted { step } => {
+                change(&mut step.instruction);
+                step.stage.iter_mut().for_each(change);
+            }
+            Event::TestEnded { result } => result.excerpt.iter_mut().for_each(change),
+            Event::Result {
+                failure: Some(failure),
+                ..
+            } => {
+                change(&mut failure.message);
+                let words = [
+                    &mut failure.file,
+                    &mut failure.stage,
+                    &mut failure.instruction,
+                    &mut failure.excerpt,
+                    &mut failure.hint,
+                ];
+                words.into_iter().flatten().for_each(change);
+                for location in &mut failure.locations {
+                    change(&mut location.file);
+                    location.message.iter_mut().for_each(change);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The record as it stands in the file.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
     v: u32,
     n: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    s: u64,
     t: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     phase: Option<Phase>,
@@ -190,36 +230,66 @@ struct Wire<'a> {
     event: Option<Box<Event>>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 impl LogRecord {
+    /// A record of a line.
+    pub fn of_line(n: u64, since: u64, t: i64, line: Line) -> Self {
+        Self {
+            n,
+            since,
+            t,
+            body: Body::Line(line),
+        }
+    }
+
+    /// A record of an event behind line `n`.
+    pub fn of_event(n: u64, t: i64, event: Event) -> Self {
+        Self {
+            n,
+            since: 0,
+            t,
+            body: Body::Event(Box::new(event)),
+        }
+    }
+
+    /// The line, if it is one.
+    pub fn line(&self) -> Option<&Line> {
+        match &self.body {
+            Body::Line(line) => Some(line),
+            Body::Event(_) => None,
+        }
+    }
+
     /// Appends the record and a newline to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let wire = match &self.body {
-            Body::Line(line) => Wire {
-                v: LOG_VERSION,
-                n: self.n,
-                t: self.t,
-                phase: Some(line.phase),
-                step: line.step,
-                test: line.test.clone(),
-                stream: Some(line.stream),
-                text: Some(line.text.as_str().into()),
-                event: None,
-            },
-            Body::Event(event) => Wire {
-                v: LOG_VERSION,
-                n: self.n,
-                t: self.t,
-                phase: None,
-                step: None,
-                test: None,
-                stream: None,
-                text: None,
-                event: Some(event.clone()),
-            },
-        };
-        // Writing into memory cannot fail, and every field has a JSON form.
-        if serde_json::to_writer(&mut *out, &wire).is_ok() {
-            out.push(b'\n');
+        match &self.body {
+            Body::Line(line) => {
+                let mut origin = Vec::new();
+                frame::origin(line, &mut origin);
+                frame::line(self.n, self.since, self.t, &origin, &line.text, out);
+            }
+            Body::Event(event) => {
+                let wire = Wire {
+                    v: LOG_VERSION,
+                    n: self.n,
+                    s: 0,
+                    t: self.t,
+                    phase: None,
+                    step: None,
+                    test: None,
+                    stream: None,
+                    text: None,
+                    event: Some(event.clone()),
+                };
+                // Writing into memory cannot fail, and every field has a JSON form.
+                if serde_json::to_writer(&mut *out, &wire).is_ok() {
+                    out.push(b'\n');
+                }
+            }
         }
     }
 
@@ -242,6 +312,7 @@ impl LogRecord {
         };
         Some(Self {
             n: wire.n,
+            since: wire.s,
             t: wire.t,
             body,
         })
@@ -249,17 +320,27 @@ impl LogRecord {
 }
 
 impl Line {
-    /// The line as an agent sees it, with its number: `1042 build 3/7 | cc: error`.
-    pub fn render(&self, n: u64) -> String {
-        let mut head = format!("{n} {}", self.phase.as_str());
+    /// Whether both come from the same phase, step and test.
+    pub fn is_of_run(&self, other: &Line) -> bool {
+        (self.phase, self.step, &self.test) == (other.phase, other.step, &other.test)
+    }
+
+    /// Where it comes from, as an agent sees it: `build 3/7`.
+    pub fn place(&self) -> String {
+        let mut place = self.phase.as_str().to_owned();
         if let Some((step, of)) = self.step {
-            head.push_str(&format!(" {step}/{of}"));
+            place.push_str(&format!(" {step}/{of}"));
         }
         if let Some(test) = &self.test {
-            head.push(' ');
-            head.push_str(test);
+            place.push(' ');
+            place.push_str(test);
         }
-        format!("{head} | {}", self.text)
+        place
+    }
+
+    /// The line as an agent sees it, with its number: `1042 build 3/7 | cc: error`.
+    pub fn render(&self, n: u64) -> String {
+        format!("{n} {} | {}", self.place(), self.text)
     }
 }
 
@@ -271,8 +352,8 @@ mod tests {
     proptest! {
         #[test]
         fn lines_come_back_as_they_were(text in ".*", n: u64, t: i64, step: Option<(u32, u32)>) {
-            let record = LogRecord { n, t, body: Body::Line(Line {
-                phase: Phase::Build, step, test: None, stream: Stream::Output, text }) };
+            let record = LogRecord::of_line(n, 0, t, Line {
+                phase: Phase::Build, step, test: None, stream: Stream::Output, text });
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             prop_assert_eq!(bytes.iter().filter(|&&b| b == b'\n').count(), 1);

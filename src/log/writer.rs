@@ -1,15 +1,23 @@
 //! Writes records: numbers them, keeps the log within its limit.
 //!
-//! Beyond the limit the newest lines wait in a ring; they are written after a `gap` event when a
-//! phase ends, so that the end of what went wrong is never lost.
+//! Each phase may write a part of what is left of the limit at once. What comes then waits in a ring,
+//! of which the newest lines are written after a `gap` event when the phase ends: so the end of what
+//! went wrong is never lost, and no phase leaves nothing for those behind it.
+//!
+//! ```text
+//! left │ head: written at once      │ gap │ tail │ for the next phases │
+//!      └ ¾ ─────────────────────────┘     └ ⅛, at most TAIL
+//! ```
 
-use std::collections::VecDeque;
 use std::io::Write;
 
-use super::record::{Body, Event, Line, LogRecord};
+use super::frame;
+use super::record::{Event, Line, LogRecord};
 
-/// Share of the limit that is kept for the tail.
-const TAIL_SHARE: u64 = 8;
+/// Most bytes of a tail: they wait in memory.
+const TAIL: u64 = 8 << 20;
+/// Bytes that are written together.
+const BLOCK: usize = 64 * 1024;
 
 /// Writes one runner's records to `W`.
 #[derive(Debug)]
@@ -19,25 +27,100 @@ pub struct RecordWriter<W> {
     n: u64,
     written: u64,
     limit: u64,
-    ring: VecDeque<Vec<u8>>,
-    ring_bytes: u64,
-    dropped: (u64, u64),
+    /// Until so much is written, lines of this phase are written at once.
+    head: u64,
+    tail: Tail,
+    run: Run,
     buffer: Vec<u8>,
+}
+
+/// The unbroken run of lines of one phase, step and test.
+#[derive(Debug, Default)]
+struct Run {
+    since: u64,
+    /// Where the last line came from, as it stands in its record.
+    origin: Vec<u8>,
+    last: Option<Line>,
+}
+
+impl Run {
+    /// Takes line `n`.
+    fn take(&mut self, n: u64, line: &Line) {
+        let of_run = (self.last.as_ref()).is_some_and(|last| last.is_of_run(line));
+        let same = of_run && (self.last.as_ref()).is_some_and(|last| last.stream == line.stream);
+        if same {
+            return;
+        }
+        if !of_run {
+            self.since = n;
+        }
+        self.origin.clear();
+        frame::origin(line, &mut self.origin);
+        self.last = Some(Line {
+            text: String::new(),
+            ..line.clone()
+        });
+    }
+}
+
+/// The newest lines, in two halves: the older one goes when the newer one is full.
+#[derive(Debug, Default)]
+struct Tail {
+    size: u64,
+    older: Half,
+    newer: Half,
+    dropped: Half,
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    bytes: Vec<u8>,
+    lines: u64,
+    /// Counted on where they are dropped.
+    length: u64,
+}
+
+impl Tail {
+    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.newer.bytes);
+        self.newer.lines += 1;
+        if self.newer.bytes.len() as u64 >= self.size / 2 {
+            self.dropped.lines += self.older.lines;
+            self.dropped.length += self.older.bytes.len() as u64;
+            std::mem::swap(&mut self.older, &mut self.newer);
+            self.newer.bytes.clear();
+            self.newer.lines = 0;
+        }
+    }
+
+    fn lines(&self) -> u64 {
+        self.older.lines + self.newer.lines
+    }
 }
 
 impl<W: Write> RecordWriter<W> {
     /// A writer that goes on after line `last`, with a limit in bytes for what it writes.
     pub fn new(out: W, last: u64, limit: u64) -> Self {
-        Self {
+        let mut writer = Self {
             out,
             n: last,
             written: 0,
             limit,
-            ring: VecDeque::new(),
-            ring_bytes: 0,
-            dropped: (0, 0),
+            head: 0,
+            tail: Tail::default(),
+            run: Run::default(),
             buffer: Vec::new(),
-        }
+        };
+        writer.share();
+        writer
+    }
+
+    /// What the log has already counts, too.
+    #[must_use]
+    pub fn after(mut self, written: u64) -> Self {
+        self.written = written;
+        self.share();
+        self
     }
 
     /// Number of the last line.
@@ -45,35 +128,31 @@ impl<W: Write> RecordWriter<W> {
         self.n
     }
 
+    /// Gives the phase that begins its share of what is left.
+    fn share(&mut self) {
+        let begun = self.written + self.buffer.len() as u64;
+        let left = self.limit.saturating_sub(begun);
+        self.head = begun.saturating_add(left / 4 * 3);
+        self.tail.size = (left / 8).min(TAIL);
+    }
+
     /// Takes a line; call [`RecordWriter::flush`] when no more is at hand.
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub fn line(&mut self, t: i64, line: Line) -> std::io::Result<()> {
+    pub fn line(&mut self, t: i64, line: &Line) -> std::io::Result<()> {
         self.n += 1;
-        let record = LogRecord {
-            n: self.n,
-            t,
-            body: Body::Line(line),
-        };
-        if self.written + (self.buffer.len() as u64) < self.limit {
-            record.encode(&mut self.buffer);
-            if self.buffer.len() >= 64 * 1024 {
-                self.flush()?;
+        self.run.take(self.n, line);
+        let (n, run) = (self.n, &self.run);
+        let write = |out: &mut Vec<u8>| frame::line(n, run.since, t, &run.origin, &line.text, out);
+        let waits = self.tail.lines() > 0;
+        if !waits && self.written + (self.buffer.len() as u64) < self.head {
+            write(&mut self.buffer);
+            if self.buffer.len() >= BLOCK {
+                return self.write_out();
             }
-            return Ok(());
-        }
-        let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        self.ring_bytes += bytes.len() as u64;
-        self.ring.push_back(bytes);
-        while self.ring_bytes > self.limit / TAIL_SHARE {
-            let Some(old) = self.ring.pop_front() else {
-                break;
-            };
-            self.ring_bytes -= old.len() as u64;
-            self.dropped.0 += 1;
-            self.dropped.1 += old.len() as u64;
+        } else {
+            self.tail.push(write);
         }
         Ok(())
     }
@@ -86,30 +165,29 @@ impl<W: Write> RecordWriter<W> {
         if matches!(event, Event::PhaseEnded { .. } | Event::Result { .. }) {
             self.write_tail(t)?;
         }
-        self.encode_event(t, self.n, event);
-        self.flush()
-    }
-
-    fn encode_event(&mut self, t: i64, n: u64, event: Event) {
-        LogRecord {
-            n,
-            t,
-            body: Body::Event(Box::new(event)),
+        if matches!(event, Event::PhaseStarted { .. }) {
+            self.write_tail(t)?;
+            self.share();
         }
-        .encode(&mut self.buffer);
+        LogRecord::of_event(self.n, t, event).encode(&mut self.buffer);
+        self.flush()
     }
 
     fn write_tail(&mut self, t: i64) -> std::io::Result<()> {
-        let (lines, bytes) = std::mem::take(&mut self.dropped);
+        let tail = std::mem::take(&mut self.tail);
+        self.tail.size = tail.size;
+        let (lines, bytes) = (tail.dropped.lines, tail.dropped.length);
         if lines > 0 {
-            let before = self.n - self.ring.len() as u64 - lines;
-            self.encode_event(t, before, Event::Gap { lines, bytes });
+            let before = self.n - tail.lines() - lines;
+            LogRecord::of_event(before, t, Event::Gap { lines, bytes }).encode(&mut self.buffer);
         }
-        self.ring_bytes = 0;
-        for bytes in std::mem::take(&mut self.ring) {
-            self.buffer.extend_from_slice(&bytes);
+        for half in [tail.older, tail.newer] {
+            self.write_out()?;
+            self.buffer = half.bytes;
         }
-        self.flush()
+        self.flush()?;
+        self.buffer = Vec::new();
+        Ok(())
     }
 
     /// Writes what is buffered, whole records at a time.
@@ -117,23 +195,32 @@ impl<W: Write> RecordWriter<W> {
     /// # Errors
     /// When the log cannot be written.
     pub fn flush(&mut self) -> std::io::Result<()> {
+        self.write_out()?;
+        self.out.flush()
+    }
+
+    fn write_out(&mut self) -> std::io::Result<()> {
         if !self.buffer.is_empty() {
-            self.out.write_all(&self.buffer)?;
+            // Counted and let go of even when it cannot be written: memory stays bounded.
+            let written = self.out.write_all(&self.buffer);
             self.written += self.buffer.len() as u64;
             self.buffer.clear();
+            written?;
         }
-        self.out.flush()
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Body;
     use super::*;
     use crate::build::{Phase, request::Stream};
+    use proptest::prelude::*;
 
-    fn line(text: &str) -> Line {
+    fn line(phase: Phase, text: &str) -> Line {
         Line {
-            phase: Phase::Build,
+            phase,
             step: Some((1, 2)),
             test: None,
             stream: Stream::Output,
@@ -141,47 +228,104 @@ mod tests {
         }
     }
 
+    fn records(bytes: &[u8]) -> Vec<LogRecord> {
+        let lines = bytes.split(|&b| b == b'\n');
+        lines.filter_map(LogRecord::decode).collect()
+    }
+
+    fn numbers(records: &[LogRecord]) -> Vec<u64> {
+        let lines = records.iter().filter(|record| record.line().is_some());
+        lines.map(|record| record.n).collect()
+    }
+
+    fn gaps(records: &[LogRecord]) -> Vec<(u64, u64)> {
+        let gap = |record: &LogRecord| match &record.body {
+            Body::Event(event) => match **event {
+                Event::Gap { lines, .. } => Some((record.n, lines)),
+                _ => None,
+            },
+            Body::Line(_) => None,
+        };
+        records.iter().filter_map(gap).collect()
+    }
+
+    fn ended(phase: Phase) -> Event {
+        let seconds = 1.0;
+        Event::PhaseEnded { phase, seconds }
+    }
+
     #[test]
     fn head_and_tail_are_kept_and_the_gap_is_stated() {
         let mut out = Vec::new();
         let mut writer = RecordWriter::new(&mut out, 10, 20_000);
         for i in 0..2000 {
-            writer.line(0, line(&format!("line {i}"))).unwrap();
+            let text = format!("line {i}");
+            writer.line(0, &line(Phase::Build, &text)).unwrap();
         }
-        writer
-            .event(
-                0,
-                Event::PhaseEnded {
-                    phase: Phase::Build,
-                    seconds: 1.0,
-                },
-            )
-            .unwrap();
+        writer.event(0, ended(Phase::Build)).unwrap();
         assert_eq!(writer.last(), 2010);
         drop(writer);
-        let records: Vec<LogRecord> = out
-            .split(|&b| b == b'\n')
-            .filter_map(LogRecord::decode)
-            .collect();
-        let numbers: Vec<u64> = records
-            .iter()
-            .filter(|r| matches!(r.body, Body::Line(_)))
-            .map(|r| r.n)
-            .collect();
+        let records = records(&out);
+        let numbers = numbers(&records);
         assert_eq!((numbers[0], *numbers.last().unwrap()), (11, 2010));
-        let gap = records
-            .iter()
-            .find_map(|r| match &r.body {
-                Body::Event(e) => match **e {
-                    Event::Gap { lines, .. } => Some((r.n, lines)),
-                    _ => None,
-                },
-                Body::Line(_) => None,
-            })
-            .unwrap();
-        assert_eq!(numbers.len() as u64 + gap.1, 2000);
-        assert!(numbers.contains(&gap.0) && !numbers.contains(&(gap.0 + 1)));
-        assert!(numbers.contains(&(gap.0 + gap.1 + 1)));
-        assert!(out.len() < 26_000);
+        let [(before, lines)] = gaps(&records)[..] else {
+            panic!("one gap")
+        };
+        assert_eq!(numbers.len() as u64 + lines, 2000);
+        assert!(numbers.contains(&before) && !numbers.contains(&(before + 1)));
+        assert!(numbers.contains(&(before + lines + 1)));
+        assert!(out.len() < 20_000);
+    }
+
+    #[test]
+    fn lines_of_a_broken_log_are_let_go() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut writer = RecordWriter::new(Full, 0, u64::MAX);
+        let long = line(Phase::Build, &"x".repeat(4000));
+        let failed = (0..1000).filter(|_| writer.line(0, &long).is_err());
+        assert!(failed.count() > 50);
+        assert!(writer.buffer.capacity() < 4 * BLOCK);
+    }
+
+    proptest! {
+        #[test]
+        fn any_phase_keeps_its_end_within_one_limit(
+            counts in prop::collection::vec(0usize..4000, 1..6), limit in 40_000u64..400_000, before in 0u64..50_000) {
+            let mut out = Vec::new();
+            let mut writer = RecordWriter::new(&mut out, 0, limit).after(before);
+            let mut ends = Vec::new();
+            for (i, count) in counts.iter().enumerate() {
+                let phase = [Phase::Source, Phase::Build, Phase::Test, Phase::Publish][i % 4];
+                writer.event(0, Event::PhaseStarted { phase }).unwrap();
+                for i in 0..*count {
+                    writer.line(0, &line(phase, &format!("{i}"))).unwrap();
+                }
+                writer.event(0, ended(phase)).unwrap();
+                ends.push(writer.last());
+            }
+            drop(writer);
+            let records = records(&out);
+            let numbers = numbers(&records);
+            prop_assert!(numbers.is_sorted_by(|a, b| a < b));
+            let left_out: u64 = gaps(&records).iter().map(|(_, lines)| lines).sum();
+            prop_assert_eq!(numbers.len() as u64 + left_out, *ends.last().unwrap());
+            for end in ends {
+                prop_assert!(end == 0 || numbers.contains(&end), "the end of a phase is there");
+            }
+            // Events are not counted, and a phase for which nothing is left writes its last line.
+            prop_assert!(before + (out.len() as u64) < limit.max(before) + 300 * counts.len() as u64);
+            let mut runs: Vec<u64> = records.iter().filter(|r| r.line().is_some()).map(|r| r.since).collect();
+            prop_assert!(runs.is_sorted());
+            runs.dedup();
+            prop_assert!(runs.len() <= counts.len());
+        }
     }
 }

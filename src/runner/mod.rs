@@ -49,7 +49,7 @@ pub mod userns;
 pub mod workdir;
 
 pub use cgroup::Cgroup;
-pub use handoff::Handoff;
+pub use handoff::{Handoff, LogSoFar};
 pub use reporter::Reporter;
 pub use settings::Settings;
 pub use workdir::WorkDir;

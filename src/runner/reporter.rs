@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::build::Phase;
-use crate::build::clean;
 use crate::build::request::Stream;
 use crate::diagnosis::Recent;
 use crate::log::{Event, Line, RecordWriter, Redactor};
+
+use super::handoff::LogSoFar;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
@@ -36,11 +37,11 @@ struct Inner {
 }
 
 impl Reporter {
-    /// A reporter that goes on after line `last`.
-    pub fn new(out: File, last: u64, limit: u64, redactor: Redactor) -> Self {
+    /// A reporter that goes on with a log.
+    pub fn new(out: File, after: LogSoFar, limit: u64, redactor: Redactor) -> Self {
         Self {
             inner: Mutex::new(Inner {
-                writer: RecordWriter::new(out, last, limit),
+                writer: RecordWriter::new(out, after.last_line, limit).after(after.log_bytes),
                 kept: Recent::default(),
                 step: None,
                 broken: false,
@@ -65,9 +66,10 @@ impl Reporter {
         test: Option<&str>,
         lines: impl IntoIterator<Item = String>,
     ) {
+        let now = now_ms();
         self.with(|inner| {
             for text in lines {
-                inner.line(phase, test, Stream::Output, text);
+                inner.line(now, phase, test, Stream::Output, text);
             }
             inner.flush();
         });
@@ -75,15 +77,16 @@ impl Reporter {
 
     /// The runner's own words.
     pub fn say(&self, phase: Phase, text: impl AsRef<str>) {
-        let text = clean::line(&self.redactor.text(text.as_ref()));
+        let text = self.redactor.line(text.as_ref());
         self.with(|inner| {
-            inner.line(phase, None, Stream::Runner, text);
+            inner.line(now_ms(), phase, None, Stream::Runner, text);
             inner.flush();
         });
     }
 
     /// Something happened.
-    pub fn event(&self, event: Event) {
+    pub fn event(&self, mut event: Event) {
+        event.mask(|text| self.redactor.text(text));
         self.with(|inner| {
             match &event {
                 Event::StepStarted { step } => {
@@ -110,12 +113,12 @@ impl Reporter {
 
     /// Text of foreign origin, fit for a message.
     pub fn mask(&self, text: &str) -> String {
-        clean::line(&self.redactor.text(text))
+        self.redactor.line(text)
     }
 }
 
 impl Inner {
-    fn line(&mut self, phase: Phase, test: Option<&str>, stream: Stream, text: String) {
+    fn line(&mut self, t: i64, phase: Phase, test: Option<&str>, stream: Stream, text: String) {
         let line = Line {
             phase,
             step: self.step.filter(|_| phase == Phase::Build),
@@ -123,8 +126,8 @@ impl Inner {
             stream,
             text,
         };
-        self.kept.push(self.writer.last() + 1, line.clone());
-        let written = self.writer.line(now_ms(), line);
+        let written = self.writer.line(t, &line);
+        self.kept.push(self.writer.last(), line);
         self.check(written);
     }
 

@@ -1,13 +1,12 @@
 //! `logs`: lines of a build's log.
 
-use regex::RegexBuilder;
 use tokio::time::Instant;
 
 use crate::backend::View;
 use crate::build::State;
 use crate::build::request::{LogFrom, LogsRequest};
 use crate::build::status::LogsAnswer;
-use crate::log::{Query, Selection, Start};
+use crate::log::{Pattern, Query, Row, Selection, Start};
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
 
@@ -20,11 +19,9 @@ const DEFAULT_BYTES: u32 = 16_000;
 const DEFAULT_CONTEXT: u32 = 2;
 /// Lines shown behind the beginning of what failed: an excerpt, and what came after.
 const AFTER_FAILURE: u64 = 40;
-/// Bytes a compiled expression may take: a pattern that explodes is refused.
-const REGEX_BYTES: usize = 1 << 20;
 
 impl Service {
-    /// Lines of a log, with how to read on.
+    /// Lines of a log as an agent reads them, with how to read on.
     ///
     /// # Errors
     /// When there is no such build, or an argument does not fit.
@@ -34,8 +31,32 @@ impl Service {
         request: &LogsRequest,
         waiting: &mut Waiting<'_>,
     ) -> Result<LogsAnswer, ToolError> {
+        self.read_logs(principal, request, waiting, true).await
+    }
+
+    /// The same word for word: nothing is folded or cut.
+    ///
+    /// # Errors
+    /// As of [`Service::logs`].
+    pub async fn whole_logs(
+        &self,
+        principal: &Principal,
+        request: &LogsRequest,
+        waiting: &mut Waiting<'_>,
+    ) -> Result<LogsAnswer, ToolError> {
+        self.read_logs(principal, request, waiting, false).await
+    }
+
+    async fn read_logs(
+        &self,
+        principal: &Principal,
+        request: &LogsRequest,
+        waiting: &mut Waiting<'_>,
+        lean: bool,
+    ) -> Result<LogsAnswer, ToolError> {
         let view = self.find(principal, &request.build_id).await?;
-        let (query, from) = query(request, &view)?;
+        let (mut query, from) = query(request, &view)?;
+        query.lean = lean;
         let deadline = self.deadline(request.wait.unwrap_or(0));
         let id = &view.record.id;
         let mut changes = self.backend.watch(id);
@@ -44,7 +65,7 @@ impl Service {
             let view = self.backend.look(id).await?;
             let ended = view.state().is_final();
             let selection = self.backend.read_log(id, query.clone()).await?;
-            if !selection.lines.is_empty()
+            if !selection.rows.is_empty()
                 || ended
                 || Instant::now() >= deadline
                 || waiting.gone.is_cancelled()
@@ -77,12 +98,8 @@ fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolErr
         })
     });
     let grep = request.grep.as_deref().and_then(|pattern| {
-        match RegexBuilder::new(pattern)
-            .case_insensitive(request.ignore_case.unwrap_or(false))
-            .size_limit(REGEX_BYTES)
-            .build()
-        {
-            Ok(regex) => Some(regex),
+        match Pattern::new(pattern, request.ignore_case.unwrap_or(false)) {
+            Ok(pattern) => Some(pattern),
             Err(error) => {
                 let problem = match error {
                     regex::Error::CompiledTooBig(_) => {
@@ -142,6 +159,7 @@ fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolErr
         stream: request.stream,
         grep,
         context: request.context_lines.unwrap_or(DEFAULT_CONTEXT) as usize,
+        lean: true,
     };
     Ok((query, from))
 }
@@ -155,14 +173,12 @@ fn last_line(text: &str) -> String {
 }
 
 fn answer(query: &Query, from: LogFrom, selection: Selection, view: &View) -> LogsAnswer {
-    let first = selection.lines.first().map(|(n, _)| *n);
-    let last = selection.lines.last().map(|(n, _)| *n);
-    let text: Vec<String> = selection
-        .lines
-        .iter()
-        .map(|(n, line)| line.render(*n))
+    let first = selection.rows.first().map(|row| row.n);
+    let last = selection.rows.last().map(Row::last);
+    let text: Vec<String> = (selection.rows.iter())
+        .flat_map(|row| query.render(row))
         .collect();
-    let shown = selection.lines.len() as u64;
+    let shown = selection.shown();
     let (cursor, more_before, more_after) = match query.start {
         Start::After(after) => (
             selection.reached.or(Some(after)),
@@ -181,6 +197,13 @@ fn answer(query: &Query, from: LogFrom, selection: Selection, view: &View) -> Lo
         ),
     };
     let mut notes = Vec::new();
+    if !query.is_filtered() {
+        notes.extend(selection.gaps().map(|(first, last)| {
+            format!(
+                "lines {first}-{last} are not there: the log had reached its limit (limits.log_mb)"
+            )
+        }));
+    }
     if selection.out_of_time {
         notes.push("the search stopped after 5 s; go on with cursor".into());
     }

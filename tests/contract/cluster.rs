@@ -368,7 +368,7 @@ async fn its_allocation_is_collected() {
     collected(&bench, &[&id]).await;
     let other = bench.lab.server();
     let read = other.read_log(&id, query(Start::After(0), 10_000)).await;
-    assert_eq!(read.unwrap().lines, before);
+    assert_eq!(read.unwrap().into_lines(), before);
     let view = other.look(&id).await.unwrap();
     assert_eq!((view.state(), view.log_missing), (State::Succeeded, None));
 }
@@ -464,7 +464,7 @@ async fn with_no_more_rights_than_needed() {
         let view = bench.until_at(&other, id, "its log", |_| true).await;
         assert_eq!(view.log_missing, None);
         let read = other.read_log(id, query(Start::After(0), 10_000)).await;
-        assert!(!read.unwrap().lines.is_empty());
+        assert!(!read.unwrap().rows.is_empty());
     }
 
     // Nobody else may write a record, the task that starts foreign code least of all.

@@ -154,6 +154,6 @@ async fn a_stranger_stops_the_job<L: Lab>() {
         (Kind::Interrupted, Fault::Transient)
     );
     let read = bench.server.read_log(&id, query(Start::After(0), 1000));
-    let lines = read.await.unwrap().lines;
+    let lines = read.await.unwrap().into_lines();
     assert!(lines.iter().any(|(_, line)| line.text == "ready"));
 }

@@ -251,7 +251,7 @@ impl<L: Lab> Bench<L> {
             .await
             .unwrap();
         assert!(!selection.more, "the log is longer than one read");
-        selection.lines
+        selection.into_lines()
     }
 }
 
@@ -269,17 +269,7 @@ pub fn mark(by: &str) -> CancelMark {
 }
 
 pub fn query(start: Start, lines: usize) -> Query {
-    Query {
-        start,
-        lines,
-        max_bytes: usize::MAX,
-        phase: None,
-        step: None,
-        test: None,
-        stream: None,
-        grep: None,
-        context: 0,
-    }
+    Query::new(start, lines, usize::MAX)
 }
 
 /// A mark is there, and its build became `cancelled` by it.

@@ -16,9 +16,9 @@ async fn onwards<L: Lab>(bench: &Bench<L>, id: &BuildId, read: &mut Vec<(u64, Li
         let cursor = read.last().map_or(0, |(n, _)| *n);
         let page = bench.server.read_log(id, query(Start::After(cursor), 3));
         let page = page.await.unwrap();
-        assert!(page.lines.len() <= 3 && page.total >= cursor);
+        assert!(page.rows.len() <= 3 && page.total >= cursor);
         let more = page.more;
-        read.extend(page.lines);
+        read.extend(page.into_lines());
         if !more {
             return;
         }
@@ -70,9 +70,10 @@ async fn pages_meet_across_phases_and_after_the_end<L: Lab>() {
         let cursor = backwards.first().map(|(n, _)| *n);
         let page = bench.server.read_log(&id, query(Start::Before(cursor), 3));
         let page = page.await.unwrap();
-        assert!(page.lines.len() <= 3);
-        backwards.splice(0..0, page.lines);
-        if !page.more {
+        assert!(page.rows.len() <= 3);
+        let more = page.more;
+        backwards.splice(0..0, page.into_lines());
+        if !more {
             break;
         }
     }
@@ -81,9 +82,9 @@ async fn pages_meet_across_phases_and_after_the_end<L: Lab>() {
     // Another server reads the same; behind the last line is nothing.
     let other = bench.lab.server();
     let page = other.read_log(&id, query(Start::After(0), 1_000_000)).await;
-    assert_eq!(page.unwrap().lines, all);
+    assert_eq!(page.unwrap().into_lines(), all);
     let behind = other.read_log(&id, query(Start::After(end.log_lines), 3));
     let behind = behind.await.unwrap();
-    assert_eq!((behind.lines.len(), behind.more), (0, false));
+    assert_eq!((behind.rows.len(), behind.more), (0, false));
     assert_eq!(behind.total, end.log_lines);
 }

@@ -16,8 +16,8 @@ use super::store;
 /// When it cannot be read.
 pub fn progress(dir: &BuildDir) -> io::Result<Progress> {
     let mut progress = Progress::default();
-    if let Some(mut log) = LogReader::open(&dir.log())? {
-        for (_, record) in log.forward(0)? {
+    if let Some(log) = LogReader::open(&dir.log())? {
+        for (_, record) in log.forward(0) {
             progress.take(record);
         }
     }

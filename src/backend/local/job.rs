@@ -55,9 +55,13 @@ impl Output for Files {
         conclude::progress(&self.0)
     }
 
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(LogReader::open(&self.0.log())?.map_or(0, |log| log.len()))
+    }
+
     fn append(&self, event: Event) -> io::Result<()> {
         let log = store::append(&self.0.log())?;
-        let last = LogReader::open(&self.0.log())?.map_or(Ok(0), |mut log| log.last_number())?;
+        let last = LogReader::open(&self.0.log())?.map_or(0, |log| log.last_number());
         RecordWriter::new(log, last, u64::MAX).event(now_ms(), event)
     }
 }

@@ -320,11 +320,11 @@ impl LocalBackend {
         let (offset, mut progress) = self
             .with_followed(|all| all.get(id).cloned())
             .unwrap_or_default();
-        let Some(mut log) = LogReader::open(&dir.log())? else {
+        let Some(log) = LogReader::open(&dir.log())? else {
             return Ok(progress);
         };
         let mut reached = offset;
-        for (end, record) in log.forward(offset)? {
+        for (end, record) in log.forward(offset) {
             reached = end;
             progress.take(record);
         }
@@ -474,7 +474,7 @@ impl Backend for LocalBackend {
     async fn read_log(&self, id: &BuildId, query: Query) -> Result<Selection, BackendError> {
         let log = self.dir(id)?.log();
         let read = move || match LogReader::open(&log)? {
-            Some(mut log) => query.run(&mut log),
+            Some(log) => query.run(&log),
             None => Ok(Selection::default()),
         };
         Ok(tokio::task::spawn_blocking(read)

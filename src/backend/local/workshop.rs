@@ -21,7 +21,7 @@ use crate::runner::limits::{Evidence, explain};
 use crate::runner::phases::{deadline, now_seconds};
 use crate::runner::settings::{Limits, Settings};
 use crate::runner::workdir::write_json;
-use crate::runner::{WorkDir, exit};
+use crate::runner::{LogSoFar, WorkDir, exit};
 
 use super::layout::{BuildDir, Layout};
 use super::mirror::Mirror;
@@ -59,6 +59,12 @@ pub trait Output: Send + Sync {
     /// # Errors
     /// When they cannot be read.
     fn progress(&self) -> io::Result<Progress>;
+
+    /// Bytes of the log so far.
+    ///
+    /// # Errors
+    /// When they cannot be told.
+    fn bytes(&self) -> io::Result<u64>;
 
     /// Adds an event of the job itself.
     ///
@@ -178,16 +184,23 @@ impl<O: Output> Workshop<O> {
     /// When it could not be begun.
     pub async fn publish(&self, end: i64, stop: &mut dyn StopWanted) -> io::Result<Part> {
         let tested = self.output.progress()?;
-        let Some(image) = tested.image else {
+        let Some(image) = &tested.image else {
             return Err(io::Error::other("the runner passed and named no image"));
         };
         let auth = credentials::registry(&self.config)?;
         let mut command = self.publish_command(&WorkDir::new(self.dir.work()))?;
         command
             .args(["--image", &image.id])
-            .args(["--last-line", &tested.lines.to_string()])
+            .args(self.log(&tested)?.arguments())
             .args(["--deadline", &end.to_string()]);
         self.part(command, Some(auth), None, end, stop).await
+    }
+
+    fn log(&self, progress: &Progress) -> io::Result<LogSoFar> {
+        Ok(LogSoFar {
+            last_line: progress.lines,
+            log_bytes: self.output.bytes()?,
+        })
     }
 
     /// A fault of the job becomes the build's failure, where the log has none.
@@ -393,14 +406,14 @@ impl<O: Output> Workshop<O> {
         end: i64,
         stop: &mut dyn StopWanted,
     ) -> io::Result<Part> {
-        let last = self.output.progress()?.lines;
-        let mut command = self.build_command(work, end, last)?;
+        let log = self.log(&self.output.progress()?)?;
+        let mut command = self.build_command(work, end, log)?;
         user.apply(&mut command);
         let cgroup = Some(&self.cgroup);
         self.part(command, None, cgroup, end, stop).await
     }
 
-    fn build_command(&self, work: &WorkDir, end: i64, last: u64) -> io::Result<Command> {
+    fn build_command(&self, work: &WorkDir, end: i64, log: LogSoFar) -> io::Result<Command> {
         let (plan, settings) = (
             work.root().join("plan.json"),
             work.root().join("settings.json"),
@@ -408,7 +421,7 @@ impl<O: Output> Workshop<O> {
         let mut command = self.runner("build", &plan, &settings, work)?;
         command
             .args(["--deadline", &end.to_string()])
-            .args(["--last-line", &last.to_string()]);
+            .args(log.arguments());
         for dir in self.cgroup.cgroup().dirs() {
             command.arg("--cgroup").arg(dir);
         }

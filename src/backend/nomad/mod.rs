@@ -333,7 +333,7 @@ impl Backend for NomadBackend {
         }
         let path = self.core.spool.path(id);
         let read = move || match LogReader::open(&path)? {
-            Some(mut log) => query.run(&mut log),
+            Some(log) => query.run(&log),
             None => Ok(Selection::default()),
         };
         Ok(tokio::task::spawn_blocking(read)

@@ -170,8 +170,8 @@ impl Spooled {
     /// When it cannot be read.
     pub fn reread(&mut self) -> io::Result<()> {
         let mut progress = Progress::default();
-        if let Some(mut log) = LogReader::open(&self.path)? {
-            for (_, record) in log.forward(0)? {
+        if let Some(log) = LogReader::open(&self.path)? {
+            for (_, record) in log.forward(0) {
                 progress.take(record);
             }
         }

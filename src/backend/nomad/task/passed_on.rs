@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct PassedOn {
     progress: Arc<Mutex<Progress>>,
+    bytes: Arc<AtomicU64>,
     readers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -30,7 +32,7 @@ impl PassedOn {
     }
 }
 
-fn pass_on(from: impl io::Read, progress: &Mutex<Progress>) -> io::Result<()> {
+fn pass_on(from: impl io::Read, progress: &Mutex<Progress>, bytes: &AtomicU64) -> io::Result<()> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     let mut out = stdout()?;
     let mut line = Vec::new();
@@ -40,6 +42,7 @@ fn pass_on(from: impl io::Read, progress: &Mutex<Progress>) -> io::Result<()> {
             return Ok(());
         }
         PassedOn::take(progress, &line);
+        bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
         // Whole lines: Nomad's log is read by others while it grows.
         out.write_all(&line)?;
     }
@@ -49,8 +52,9 @@ impl Output for PassedOn {
     fn open(&self) -> io::Result<(Stdio, Stdio)> {
         let (from, to) = io::pipe()?;
         let progress = Arc::clone(&self.progress);
+        let bytes = Arc::clone(&self.bytes);
         let reader = std::thread::spawn(move || {
-            if let Err(error) = pass_on(from, &progress) {
+            if let Err(error) = pass_on(from, &progress, &bytes) {
                 tracing::error!(%error, "records cannot be passed on");
             }
         });
@@ -72,6 +76,10 @@ impl Output for PassedOn {
         }
         let progress = self.progress.lock();
         Ok(progress.unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.bytes.load(Ordering::Relaxed))
     }
 
     fn append(&self, event: Event) -> io::Result<()> {

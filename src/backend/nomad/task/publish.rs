@@ -14,9 +14,10 @@ use crate::config::Config;
 use crate::log::{Progress, Redactor};
 use crate::registry::Auth;
 use crate::runner::publish::{self, Publish};
-use crate::runner::{Handoff, Reporter, Settings, WorkDir, entry, exit};
+use crate::runner::{Handoff, LogSoFar, Reporter, Settings, WorkDir, entry, exit};
 
 use super::passed_on::PassedOn;
+use super::shared_log::SharedLog;
 use super::{Place, VariableGate, for_plan, refuse, shared_log, unless_told};
 
 /// How long Nomad may take to write what the task before this one has said.
@@ -61,7 +62,8 @@ async fn ready(place: &Place, config: Config, built: &Progress) -> io::Result<Op
     if plan.tags.is_empty() {
         return Ok(None);
     }
-    let handoff = handoff(&plan, built)?;
+    let log_bytes = SharedLog::of(&place.alloc_dir, &["build"])?.bytes()?;
+    let handoff = handoff(&plan, built, log_bytes)?;
     let config = for_plan(config, &plan);
     let auth = credentials::registry(&config)?;
     let workshop = Workshop::new(config, place.dir(), plan, PassedOn::default())?;
@@ -78,8 +80,8 @@ async fn push(place: &Place, ready: Ready, cancel: CancellationToken) -> io::Res
     let auth = Auth::from_slice(&ready.auth);
     let secrets = auth.as_ref().map(Auth::secrets).unwrap_or_default();
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
-    let (last, limit) = (ready.handoff.last_line, ready.settings.limits.log_bytes);
-    let reporter = Reporter::new(entry::stdout()?, last, limit, redactor);
+    let (log, limit) = (ready.handoff.log, ready.settings.limits.log_bytes);
+    let reporter = Reporter::new(entry::stdout()?, log, limit, redactor);
     let auth = match auth {
         Ok(auth) => auth,
         Err(error) => return Ok(entry::status(&publish::refuse(&reporter, &error.into()))),
@@ -101,7 +103,7 @@ async fn push(place: &Place, ready: Ready, cancel: CancellationToken) -> io::Res
 }
 
 /// What was tested, as the log of the task before tells.
-fn handoff(plan: &Plan, built: &Progress) -> io::Result<Handoff> {
+fn handoff(plan: &Plan, built: &Progress, log_bytes: u64) -> io::Result<Handoff> {
     let passed = built.outcome == Some(Outcome::Passed);
     let (Some(image), true, Some(started)) = (&built.image, passed, built.started) else {
         return Err(io::Error::other(
@@ -110,7 +112,10 @@ fn handoff(plan: &Plan, built: &Progress) -> io::Result<Handoff> {
     };
     Ok(Handoff {
         image: image.id.clone(),
-        last_line: built.lines,
+        log: LogSoFar {
+            last_line: built.lines,
+            log_bytes,
+        },
         deadline: (started / 1000 + i64::from(plan.timeout)).min(plan.latest_end()),
     })
 }

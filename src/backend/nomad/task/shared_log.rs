@@ -49,6 +49,12 @@ impl SharedLog {
         self.headless
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> io::Result<u64> {
+        let sizes = self.files.iter().map(|path| Ok(fs::metadata(path)?.len()));
+        sizes.sum()
+    }
+
     /// What it tells.
     pub fn progress(&self) -> io::Result<Progress> {
         let mut progress = Progress::default();
@@ -126,7 +132,7 @@ mod tests {
                 stream: Stream::Output,
                 text: format!("line {n}"),
             };
-            writer.line(1, line).unwrap();
+            writer.line(1, &line).unwrap();
         }
         writer.flush().unwrap();
         drop(writer);
