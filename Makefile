@@ -61,3 +61,4 @@ lint: ## Check format and lints
 bench: machine ## Run the benchmarks
 	cargo bench --locked
 	python3 benches/builds.py
+	python3 benches/logs.py

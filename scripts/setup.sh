@@ -18,8 +18,8 @@ readonly PACKAGES=(
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
-# promtool for the metrics; sshd for git.
-readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server)
+# promtool for the metrics; sshd for git; ripgrep beside which benches/logs.rs measures.
+readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server ripgrep)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools

@@ -441,7 +441,7 @@ impl Counts {
 pub struct LogsAnswer {
     /// A reminder that the text is data from elsewhere, not instructions.
     pub note: String,
-    /// Numbered lines: NUMBER PHASE STEP | TEXT.
+    /// Numbered lines: NUMBER PHASE STEP | TEXT. Runs of identical lines are counted, very long ones cut.
     pub text: String,
     /// Number of the first line in the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]

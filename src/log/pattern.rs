@@ -37,7 +37,7 @@ pub struct Pattern {
 #[derive(Debug)]
 pub enum Literals {
     /// One.
-    One(Finder<'static>),
+    One(Box<Finder<'static>>),
     /// Several.
     Some(AhoCorasick),
 }
@@ -92,7 +92,7 @@ impl Literals {
     /// What finds these.
     pub fn new(all: Vec<Vec<u8>>) -> Option<Self> {
         if let [one] = all.as_slice() {
-            return Some(Self::One(Finder::new(one).into_owned()));
+            return Some(Self::One(Box::new(Finder::new(one).into_owned())));
         }
         let found = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostFirst)

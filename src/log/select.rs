@@ -186,7 +186,10 @@ impl Query {
                     }
                     match jump {
                         Jump::Near(hit) => goal = Some(hit),
-                        Jump::OutOfTime => return Ok(pick.out_of_time()),
+                        Jump::OutOfTime => {
+                            pick.stop();
+                            return Ok(());
+                        }
                     }
                 }
             }
@@ -199,7 +202,8 @@ impl Query {
             });
             steps += 1;
             if steps.is_multiple_of(LOOK) && Instant::now() > until {
-                return Ok(pick.out_of_time());
+                pick.stop();
+                return Ok(());
             }
             if run.0 != passed.since {
                 run = (passed.since, 0);
@@ -266,7 +270,8 @@ impl<'a> Pick<'a> {
         self.out.reached = Some(n);
     }
 
-    fn out_of_time(&mut self) {
+    /// The time is over.
+    fn stop(&mut self) {
         self.out.more = true;
         self.out.out_of_time = true;
     }

@@ -11,6 +11,7 @@ use crate::log::Event;
 use super::handed::Handed;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
+use super::reporter::Reporter;
 use super::sandbox::{Opening, Reach, Sandbox, Secrets, Store};
 use super::seen;
 use super::source::Sources;
@@ -106,7 +107,8 @@ async fn one(
         None => sandbox.start(commands, reach),
     }
     .map_err(Stop::internal)?;
-    let mut steps = Steps::new(&sources.parsed, &sources.containerfile_shown);
+    let parsed = as_logged(&sources.parsed, job.reporter);
+    let mut steps = Steps::new(&parsed, &sources.containerfile_shown);
     // What an earlier step bore without failing is not the reason why a later one fails.
     let mut before = job.cgroup.counters();
     let output = Output {
@@ -222,4 +224,13 @@ fn arguments(
     }
     argv.push(sources.context.display().to_string());
     argv
+}
+
+/// The Containerfile as the log has it: without secrets.
+fn as_logged(parsed: &Containerfile, reporter: &Reporter) -> Containerfile {
+    let mut parsed = parsed.clone();
+    for step in parsed.stages.iter_mut().flat_map(|stage| &mut stage.steps) {
+        step.text = reporter.redactor().text(&step.text);
+    }
+    parsed
 }

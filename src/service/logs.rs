@@ -60,17 +60,26 @@ impl Service {
         let deadline = self.deadline(request.wait.unwrap_or(0));
         let id = &view.record.id;
         let mut changes = self.backend.watch(id);
+        let mut next = query.clone();
+        let mut reached = None;
         loop {
             // Looked at before the log is read: what is complete now was complete then.
             let view = self.backend.look(id).await?;
             let ended = view.state().is_final();
-            let selection = self.backend.read_log(id, query.clone()).await?;
+            let mut selection = self.backend.read_log(id, next.clone()).await?;
+            reached = selection.reached.or(reached);
+            selection.reached = reached;
             if !selection.rows.is_empty()
                 || ended
                 || Instant::now() >= deadline
                 || waiting.gone.is_cancelled()
             {
                 return Ok(answer(&query, from, selection, &view));
+            }
+            // What was searched is not searched again, but for what surrounds a match.
+            if let (Start::After(begun), Some(reached)) = (query.start, reached) {
+                let surrounds = reached.saturating_sub(query.context as u64);
+                next.start = Start::After(surrounds.max(begun));
             }
             tokio::select! {
                 () = changes.next(deadline) => {}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import statistics
+import time
 
 import anyio
 import pytest
+from conftest import MakeServer
 from helpers import ask, ask_both, call, fail, files, sleep_marker, submit, succeed, text_of, wait_final
 from mcp import ClientSession
 from server import Server
@@ -137,3 +140,82 @@ async def test_a_catastrophic_expression_is_harmless(plain: ClientSession, base:
     with anyio.fail_after(10):
         result = await call(plain, "logs", {"build_id": build_id, "grep": "(a|a?)+(a+)+$x"})
     assert not result.isError, text_of(result)
+
+
+async def test_what_repeats_is_counted(plain: ClientSession, base: str) -> None:
+    text = f"FROM {base}\nRUN yes the-same | head -n 5000; echo another\n"
+    build_id = (await succeed(plain, source=files(Containerfile=text)))["build_id"]
+    answer = await logs(plain, build_id, **{"from": "start", "lines": 50})
+    lines = answer["text"].splitlines()
+    (fold,) = [line for line in lines if "times the same" in line]
+    (first,) = [line for line in lines if line.endswith("| the-same")]
+    assert re.fullmatch(r"\d+ build 2/2 \| … 4999 times the same", fold), lines
+    assert int(fold.split()[0]) == int(first.split()[0]) + 4999
+    assert any(line.endswith("| another") for line in lines)
+    assert answer["omitted_lines"] == 0 and answer["last_line"] == answer["total_lines"] > 5000
+    end = await logs(plain, build_id, lines=50)
+    assert fold in end["text"], "backwards it is the same"
+    inside = await logs(plain, build_id, **{"from": "start", "lines": 50, "cursor": str(int(first.split()[0]) + 999)})
+    assert "… 3999 times the same" in inside["text"], "any line is a cursor"
+
+
+async def test_long_lines_are_cut_among_others(plain: ClientSession, base: str) -> None:
+    text = f"FROM {base}\nRUN head -c 2500 /dev/zero | tr '\\0' a; echo -the-end; head -c 9000 /dev/zero | tr '\\0' b\n"
+    build_id = (await succeed(plain, source=files(Containerfile=text)))["build_id"]
+    answer = await logs(plain, build_id, **{"from": "start"})
+    assert " … (1508 bytes left out)" in answer["text"]
+    found = await logs(plain, build_id, grep="-the-end", context_lines=0)
+    assert found["text"].endswith("-the-end"), "what was looked for is shown"
+    alone = await logs(plain, build_id, grep="-the-end", context_lines=0, lines=1)
+    assert "a" * 2500 + "-the-end" in alone["text"]
+
+
+async def test_the_beginning_and_the_end_of_a_log_are_kept(make_server: MakeServer, base: str) -> None:
+    server = make_server(limits={"log_mb": 1})
+    noise = "i=0; while [ $i -lt 30 ]; do seq -f '%g-is-a-line-of-this-build-that-says-next-to-nothing' 1 2000; i=$((i+1)); done"
+    text = f"FROM {base}\nRUN echo the-first; {noise}; echo the-last\nRUN echo another-step\n"
+    async with server.connect() as session:
+        status = await succeed(
+            session, source=files(Containerfile=text), tests=[{"name": "loud", "command": f"{noise}; echo tested"}]
+        )
+        build_id, (test,) = status["build_id"], status["tests"]
+        shown, numbers, notes, cursor = "", [], [], "0"
+        while True:
+            answer = await logs(session, build_id, **{"from": "start", "cursor": cursor, "lines": 2000, "max_bytes": 30720})
+            shown += answer["text"] + "\n"
+            numbers += [int(line.split()[0]) for line in answer["text"].splitlines()]
+            notes += answer.get("notes", [])
+            gaps = sum("had reached its limit" in note for note in answer.get("notes", []))
+            assert (answer["omitted_lines"] > 0) == (gaps > 0)
+            cursor = answer["cursor"]
+            if not answer["more_after"]:
+                break
+        total = answer["total_lines"]
+        last = await logs(session, build_id, test="loud", lines=1)
+    for said in ("the-first", "the-last", "another-step", "tested"):
+        assert f"| {said}\n" in shown, said
+    assert total > 120_000 and numbers[-1] == total and numbers == sorted(set(numbers))
+    assert "| tested" in last["text"] and int(last["text"].split()[0]) == test["last_line"]
+    stored = (server.state / "b" / build_id / "log.ndjson").stat().st_size
+    assert stored < 1.05 * 2**20, "the limit is that of all phases together"
+    # A gap lies within a page, or between two.
+    told = [tuple(map(int, re.findall(r"lines (\d+)-(\d+) are", note)[0])) for note in notes]
+    missing = [(a + 1, b - 1) for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1]
+    assert len(missing) == 2 and set(told) <= set(missing), (told, missing)
+
+
+async def test_a_line_is_there_at_once(plain: ClientSession, base: str) -> None:
+    """From its being printed to the answer of a call that waits for it; the clock of /proc/uptime ticks in 10 ms."""
+    loop = "for i in $(seq 1 25); do echo now $(cut -d' ' -f1 /proc/uptime); usleep 150000; done"
+    build_id = await submit(plain, source=files(Containerfile=f"FROM {base}\nRUN {loop}\nRUN sleep {sleep_marker()}\n"))
+    took: list[float] = []
+    cursor = "0"
+    with anyio.fail_after(90):
+        while len(took) < 25:
+            answer = await logs(plain, build_id, wait=20, cursor=cursor, grep=r"^now \d", context_lines=0, **{"from": "start"})
+            heard = time.clock_gettime(time.CLOCK_BOOTTIME)
+            took += [heard - float(said) for said in re.findall(r"now ([\d.]+)$", answer["text"], re.M)]
+            cursor = answer["cursor"] or cursor
+    await ask(plain, "kill", {"build_id": build_id})
+    print(f"\nfollower: {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms")
+    assert statistics.median(took) < 0.1, took

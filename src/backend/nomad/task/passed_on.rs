@@ -1,6 +1,6 @@
 //! Records of the runner on their way through the task to Nomad, which keeps them; read in passing.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,8 @@ use crate::log::{Event, LogRecord, Progress, RecordWriter};
 use crate::runner::entry::stdout;
 use crate::runner::reporter::now_ms;
 
+/// How much is read at once.
+const BLOCK: usize = 1 << 16;
 /// How long the last records of a part that has ended may take to come through.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -32,19 +34,38 @@ impl PassedOn {
     }
 }
 
-fn pass_on(from: impl io::Read, progress: &Mutex<Progress>, bytes: &AtomicU64) -> io::Result<()> {
-    let mut from = BufReader::with_capacity(1 << 16, from);
+fn pass_on(
+    mut from: impl io::Read,
+    progress: &Mutex<Progress>,
+    passed: &AtomicU64,
+) -> io::Result<()> {
     let mut out = stdout()?;
-    let mut line = Vec::new();
+    let mut buffer = vec![0; BLOCK];
+    let mut used = 0;
     loop {
-        line.clear();
-        if from.read_until(b'\n', &mut line)? == 0 {
+        if used == buffer.len() {
+            buffer.resize(used + BLOCK, 0);
+        }
+        let read = from.read(buffer.get_mut(used..).unwrap_or_default())?;
+        let came = buffer.get(used..used + read).unwrap_or_default();
+        let last = memchr::memrchr(b'\n', came).map(|newline| used + newline + 1);
+        used += read;
+        // At the end also what a killed runner has begun.
+        let Some(whole) = last.or((read == 0).then_some(used)) else {
+            continue;
+        };
+        let records = buffer.get(..whole).unwrap_or_default();
+        for record in records.split_inclusive(|byte| *byte == b'\n') {
+            PassedOn::take(progress, record);
+        }
+        // Whole lines: Nomad's log is read by others while it grows.
+        out.write_all(records)?;
+        passed.fetch_add(whole as u64, Ordering::Relaxed);
+        if read == 0 {
             return Ok(());
         }
-        PassedOn::take(progress, &line);
-        bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
-        // Whole lines: Nomad's log is read by others while it grows.
-        out.write_all(&line)?;
+        buffer.copy_within(whole..used, 0);
+        used -= whole;
     }
 }
 

@@ -106,11 +106,19 @@ pub async fn settled(
     is_whole: impl Fn(&Progress) -> bool,
 ) -> io::Result<Progress> {
     let deadline = Instant::now() + patience;
+    let mut read = None;
     loop {
-        let progress = SharedLog::of(alloc_dir, tasks)?.progress()?;
+        let log = SharedLog::of(alloc_dir, tasks)?;
+        let bytes = log.bytes()?;
+        // Not all of it anew while nothing comes.
+        let progress = match read.take() {
+            Some((had, progress)) if had == bytes => progress,
+            _ => log.progress()?,
+        };
         if is_whole(&progress) || Instant::now() >= deadline {
             return Ok(progress);
         }
+        read = Some((bytes, progress));
         tokio::time::sleep(LOOK).await;
     }
 }
