@@ -25,6 +25,8 @@ use super::stored::{self, BUILDS};
 const WAIT: Duration = Duration::from_secs(60);
 /// Changes closer together than this are read together.
 const COALESCE: Duration = Duration::from_millis(50);
+/// A record that no build has.
+const NOBODYS: &str = "nomad-build/b/nobody";
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 const TOPICS: &[Topic] = &[Topic::Job, Topic::Allocation, Topic::Evaluation];
@@ -58,7 +60,12 @@ pub async fn records(core: &Arc<Core>) {
     let mut index = 0;
     let mut pause = Pause::default();
     loop {
-        match core.client.variables(BUILDS, index, WAIT).await {
+        let listed = match core.client.variables(BUILDS, index, WAIT).await {
+            // Where the right is missing Nomad lists nothing, and says so only to whoever reads.
+            Ok(list) if list.value.is_empty() => core.client.variable(NOBODYS).await.map(|_| list),
+            listed => listed,
+        };
+        match listed {
             Ok(list) => {
                 pause.over("the list of records");
                 let mut there = HashSet::new();
@@ -126,7 +133,11 @@ pub async fn cluster(core: &Arc<Core>) {
 }
 
 async fn follow(core: &Arc<Core>, last: &mut u64, pause: &mut Pause) -> Result<(), NomadError> {
-    let mut stream = core.client.events(TOPICS, *last).await?;
+    // Of a stream that may not be read Nomad says so only after half a minute; of a list at once.
+    let (mut stream, _) = tokio::try_join!(
+        core.client.events(TOPICS, *last),
+        core.client.blocked_evaluations()
+    )?;
     // Only now: what happens meanwhile waits in the stream.
     catch_up(core).await?;
     core.books.set_ready(|ready| ready.cluster = true);

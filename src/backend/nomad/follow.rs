@@ -65,6 +65,7 @@ fn is_wanted(core: &Core, id: &BuildId) -> bool {
 }
 
 async fn follow(core: &Arc<Core>, id: &BuildId, live: &watch::Sender<bool>) {
+    let mut is_told = false;
     let mut changed = core.books.subscribe(id);
     while is_wanted(core, id) {
         changed.borrow_and_update();
@@ -80,7 +81,7 @@ async fn follow(core: &Arc<Core>, id: &BuildId, live: &watch::Sender<bool>) {
         // Boxed, like what follows: most of those that are interested wait.
         let read = Box::pin(advance(core, &allocation, &mut *log.lock().await)).await;
         if let Err(error) = read {
-            tracing::debug!(%error, build = %id, "a log cannot be read");
+            tell(&error, id, &mut is_told);
         }
         publish(core, id).await;
         live.send_replace(true);
@@ -108,6 +109,15 @@ async fn follow(core: &Arc<Core>, id: &BuildId, live: &watch::Sender<bool>) {
             }
             Err(_) => tokio::time::sleep(READ_EVERY).await,
         }
+    }
+}
+
+/// Most of what keeps a log from being read passes; a right that is missing does not, and is told once.
+fn tell(error: &NomadError, id: &BuildId, is_told: &mut bool) {
+    if error.is_denied() && !std::mem::replace(is_told, true) {
+        tracing::warn!(%error, build = %id, "a log cannot be read");
+    } else {
+        tracing::debug!(%error, build = %id, "a log cannot be read");
     }
 }
 

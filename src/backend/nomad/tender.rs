@@ -253,6 +253,7 @@ async fn read_log(
             NomadError::NotFound { text, .. } if text.contains("llocation") => {
                 "its allocation was collected"
             }
+            NomadError::Denied { .. } => "Nomad does not let the server read it (read-logs)",
             _ => "its machine does not answer",
         }
     });

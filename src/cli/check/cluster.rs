@@ -4,12 +4,18 @@
 use std::io;
 
 use crate::config::Config;
-use crate::nomad::{Client, Dispatch, Items, Job, Node, NomadError, Options, Topic, Written};
+use crate::nomad::{
+    Client, Dispatch, Items, Job, Node, NomadError, Options, Position, Stream, TaskState, Topic,
+    Written,
+};
 
 /// A job that nobody has.
 const NOBODYS: &str = "nomad-build-check-of-rights";
 /// A variable that only this check writes, and removes again.
 const OWN: &str = "nomad-build/check";
+
+/// The task of a build on which rights to builds are tried.
+const TASK: &str = "build";
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -20,13 +26,18 @@ pub struct Facts {
     pub leader: Result<String, String>,
     /// Namespace of the builds.
     pub namespace: String,
-    /// Rights by their capabilities: whether the token has them.
-    pub rights: Vec<(&'static str, Result<(), String>)>,
+    /// Whether the token has them.
+    pub rights: Rights,
+    /// The same of rights to builds, which are tried on one that has ended; `None`: there is none.
+    pub of_builds: Option<Rights>,
     /// The job of each profile.
     pub jobs: Vec<(String, Result<Job, String>)>,
     /// The nodes with their attributes.
     pub nodes: Result<Vec<Node>, String>,
 }
+
+/// Rights by their capabilities: whether the token has them.
+pub type Rights = Vec<(&'static str, Result<(), String>)>;
 
 /// Asks the cluster.
 ///
@@ -47,7 +58,8 @@ async fn ask(client: &Client, config: &Config) -> Facts {
     let mut facts = Facts {
         address: client.address().to_owned(),
         namespace: client.namespace().to_owned(),
-        rights: Vec::new(),
+        rights: Rights::new(),
+        of_builds: None,
         jobs: Vec::new(),
         nodes: Err("Nomad does not answer".into()),
         leader,
@@ -56,6 +68,7 @@ async fn ask(client: &Client, config: &Config) -> Facts {
         return facts;
     }
     facts.rights = rights(client).await;
+    facts.of_builds = rights_to_builds(client, &config.nomad.job).await;
     for profile in config.profiles() {
         let name = config.nomad.job_of(&profile.name);
         let job = client.job(&name).await;
@@ -75,22 +88,47 @@ fn right<T>(result: Result<T, NomadError>) -> Result<(), String> {
     }
 }
 
-async fn rights(client: &Client) -> Vec<(&'static str, Result<(), String>)> {
+async fn rights(client: &Client) -> Rights {
     let nobodys = Dispatch {
         parent: NOBODYS,
         ..Dispatch::default()
     };
+    let read_job = right(client.job(NOBODYS).await);
+    // Nomad takes half a minute to refuse it.
+    let stream = match &read_job {
+        Ok(()) => right(client.events(&[Topic::Job], 0).await),
+        Err(error) => Err(error.clone()),
+    };
     vec![
         ("list-jobs", right(client.jobs(NOBODYS).await)),
-        ("read-job", right(client.job(NOBODYS).await)),
+        ("read-job", read_job),
         ("dispatch-job", right(client.dispatch(&nobodys).await)),
         ("deregister-job", right(client.deregister(NOBODYS).await)),
-        (
-            "the event stream (read-job)",
-            right(client.events(&[Topic::Job], 0).await),
-        ),
+        ("the event stream (read-job)", stream),
         ("variables \"nomad-build/*\"", right(records(client).await)),
     ]
+}
+
+/// Nomad looks for the allocation before it looks at rights. A task that is over takes no signal.
+async fn rights_to_builds(client: &Client, job: &str) -> Option<Rights> {
+    let allocations = client.allocations().await.ok()?.value;
+    let over = |state: Option<&TaskState>| state.is_some_and(TaskState::is_dead);
+    let ended = allocations.into_iter().filter(|one| {
+        one.job_id.starts_with(job)
+            && one.client_status.is_terminal()
+            && over(one.task_states.get(TASK))
+    });
+    let id = ended.max_by_key(|one| one.modify_index)?.id;
+    let start = Position {
+        offset: 0,
+        follow: false,
+    };
+    let logs = client.logs(&id, TASK, Stream::Stdout, start).await;
+    let signal = client.signal(&id, TASK, "SIGTERM").await;
+    Some(vec![
+        ("read-logs", right(logs)),
+        ("alloc-lifecycle", right(signal)),
+    ])
 }
 
 /// Writes, lists, reads and removes.

@@ -22,7 +22,7 @@ pub fn lines(facts: &Facts, config: &Config) -> Vec<Line> {
     if facts.leader.is_err() {
         return lines;
     }
-    for (capability, held) in &facts.rights {
+    for (capability, held) in facts.rights.iter().chain(facts.of_builds.iter().flatten()) {
         let state = match held {
             Ok(()) => Ok(format!("held in the namespace {}", facts.namespace)),
             Err(error) => lack(
@@ -31,6 +31,10 @@ pub fn lines(facts: &Facts, config: &Config) -> Vec<Line> {
             ),
         };
         lines.push(line(capability, state));
+    }
+    if facts.of_builds.is_none() {
+        let untried = "not tried: no build that has ended is to be seen";
+        lines.push(line("read-logs, alloc-lifecycle", Ok(untried.into())));
     }
     match &facts.nodes {
         Ok(nodes) => lines.push(line("version", version(nodes))),
@@ -290,6 +294,7 @@ mod tests {
             leader: Ok("n:4647".into()),
             namespace: "builds".into(),
             rights: vec![("read-job", Ok(()))],
+            of_builds: None,
             jobs: vec![("default".into(), Ok(serde_json::from_value(job).unwrap()))],
             nodes: Ok(vec![serde_json::from_value(node).unwrap()]),
         }
