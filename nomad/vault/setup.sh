@@ -58,6 +58,11 @@ while (($#)); do
     *)
       # They become parts of paths and of names.
       [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$ ]] || fail "$1 is no name of a profile"
+      for other in ${profiles[@]+"${profiles[@]}"}; do
+        # Vault keeps the names of roles and policies in small letters.
+        [[ $other == "$1" || ${other,,} != "${1,,}" ]] ||
+          fail "the profiles $other and $1 differ in capitals alone: Vault would give both the same roles and policies"
+      done
       profiles+=("$1")
       shift
       ;;

@@ -361,28 +361,35 @@ def test_profiles_are_looked_at_each(vault: Vault, tmp_path: Path) -> None:
     vault.set_up("default", "large")
 
 
-def test_each_right_of_the_check_is_missed_by_name(vault: Vault) -> None:
-    text = (REPOSITORY / "nomad/vault/check.policy.hcl").read_text()
-    mend = "vault policy write nomad-build-check nomad/vault/check.policy.hcl, and take a token of that policy"
-    for path, right in {
-        "sys/mounts/auth/jwt-nomad": "read of sys/mounts/auth/jwt-nomad",
-        "auth/jwt-nomad/config": "read of auth/jwt-nomad/config",
-        "auth/jwt-nomad/role": "list of auth/jwt-nomad/role",
-        "auth/jwt-nomad/role/*": "read of auth/jwt-nomad/role/*",
-        "sys/policies/acl/*": "read of sys/policies/acl/*",
-        "sys/mounts/secret": "read of sys/mounts/secret",
-        "secret/metadata/nomad-build/*": "read of secret/metadata/nomad-build/*",
-    }.items():
-        assert f'"{path}"' in text
-        vault.bao.request("PUT", "sys/policies/acl/less", {"policy": text.replace(f'"{path}"', '"nowhere"')})
-        lines = vault.check(VAULT_TOKEN=token_of(vault.bao, "less"))
-        assert lines == (1, [f"missing  {right}: the token has not this right; mend it: {mend}"])
+def test_profiles_that_differ_in_capitals_alone(vault: Vault, tmp_path: Path) -> None:
+    def role() -> str:
+        return str(vault.bao.request("GET", "auth/jwt-nomad/role/nomad-build-large-build")["data"]["bound_claims"]["nomad_job_id"])
+
+    # One of them is well, and has the names that Vault makes of its own.
+    vault.set_up("default", "Large")
+    for task in ("build", "publish", "archive"):
+        vault.bao.put(f"nomad-build/Large/{task}", {"auth.json": CANARY})
+    config = tmp_path / "config.toml"
+    config.write_text("[profiles.Large]\n")
+    assert vault.check(NOMAD_BUILD_CONFIG=str(config)) == (0, [])
+    assert role() == "nomad-build-Large"
+    # Together one would have what is the other's.
+    with pytest.raises(RuntimeError, match="the profiles Large and large differ in capitals alone"):
+        vault.set_up("default", "Large", "large")
+    assert role() == "nomad-build-Large"
+    config.write_text("[profiles.Large]\n[profiles.large]\n")
+    status, lines = vault.check(NOMAD_BUILD_CONFIG=str(config))
+    assert status == 1 and lines[0].startswith("wrong    profiles Large, large: Vault takes Large, large for one name"), lines
+    for task in ("build", "publish", "archive"):
+        vault.bao.request("DELETE", f"auth/jwt-nomad/role/nomad-build-large-{task}")
+        vault.bao.request("DELETE", f"secret/metadata/nomad-build/Large/{task}")
 
 
 def test_tokens(vault: Vault) -> None:
     login = "; mend it: vault login, or set VAULT_TOKEN"
     assert vault.check(VAULT_TOKEN="") == (1, ["missing  token: none in VAULT_TOKEN or ~/.vault-token" + login])
-    wrong = "wrong    token: it is refused: expired, revoked, or of another Vault" + login
+    refused = "it is refused: expired, revoked, of another Vault, or without the right read of auth/token/lookup-self"
+    wrong = f"wrong    token: {refused}{login}"
     assert vault.check(VAULT_TOKEN="s.nobodys-token") == (1, [wrong])
     kept = vault.directory / ".vault-token"
     kept.write_text(vault.token + "\n")

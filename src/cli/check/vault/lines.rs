@@ -24,6 +24,7 @@ pub fn lines(facts: &Facts, plan: &Plan) -> Vec<Line> {
     let setup = plan.setup(jwks.filter(|jwks| !jwks.is_empty()));
     let takers = plan.takers();
     lines.extend(store(facts, plan));
+    lines.extend(plan.alike().into_iter().map(alike));
     let roles = Roles::new(facts, plan, &takers, &setup);
     if method(facts, plan, &setup, &mut lines) {
         roles.lines(&mut lines);
@@ -44,6 +45,16 @@ pub fn untold(item: &str, fault: &Fault) -> Option<Line> {
         )),
         Fault::Missing | Fault::Denied => None,
     }
+}
+
+/// Vault keeps the names of roles and policies in small letters.
+fn alike(profiles: Vec<&str>) -> Line {
+    let names = profiles.join(", ");
+    let wrong = format!(
+        "Vault takes {names} for one name, so they have the roles and policies of one of them"
+    );
+    let mend = "give them names that differ in more than capitals";
+    line(&format!("profiles {names}"), flaw(wrong, mend))
 }
 
 fn server(facts: &Facts) -> State {
@@ -72,7 +83,7 @@ fn token(token: &Answer<()>) -> State {
         Ok(()) => Ok("accepted".into()),
         Err(Fault::Missing) => lack("none in VAULT_TOKEN or ~/.vault-token", login),
         Err(Fault::Denied) => flaw(
-            "it is refused: expired, revoked, or of another Vault",
+            "it is refused: expired, revoked, of another Vault, or without the right read of auth/token/lookup-self",
             login,
         ),
         Err(Fault::Other(why)) => flaw(

@@ -117,6 +117,19 @@ impl Plan {
         }
     }
 
+    /// Profiles whose names differ in capitals alone.
+    fn alike(&self) -> Vec<Vec<&str>> {
+        let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for profile in &self.profiles {
+            let names = alike.entry(profile.to_ascii_lowercase()).or_default();
+            names.push(profile);
+        }
+        alike
+            .into_values()
+            .filter(|names| names.len() > 1)
+            .collect()
+    }
+
     /// Every task that takes secrets.
     fn takers(&self) -> Vec<Taker> {
         let name = &self.name;

@@ -122,6 +122,24 @@ const PUBLISH: &str = "nomad-build-default-publish";
 const BUILD: &str = "nomad-build-default-build";
 
 #[test]
+fn profiles_that_vault_takes_for_one_are_named() {
+    let mut plan = plan();
+    plan.profiles = ["default", "Large", "large", "x"]
+        .map(String::from)
+        .to_vec();
+    let lines = lines(&well(), &plan);
+    let told: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    assert!(
+        told.contains(
+            &"wrong    profiles Large, large: Vault takes Large, large for one name, so they have the roles and \
+              policies of one of them; mend it: give them names that differ in more than capitals"
+                .to_owned()
+        ),
+        "{told:#?}"
+    );
+}
+
+#[test]
 fn what_setup_makes_has_no_fault() {
     let shown = shown(&well());
     assert!(
