@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import distribution_buildah
+from helpers import unique
 from local_consul import LocalConsul
 from local_registry import LocalRegistry, free_port
 from mcp_http import McpHttp
@@ -89,6 +90,18 @@ class Serving:
         answer = self.session.call("build", {"source": source, "validate_only": True} | arguments)
         return str(answer["content"][0]["text"]) if answer.get("isError") else ""
 
+    def run(self) -> str:
+        """The id of a build that has succeeded."""
+        text = f"FROM scratch\nCOPY Containerfile /{unique()}\n"
+        arguments = {"source": {"files": [{"path": "Containerfile", "text": text}]}, "wait": 45}
+        build = self.session.call("build", arguments)["structuredContent"]
+        assert build["state"] == "succeeded", build
+        return str(build["build_id"])
+
+    def kept(self) -> set[str]:
+        """The builds that are there."""
+        return {one["build_id"] for one in self.session.call("status", {})["structuredContent"]["builds"]}
+
     def ready(self) -> str:
         status, text = get(self.address, "readyz")
         assert (status == 200) == text.startswith(READY), (status, text)
@@ -154,6 +167,24 @@ def test_limits_profiles_lists_and_principals_change_while_it_runs(configured: C
         assert list(serving.profiles()) == ["default", "filed"]
         assert "memory 300 MiB" in serving.profiles()["default"]
     assert configured.token not in configured.log
+
+
+def test_retention_changes_while_it_runs(configured: Configured) -> None:
+    consul = configured.consul
+    with configured.serving() as serving:
+        first = [serving.run() for _ in range(3)]
+        assert serving.kept() == set(first)
+        index = serving.metric("nomad_build_config_index")
+        consul.put(f"{PREFIX}/local/keep_builds", "2")
+        eventually(lambda: serving.metric("nomad_build_config_index") != index, "how many are kept")
+        # It is swept when a build is accepted: that one is not among those that have ended.
+        fourth = serving.run()
+        eventually(lambda: serving.kept() == {first[1], first[2], fourth}, "the end of the oldest")
+        index = serving.metric("nomad_build_config_index")
+        consul.put(f"{PREFIX}/local/keep_days", "0")
+        eventually(lambda: serving.metric("nomad_build_config_index") != index, "how long they are kept")
+        fifth = serving.run()
+        eventually(lambda: serving.kept() == {fifth}, "the end of all that were there")
 
 
 def test_what_is_invalid_is_refused_as_a_whole_until_it_is_mended(configured: Configured) -> None:
@@ -409,6 +440,8 @@ def test_why_no_server_is_found(consul: LocalConsul, tmp_path: Path) -> None:
     away = f"127.0.0.1:{free_port()}"
     assert "cannot be reached" in refused("consul://nomad-build", token=token, CONSUL_HTTP_ADDR=away)
     assert "is no service" in refused("consul://nomad-build:8080", token=token)
+    for server in ("consul://ann:geheim@nomad-build", "consul://nomad-build?token=geheim", "https://ann:geheim@127.0.0.1:1"):
+        assert "geheim" not in refused(server, token=token)
     assert "it must be http://HOST:PORT" in refused("consul://nomad-build", token=token, CONSUL_HTTP_ADDR="ftp://x")
 
 
