@@ -128,6 +128,20 @@ class LocalConsul:
         """A token with the rights of who looks for a server, by the policy of nomad/consul."""
         return self.token_of("nomad-build-client", POLICIES / "client.policy.hcl")
 
+    def nomad_token(self) -> str:
+        """A token with the rights of Nomad's agents, by the policy of nomad/consul."""
+        return self.token_of("nomad-build-nomad", POLICIES / "nomad.policy.hcl")
+
+    def agent(self, token: str) -> str:
+        """What an agent of Nomad needs in its configuration."""
+        return f"""
+consul {{
+  address        = "{self.address.removeprefix("http://")}"
+  token          = "{token}"
+  auto_advertise = false
+}}
+"""
+
     def _start(self) -> bool:
         http, dns, server, serf = self.ports
         self.address = f"http://127.0.0.1:{http}"
