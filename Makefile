@@ -45,7 +45,7 @@ test-all: machine ## Run every test, and those of Nomad once more on the oldest 
 	$(MAKE) test
 	cargo test --locked --all-features --test contract -- --ignored
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --all-features --test contract -- nomad cluster storm
-	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py
+	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py tests/e2e/test_rights.py
 
 attacks: machine ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
 	$(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py -k 'not test_the_document'

@@ -116,7 +116,7 @@ class LocalNomad:
         """Namespace, policies and the job of one profile, by the very commands of nomad/README.md."""
         self.run("namespace", "apply", NAMESPACE)
         policies = REPOSITORY / "nomad/policies"
-        self.run("acl", "policy", "apply", "nomad-build-server", str(self._server_rules()))
+        self.run("acl", "policy", "apply", "nomad-build-server", str(self.server_rules()))
         for task in TASKS:
             self.run(
                 "acl", "policy", "apply", "-namespace", NAMESPACE, "-job", f"nomad-build-{profile}",
@@ -136,7 +136,7 @@ class LocalNomad:
         """
         self.run(
             "acl", "policy", "apply", "-namespace", "default", "-job", name,
-            f"{name}-server", str(self._server_rules()),
+            f"{name}-server", str(self.server_rules()),
         )  # fmt: skip
         file = self.directory / "tokens"
         file.write_text(tokens)
@@ -158,9 +158,11 @@ class LocalNomad:
         states = self.run("job", "status", "-namespace", "default", name)
         raise RuntimeError(f"the service {name} does not answer:\n{states}\n{self.log()}")
 
-    def _server_rules(self) -> Path:
+    @staticmethod
+    def server_rules() -> Path:
         """The policy of a server: before 1.11.2 another one, because a right had not its name."""
-        version = self.run("version").split()[1].lstrip("v").split(".")
+        said = subprocess.run([program(), "version"], check=True, capture_output=True, text=True).stdout
+        version = said.split()[1].lstrip("v").split(".")
         old = [int(part.split("-")[0]) for part in version] < [1, 11, 2]
         return REPOSITORY / "nomad/policies" / ("server-before-1.11.2.policy.hcl" if old else "server.policy.hcl")
 

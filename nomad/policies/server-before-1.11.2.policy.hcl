@@ -12,7 +12,7 @@ namespace "builds" {
   ]
   variables {
     path "nomad-build/*" {
-      capabilities = ["read", "list", "write", "destroy"]
+      capabilities = ["read", "write", "destroy"]
     }
   }
 }

@@ -3,13 +3,7 @@ path "${mount}/data/${prefix}/${secrets}" {
   capabilities = ["read"]
 }
 
-# What Nomad does with the task's token while it runs, and at its end.
-path "auth/token/lookup-self" {
-  capabilities = ["read"]
-}
+# By what Nomad keeps the task's token as long as the task runs.
 path "auth/token/renew-self" {
-  capabilities = ["update"]
-}
-path "auth/token/revoke-self" {
   capabilities = ["update"]
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use super::Taker;
 use super::policy::{Rule, capabilities};
 
-/// What Nomad does with a task's token, and the task may, too.
+/// By what Nomad keeps a task's token.
+pub const RENEWS: (&str, &str) = ("auth/token/renew-self", "update");
+/// What a token may do with itself: one, and others that do no harm.
 const OF_THE_TOKEN: &[(&str, &str)] = &[
     ("auth/token/lookup-self", "read"),
-    ("auth/token/renew-self", "update"),
+    RENEWS,
     ("auth/token/revoke-self", "update"),
 ];
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::lines::{Line, State, flaw, lack, line};
 use super::lines::untold;
 use super::policy::{self, Rule};
-use super::reach::{excess, read_by};
+use super::reach::{RENEWS, excess, read_by};
 use super::role::Role;
 use super::{Facts, Fault, Plan, Taker};
 
@@ -138,10 +138,16 @@ impl<'a> Roles<'a> {
                 many.join(", ")
             ))),
         }
-        if let Some(rules) = self.all_rules(role)
-            && !policy::capabilities(&rules, &taker.path).contains("read")
-        {
-            found.push(self.lacking(format!("no policy of it reads {}", taker.path)));
+        let (renewal, update) = RENEWS;
+        if let Some(rules) = self.all_rules(role) {
+            let allows = |path: &str, word| policy::capabilities(&rules, path).contains(word);
+            if !allows(&taker.path, "read") {
+                found.push(self.lacking(format!("no policy of it reads {}", taker.path)));
+            } else if !allows(renewal, update) {
+                found.push(self.lacking(format!(
+                    "no policy of it has {update} of {renewal}, and Nomad starts no task whose token it cannot renew"
+                )));
+            }
         }
         found
     }

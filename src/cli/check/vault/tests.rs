@@ -430,6 +430,18 @@ fn a_policy_reads_one_path() {
 }
 
 #[test]
+fn a_policy_lets_nomad_renew_the_token() {
+    let text = policy_of("secret/data/nomad-build/default/build");
+    let without = text.replace("\"update\"", "\"deny\"");
+    assert_eq!(
+        faults(|facts| facts.policy(BUILD, &without)),
+        [format!(
+            "missing  role {BUILD}: no policy of it has update of auth/token/renew-self, and Nomad starts no task whose token it cannot renew; mend it: {SETUP}"
+        )]
+    );
+}
+
+#[test]
 fn a_policy_is_one_roles() {
     let lines = of_role(BUILD, json!({"token_policies": [PUBLISH]}));
     for wrong in [
