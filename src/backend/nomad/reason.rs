@@ -251,7 +251,7 @@ pub fn no_secrets(waits: &Waits, seconds: u32) -> String {
     match &waits.what {
         Some(what) => format!("its task was not started within {seconds} s: {what}"),
         None => format!(
-            "its task was not started within {seconds} s, and Nomad does not say why; where it takes secrets from Vault, look whether Vault answers and at the policy of the task's role"
+            "its task was not started within {seconds} s, and Nomad does not say why; where it takes secrets from Vault, look whether Vault answers, at the policy of the task's role, and at how long its tokens last"
         ),
     }
 }
