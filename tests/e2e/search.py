@@ -63,12 +63,17 @@ class Search:
         """Looks into every file below a directory, and at its name."""
         for directory, names, files in os.walk(root):
             names[:] = [name for name in names if not but(Path(directory, name))]
-            for name in files:
-                path = Path(directory, name)
-                self.bytes(f"the name {path}", str(path).encode())
-                try:
-                    if stat.S_ISREG(path.lstat().st_mode):
-                        self.bytes(str(path), path.read_bytes())
-                        self.files += 1
-                except FileNotFoundError:
-                    continue
+            for path in (Path(directory, name) for name in files):
+                if not but(path):
+                    self.file(path)
+
+    def file(self, path: Path) -> None:
+        """Looks into a file, and at its name."""
+        self.bytes(f"the name {path}", str(path).encode())
+        try:
+            if stat.S_ISREG(path.lstat().st_mode):
+                self.bytes(str(path), path.read_bytes())
+                self.files += 1
+        except (FileNotFoundError, PermissionError):
+            # It vanishes, or only others may read it.
+            pass

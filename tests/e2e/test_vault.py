@@ -7,19 +7,21 @@ import gzip
 import json
 import os
 import pwd
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import push_base
 from demo_nomad import server_user
 from git_http import commit
 from git_ssh import GitSsh
-from helpers import files, log_text, refused, run, submit, succeed, unique, wait_final, wait_for
+from helpers import ask, file_source, files, log_text, refused, run, submit, succeed, unique, wait_final, wait_for
 from local_bao import LocalBao
 from local_consul import LocalConsul
 from local_nomad import NAMESPACE, LocalNomad
@@ -51,6 +53,10 @@ class Cluster:
     pushed: LocalRegistry
     kept: LocalRegistry
     base: str
+    registers: str
+    """Token of Nomad's agent in Consul."""
+    before: set[Path] = field(repr=False)
+    """What was there where builds may leave something, before all of this."""
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -58,7 +64,11 @@ class Cluster:
         logins = {"pull": self.pulled.login, "push": self.pushed.login, "keep": self.kept.login}
         passwords = {name: login.password for name, login in logins.items() if login}
         lines = self.git.key.read_text().splitlines()[1:-1]
-        return passwords | {"npm": SECRET, "other": OTHER, "key": lines[1], "bao": self.bao.token, "consul": self.consul.token, "reads": self.reads}
+        tokens = {
+            "bao": self.bao.token, "consul": self.consul.token, "finds": self.finds, "reads": self.reads,
+            "registers": self.registers, "nomad": self.nomad.token, "ann": self.served.tokens["ann"],
+        }  # fmt: skip
+        return passwords | tokens | {"npm": SECRET, "other": OTHER, "key": lines[1]}
 
 
 def auth(registry: LocalRegistry, directory: Path) -> str:
@@ -69,6 +79,7 @@ def auth(registry: LocalRegistry, directory: Path) -> str:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     work = tmp_path_factory.mktemp("vault")
+    before = set(scratch())
     with ExitStack() as stack:
         enter = stack.enter_context
         pulled = enter(LocalRegistry(Login("puller", "pull-pass-" + unique())))
@@ -78,14 +89,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         ssh = enter(GitSsh())
         bao = enter(LocalBao())
         consul = enter(LocalConsul())
-        consul.apply("nomad", 'agent_prefix "" { policy = "read" } node_prefix "" { policy = "read" } service "nomad-build" { policy = "write" }')
-        registers = f"""
-consul {{
-  address = "{consul.address.removeprefix("http://")}"
-  token   = "{consul.token_of("nomad")}"
-}}
-"""
-        nomad = enter(LocalNomad(memory_mb=6144, more=bao.agent() + registers))
+        registers = consul.nomad_token()
+        nomad = enter(LocalNomad(memory_mb=6144, more=bao.agent() + consul.agent(registers)))
         bao.set_up(nomad.address, *PROFILES)
         build = json.loads(auth(pulled, work))
         build["auths"] |= json.loads(auth(kept, work))["auths"]
@@ -127,7 +132,7 @@ consul {{
         nomad.set_up_server(job_file, NAME, line, **variables)
         finds = consul.client_token()
         served = Served(nomad, passing(consul, finds), {"ann": token}, job_file, variables)
-        yield Cluster(bao, consul, finds, reads, nomad, served, ssh, pulled, pushed, kept, base)
+        yield Cluster(bao, consul, finds, reads, nomad, served, ssh, pulled, pushed, kept, base, registers, before)
 
 
 def passing(consul: LocalConsul, token: str, seconds: float = 90) -> str:
@@ -181,11 +186,18 @@ async def test_a_build_has_what_it_needs_and_nothing_of_it_is_anywhere(
     assert done.returncode == 0, done
 
     search = Search(cluster.secrets)
-    collect(cluster, search, tmp_path)
+    collect(cluster, search)
+    search.text("the command line", done.stdout + done.stderr)
     async for kind, answer in answers(ann, status["build_id"]):
         search.text(kind, answer)
     assert search.found == [], search.found
-    # The same search finds what is there.
+    # The same search finds what is there: wherever it looks,
+    with planted_everywhere(cluster) as places:
+        search = Search(cluster.secrets)
+        collect(cluster, search)
+    for place in places:
+        assert any(one.startswith("npm in ") and place in one for one in search.found), (place, search.found)
+    # and in whatever form it stands.
     planted = tmp_path / "planted"
     assert search.files > 100 and search.unpacked > 10, "it has looked into something"
     for name in cluster.secrets:
@@ -206,14 +218,55 @@ async def answers(session: ClientSession, build: str) -> AsyncIterator[tuple[str
         yield tool, result.model_dump_json()
 
 
-def collect(cluster: Cluster, search: Search, tmp_path: Path) -> None:
+def scratch() -> Iterator[Path]:
+    """What is in the directories that everybody may write to, or that are in memory."""
+    for directory in ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/user/*"):
+        yield from Path("/").glob(f"{directory[1:]}/*")
+
+
+@contextmanager
+def planted_everywhere(cluster: Cluster) -> Iterator[list[str]]:
+    """Puts a secret where services and builds keep and leave things; how the search calls these places."""
+    encoded = base64.b64encode(SECRET.encode()).decode()
+    logs = [cluster.bao.directory / "bao.log", cluster.consul.directory / "agent.log", cluster.nomad.directory / "agent.log"]
+    left = [Path(directory, f"left-{unique()}") for directory in ("/dev/shm", "/tmp", cluster.nomad.data)]
+    with ExitStack() as stack:
+        for path in left:
+            path.write_text(SECRET)
+            stack.callback(path.unlink)
+        for path in logs:
+            size = path.stat().st_size
+            with path.open("a") as log:
+                log.write(f"{encoded}\n")
+            stack.callback(os.truncate, path, size)
+        cluster.consul.put("other/planted", SECRET)
+        stack.callback(cluster.consul.delete, "other/planted")
+        cluster.nomad.run("var", "put", "-namespace", NAMESPACE, "-force", "other/planted", f"planted={encoded}")
+        stack.callback(cluster.nomad.run, "var", "purge", "-namespace", NAMESPACE, "other/planted")
+        yield [*map(str, [*left, *logs]), "key other/planted", "item planted"]
+
+
+def collect(cluster: Cluster, search: Search) -> None:
     """Looks at every file, log, job, record, metric and artifact."""
-    nomad = cluster.nomad
-    # A task's own secrets lie in its directory `secrets`, a tmpfs, as long as Nomad keeps its allocation.
-    search.tree(nomad.directory, but=lambda path: path.name == "secrets" and path.is_mount())
+    nomad, bao, consul = cluster.nomad, cluster.bao, cluster.consul
+    # A task's own secrets lie in its directory `secrets`, a tmpfs, as long as Nomad keeps its allocation. The
+    # configuration of Nomad's agent is where operators give it its token for Consul.
+    config = nomad.directory / "agent.hcl"
+    search.tree(nomad.directory, but=lambda path: path == config or (path.name == "secrets" and path.is_mount()))
+    search.text(str(config), config.read_text().replace(cluster.registers, ""))
+    # OpenBao keeps its storage, and Consul its data, in memory; that they hold what they were given is what they are
+    # for. To whoever starts it for development, OpenBao tells the token that may do everything, once.
+    log = bao.directory / "bao.log"
+    search.tree(bao.directory, but=lambda path: path == log)
+    search.text(str(log), log.read_text(errors="replace").replace(f"Root Token: {bao.token}\n", ""))
+    search.tree(consul.directory)
+    for pair in consul.request("GET", "/v1/kv/?recurse=true"):
+        search.packed(f"key {pair['Key']}", pair["Value"] or "")
+    for path in ("agent/services", "agent/checks", "catalog/services", "catalog/nodes", "acl/policies?full=true", "event/list"):
+        search.text(path, json.dumps(consul.request("GET", f"/v1/{path}")))
     for path in (
         "jobs?meta=true", "allocations?task_states=true&resources=true", "evaluations", "vars", "nodes", "deployments",
-        "services", "acl/policies",
+        "services", "acl/policies", "acl/tokens",
     ):  # fmt: skip
         listed = nomad.request("GET", f"/v1/{path}{'&' if '?' in path else '?'}namespace=*")
         search.text(path, json.dumps(listed))
@@ -237,6 +290,15 @@ def collect(cluster: Cluster, search: Search, tmp_path: Path) -> None:
     for registry in (cluster.pulled, cluster.pushed, cluster.kept):
         # Accounts are the registry's own matter.
         search.tree(registry.storage)
+        search.text("requests", "\n".join(registry.requests()))
+    search.text("git", (cluster.git.directory / "log").read_text(errors="replace"))
+    # What builds may have left. The services have directories of their own, with their keys and accounts.
+    registries = (registry.storage.parent for registry in (cluster.pulled, cluster.pushed, cluster.kept))
+    own = {nomad.directory, bao.directory, consul.directory, cluster.git.directory, *registries}
+    for path in set(scratch()) - cluster.before - own:
+        search.file(path)
+        if not path.is_symlink():
+            search.tree(path)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(process / "exe") == str(binary()):
@@ -267,8 +329,8 @@ for file in $(find / -xdev -type f -size -300k 2>/dev/null | grep -v -e ^/proc -
   if grep -q -a -e '[-]pass-' -e 'OPENSSH PRIVATE[ ]KEY' -e 'hvs[.]' -e '^eyJ' "$file" 2>/dev/null; then hit "$file"; fi
 done
 for process in /proc/[0-9]*; do
-  tr '\\0' '\\n' < $process/environ 2>/dev/null | grep -e '[-]pass-' -e TOKEN -e NOMAD_ -e VAULT && hit "$process/environ"
-  tr '\\0' '\\n' < $process/cmdline 2>/dev/null | grep -e '[-]pass-' && hit "$process/cmdline"
+  tr '\0' '\n' < $process/environ 2>/dev/null | grep -e '[-]pass-' -e TOKEN -e NOMAD_ -e VAULT && hit "$process/environ"
+  tr '\0' '\n' < $process/cmdline 2>/dev/null | grep -e '[-]pass-' && hit "$process/cmdline"
   for dir in secrets private alloc local; do ls $process/root/$dir 2>/dev/null && hit "$process/root/$dir"; done
   ls -l $process/fd 2>/dev/null | grep -e secrets -e auth.json -e nomad_token && hit "$process/fd"
 done
@@ -278,6 +340,38 @@ grep -v ' /run/secrets/' /proc/self/mountinfo | grep -e auth.json -e /secrets -e
 echo | nc -w 3 169.254.169.254 80 && hit metadata
 echo it has looked
 """
+
+PLANTED = r"""
+echo x-pass-x > /planted
+mkdir /secrets && echo x > /secrets/x
+NOMAD_TOKEN=x sleep 600 &
+sh -c 'sleep 600; :' x-pass-x &
+exec 3< /run/auth.json
+NOMAD_ADDR=x sh /look.sh
+kill $(jobs -p)
+"""
+"""Something of each kind that `LOOK` looks for, but a socket and the metadata of a cloud."""
+
+
+async def test_the_hunt_finds_what_is_there(cluster: Cluster, ann: ClientSession) -> None:
+    text = (
+        f"FROM {cluster.base}\nCOPY look.sh planted.sh /\n"
+        f"RUN --mount=type=bind,source=auth.json,target=/run/auth.json sh /planted.sh; echo {unique()}\n"
+    )
+    sources = {"Containerfile": text, "look.sh": LOOK, "planted.sh": PLANTED, "auth.json": "{}"}
+    planted = {"name": "look", "command": "sh /look.sh", "env": ["NOMAD_TOKEN=x"]}
+    status = await succeed(ann, source=file_source(sources), tests=[planted])
+    log = await log_text(ann, status["build_id"])
+    assert log.count("it has looked") == 2, log
+    build, test = (log.split("it has looked")[part] for part in (0, 1))
+    for what in (
+        "/planted", "environment", "mount", "/proc/[0-9]+/environ", "/proc/[0-9]+/cmdline", "/proc/[0-9]+/fd",
+        "/proc/[0-9]+/root/secrets",
+    ):  # fmt: skip
+        assert re.search(rf"FOUND {what}$", build, re.MULTILINE), (what, build)
+    # A file of the image, and the environment of the test.
+    for what in ("/planted", "environment", "/proc/[0-9]+/environ"):
+        assert re.search(rf"FOUND {what}$", test, re.MULTILINE), (what, test)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -339,8 +433,8 @@ BROKEN = {
     "no such role": (break_role, 'role "nomad-build-default-build" could not be found'),
     "another's role": (break_binding, "nomad_task"),
     "silent": (LocalBao.stop, "was not started within 10 s, and Nomad does not say why"),
-    "no right": (break_policy, "look whether Vault answers and at the policy of the task's role"),
-    "no right to push": (break_publish, "look whether Vault answers and at the policy of the task's role"),
+    "no right": (break_policy, "look whether Vault answers, at the policy of the task's role"),
+    "no right to push": (break_publish, "look whether Vault answers, at the policy of the task's role"),
     "nothing there": (lambda bao: bao.request("DELETE", "secret/metadata/nomad-build/default/build"), "Missing: vault.read(secret/data/nomad-build/default/build)"),
 }
 
@@ -367,3 +461,64 @@ async def test_what_is_wrong_with_vault_is_named(cluster: Cluster, ann: ClientSe
     assert not status.get("image", {}).get("published")
     # Nothing of it goes on, and the next one is well.
     await succeed(ann, source=files(Containerfile=f"FROM {cluster.base}\nRUN echo {unique()}\n"))
+
+
+def role_of(bao: LocalBao, **changes: Any) -> None:
+    """Changes the role of the task `build`."""
+    path = "auth/jwt-nomad/role/nomad-build-default-build"
+    bao.request("POST", path, bao.request("GET", path)["data"] | changes)
+
+
+async def test_a_token_that_ends_before_its_build_does_not_end_the_build(cluster: Cluster, ann: ClientSession) -> None:
+    role_of(cluster.bao, token_period=0, token_ttl=2, token_max_ttl=2, token_explicit_max_ttl=2)
+    try:
+        text = (
+            f"FROM {cluster.base}\nRUN echo begun; sleep 8; echo {unique()}\n"
+            f"RUN --mount=type=secret,id=npm test $(wc -c < /run/secrets/npm) = {len(SECRET)}\n"
+        )
+        tag = f"{cluster.pushed.host}/vault/{unique()}:1"
+        status = await succeed(ann, source=files(Containerfile=text), secrets=["npm"], tags=[tag])
+    finally:
+        cluster.bao.set_up(cluster.nomad.address, *PROFILES)
+    assert status["image"]["published"]
+    log = await log_text(ann, status["build_id"])
+    assert log.count("| begun") == 1, log
+    # It did end: Nomad has taken others.
+    assert "failed to renew Vault token" in (cluster.nomad.directory / "agent.log").read_text()
+
+
+async def test_a_token_that_ends_before_the_secrets_are_there_is_named(cluster: Cluster, ann: ClientSession) -> None:
+    # Good for one use, by which Nomad renews it.
+    role_of(cluster.bao, token_num_uses=1)
+    try:
+        status = await run(ann, source=files(Containerfile=f"FROM {cluster.base}\nRUN echo {unique()}\n"))
+    finally:
+        cluster.bao.set_up(cluster.nomad.address, *PROFILES)
+    failure = status["failure"]
+    assert (status["state"], failure["kind"], failure["fault"]) == ("failed", "not_started", "operator"), status
+    assert "at how long its tokens last" in failure["message"], failure
+    await succeed(ann, source=files(Containerfile=f"FROM {cluster.base}\nRUN echo {unique()}\n"))
+
+
+async def test_retention_changes_while_the_server_runs(cluster: Cluster, ann: ClientSession) -> None:
+    def index() -> str:
+        return cluster.served.get("/metrics")[1].split("\nnomad_build_config_index ")[1].split("\n")[0]
+
+    def source() -> dict[str, Any]:
+        return files(Containerfile=f"FROM scratch\nCOPY Containerfile /{unique()}\n")
+
+    for _ in range(3):
+        await succeed(ann, source=source())
+    known = index()
+    cluster.consul.put("nomad-build/nomad/keep_builds", "1")
+    await wait_for(lambda: index() != known, "what Consul says now")
+    last = await succeed(ann, source=source())
+
+    async def kept() -> bool:
+        listed = [one["build_id"] for one in (await ask(ann, "status", {"limit": 50}))["builds"]]
+        records = cluster.nomad.request("GET", f"/v1/vars?prefix=nomad-build/b/&namespace={NAMESPACE}")
+        assert last["build_id"] in listed
+        return len(listed) <= 2 and len(records) <= 2
+
+    await wait_for(kept, "the end of what is not to be kept any more")
+    cluster.consul.delete("nomad-build/nomad/keep_builds")
