@@ -7,20 +7,23 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::build::{Failure, Fault, Kind, Phase};
-use crate::containerfile::StepLine;
 use crate::log::Line;
 
 use super::command::{self, Command, KILLED, Reading};
 use super::excerpt::{self, quote};
 use super::locations::locations;
 use super::rules;
-use super::steps::Place;
+use super::steps::{Place, step_line};
 use super::tree::Tree;
 
 /// Buildah's exit status for its own errors.
 pub(super) const OWN_ERROR: i32 = 125;
 /// How far from the end its error can stand: warnings may follow.
 const END: usize = 40;
+/// Errors that occurred together, which are looked at.
+const LISTED: usize = 6;
+/// How Buildah says that its own child has ended, in the isolation chroot.
+const SUBPROCESS: &str = "subprocess exited with status ";
 /// How `buildah run` says at its end that the command ended with a status.
 const RUNTIME_ERROR: &str = "Error: while running runtime: ";
 
@@ -49,8 +52,10 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
     let error = last_error(end.lines);
     let ran = error.and_then(|(_, text)| run_status(text));
     let mut failure = match (ran, error) {
-        (Some(status), Some((number, _))) => command_failure(status, number, end),
-        (_, Some((_, text))) => own_failure(text, instruction_of(text)),
+        (Some(status), Some((number, text))) => command_failure(status, (number, text), end),
+        (_, Some((number, text))) => {
+            own_failure(&whole(end.lines, number, text), instruction_of(text))
+        }
         (_, None) if end.status == KILLED => Failure::new(
             Phase::Build,
             Kind::OutOfMemory,
@@ -103,8 +108,7 @@ fn show(failure: &mut Failure, excerpt: Option<(String, String)>) {
 fn of_step<'a>(lines: &'a [(u64, Line)], place: Option<&Place>) -> &'a [(u64, Line)] {
     let begun = place.and_then(|place| {
         lines.iter().rposition(|(_, line)| {
-            StepLine::parse(&line.text)
-                .is_some_and(|step| step.text.starts_with(&place.instruction))
+            step_line(&line.text).is_some_and(|step| step.text.starts_with(&place.instruction))
         })
     });
     begun
@@ -112,13 +116,31 @@ fn of_step<'a>(lines: &'a [(u64, Line)], place: Option<&Place>) -> &'a [(u64, Li
         .unwrap_or(lines)
 }
 
-fn last_error(lines: &[(u64, Line)]) -> Option<(u64, &str)> {
-    lines
+/// Buildah's last error, and the number of its line. What a command printed before may have had no newline.
+pub(super) fn last_error(lines: &[(u64, Line)]) -> Option<(u64, &str)> {
+    lines.iter().rev().take(END).find_map(|(number, line)| {
+        let at = match line.text.starts_with("Error: ") {
+            true => 0,
+            false => line.text.find("Error: building at STEP \"")?,
+        };
+        Some((*number, line.text.get(at..)?))
+    })
+}
+
+/// An error with the lines that go on with it: Buildah lists several that occurred together.
+fn whole(lines: &[(u64, Line)], number: u64, text: &str) -> String {
+    let from = lines.partition_point(|(n, _)| *n <= number);
+    let listed = lines
         .iter()
-        .rev()
-        .take(END)
-        .find(|(_, line)| line.text.starts_with("Error: "))
-        .map(|(n, line)| (*n, line.text.as_str()))
+        .skip(from)
+        .take(LISTED)
+        .take_while(|(_, line)| line.text.starts_with("    * "));
+    let mut whole = text.to_owned();
+    for (_, line) in listed {
+        whole.push(' ');
+        whole.push_str(line.text.trim_start());
+    }
+    whole
 }
 
 fn run_status(error: &str) -> Option<i32> {
@@ -182,11 +204,9 @@ fn own_failure(text: &str, instruction: Option<&str>) -> Failure {
     failure
 }
 
-/// `error` is the number of the line in which Buildah says so: what follows is its own.
-fn command_failure(status: i32, error: u64, end: &BuildahEnd<'_>) -> Failure {
-    let printed = of_step(end.lines, end.place);
-    let until = printed.partition_point(|(number, _)| *number < error);
-    let printed = printed.get(..until).unwrap_or(printed);
+/// `error` is what Buildah says of it, and the number of that line: what follows is its own.
+fn command_failure(status: i32, error: (u64, &str), end: &BuildahEnd<'_>) -> Failure {
+    let printed = printed(of_step(end.lines, end.place), error);
     let text = end.place.map_or("", |place| place.instruction.as_str());
     let mut failure = Failure::new(
         Phase::Build,
@@ -195,12 +215,40 @@ fn command_failure(status: i32, error: u64, end: &BuildahEnd<'_>) -> Failure {
     );
     failure.exit_code = Some(status);
     let command = Command {
-        lines: printed,
+        lines: &printed,
         status,
         text,
     };
     explain(&mut failure, &command, end.tree);
     failure
+}
+
+/// What the command itself printed: without Buildah's words at the end, which may begin in the middle of a line.
+fn printed(lines: &[(u64, Line)], (number, error): (u64, &str)) -> Vec<(u64, Line)> {
+    let until = lines.partition_point(|(n, _)| *n < number);
+    let mut printed = lines.get(..until).unwrap_or(lines).to_vec();
+    while printed
+        .last()
+        .is_some_and(|(_, line)| line.text.starts_with(SUBPROCESS))
+    {
+        printed.pop();
+    }
+    let last = lines
+        .get(until)
+        .and_then(|(_, line)| Some((line, line.text.strip_suffix(error)?)));
+    if let Some((line, text)) = last
+        && !text.is_empty()
+    {
+        let text = text.split(SUBPROCESS).next().unwrap_or(text).to_owned();
+        printed.push((
+            number,
+            Line {
+                text,
+                ..line.clone()
+            },
+        ));
+    }
+    printed
 }
 
 /// Makes of a failed command what its output tells: kind, fault, hint, excerpt, locations.

@@ -17,8 +17,8 @@ const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 /// 128 and SIGKILL, as a shell tells it.
 pub(super) const KILLED: i32 = 137;
-/// The status of `timeout` (coreutils, busybox) when the time was up.
-const TIMED_OUT: i32 = 124;
+/// The statuses of `timeout` when the time was up: coreutils', and busybox' (128 and SIGTERM).
+const TIMED_OUT: &[i32] = &[124, 143];
 /// 128 and SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
 const CRASHED: &[i32] = &[132, 133, 134, 135, 136, 139, 159];
 /// Lines behind a line that a rule may ask about.
@@ -45,6 +45,10 @@ const SILENT: &[(&str, i32, Kind)] = &[
     ("wget", 5, Kind::TlsFailed),
     ("wget", 8, Kind::DownloadFailed),
 ];
+
+/// Families of rules that are told apart.
+const EXCEPTIONS: &str = "tracebacks";
+const NETWORK: &str = "network";
 
 /// What is known of a command that failed.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +93,10 @@ pub fn read(command: &Command<'_>) -> Reading {
             Some((index, rules::for_command(line, next, command.status)?))
         })
         .collect();
+    let found: Vec<Found> = found
+        .into_iter()
+        .filter(|(index, _)| !is_forgiven(texts.get(*index).unwrap_or(&""), command.text))
+        .collect();
     let decisive = decide(&found, command.status, texts.len());
     let kind = kind_of(decisive, command);
     let rule = decisive
@@ -98,7 +106,8 @@ pub fn read(command: &Command<'_>) -> Reading {
     let usual = rule
         .and_then(|rule| rule.fault)
         .unwrap_or_else(|| kind.fault());
-    let is_code = usual == Fault::Code && !(may_be_environment(kind) && environment(&texts, at));
+    let is_code = usual == Fault::Code
+        && !(may_be_environment(kind) && environment(&texts, at, command.text));
     Reading {
         kind,
         fault: if is_code { Fault::Code } else { Fault::Unknown },
@@ -133,9 +142,8 @@ fn decide(found: &[Found], status: i32, count: usize) -> Option<Found> {
         causes.any(|(_, known)| known.family == family)
     };
     if let Some((_, last)) = found.iter().rfind(|(_, known)| spoke(known.family)) {
-        return causes
-            .find(|(_, known)| known.family == last.family)
-            .copied();
+        let first = causes.find(|(_, known)| known.family == last.family);
+        return first.map(|(index, known)| wrapped(*index, known, found));
     }
     let last = count.saturating_sub(GENERAL);
     let mut general = found
@@ -154,6 +162,41 @@ fn decide(found: &[Found], status: i32, count: usize) -> Option<Found> {
         .copied()
 }
 
+/// What an exception tells, or the network's failure that it wraps.
+fn wrapped(index: usize, known: &'static Known, found: &[Found]) -> Found {
+    let within = found.iter().find(|(at, inner)| {
+        known.family == EXCEPTIONS
+            && known.rule.kind == Kind::UncaughtException
+            && inner.family == NETWORK
+            && (index..index + AROUND).contains(at)
+    });
+    within.map_or((index, known), |(_, inner)| (index, *inner))
+}
+
+/// Whether the command line goes on when the program fails that printed this: `wget … || true`.
+fn is_forgiven(line: &str, text: &str) -> bool {
+    let Some((program, _)) = line
+        .split_once(": ")
+        .filter(|(program, _)| !program.is_empty())
+    else {
+        return false;
+    };
+    // A program that is called once only.
+    let mut calls = text.match_indices(program);
+    let (Some((at, _)), None) = (calls.next(), calls.next()) else {
+        return false;
+    };
+    let rest = text.get(at + program.len()..).unwrap_or_default();
+    let end = rest.find([';', '&', '|', '\n']).unwrap_or(rest.len());
+    let after = rest.get(end..).unwrap_or_default();
+    let otherwise = after.strip_prefix("||").map(str::trim_start);
+    otherwise.is_some_and(|word| {
+        ["true", ":", "echo"]
+            .iter()
+            .any(|go_on| word.starts_with(go_on))
+    })
+}
+
 fn kind_of(decisive: Option<Found>, command: &Command<'_>) -> Kind {
     let told = decisive.map(|(_, known)| (known.rule.kind, known.rule.weight));
     let cause = matches!(told, Some((_, Weight::Cause)));
@@ -163,7 +206,9 @@ fn kind_of(decisive: Option<Found>, command: &Command<'_>) -> Kind {
         (None, NOT_FOUND) => Kind::CommandNotFound,
         (_, KILLED) => Kind::OutOfMemory,
         (_, status) if !cause && CRASHED.contains(&status) => Kind::CommandCrashed,
-        (_, TIMED_OUT) if !cause && command.text.contains("timeout ") => Kind::CommandTimedOut,
+        (_, status) if !cause && TIMED_OUT.contains(&status) && calls(command.text, "timeout") => {
+            Kind::CommandTimedOut
+        }
         (Some((kind, _)), _) if kind != Kind::CommandFailed => kind,
         (_, status) => SILENT
             .iter()
@@ -212,13 +257,15 @@ fn may_be_environment(kind: Kind) -> bool {
 }
 
 /// Whether the lines of the reason, or the last ones where there is none, speak of the environment.
-fn environment(texts: &[&str], at: Option<(usize, usize)>) -> bool {
+fn environment(texts: &[&str], at: Option<(usize, usize)>, text: &str) -> bool {
     let (from, to) = match at {
         Some((from, decisive)) => (from, (decisive + AROUND).min(texts.len())),
         None => (texts.len().saturating_sub(AROUND), texts.len()),
     };
     let lines = texts.get(from..to).unwrap_or_default();
-    lines.iter().any(|line| rules::tells_of_environment(line))
+    lines
+        .iter()
+        .any(|line| rules::tells_of_environment(line) && !is_forgiven(line, text))
 }
 
 #[cfg(test)]

@@ -43,15 +43,16 @@ const FORMS: &[&str] = &[
     r"^\s*❯ (?:.+ )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
     // pytest
     r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|in .+|Failed)$",
+    r"^(?:file )?(?P<file>/\S+\.py)(?::|, line )(?P<line>\d+)$",
     // CMake, make, the shell, assert
-    r"^CMake Error at (?P<file>[^\s:]+):(?P<line>\d+) \((?P<msg>[^)]*)\)",
+    r"^CMake Error at (?P<file>[^\s:]+):(?P<line>\d+)(?: \((?P<msg>[^)]*)\))?",
     r"^(?P<file>[^\s:]*(?:[Mm]akefile|\.mk)):(?P<line>\d+): \*\*\* (?P<msg>.+)$",
     r"^(?P<file>[^\s:()]+\.(?:sh|bash)): (?:line )?(?P<line>\d+): (?P<msg>.+)$",
     r"^\S+: (?P<file>[^\s:()]+):(?P<line>\d+): (?P<msg>.*Assertion .* failed\.?)$",
     // Ruby, PHP, Perl
     r"^(?:\s+from )?(?P<file>[^\s:()]+\.rb):(?P<line>\d+):in (?P<msg>.+)$",
     r"^(?P<msg>.+) in (?P<file>/\S+\.php)(?: on line |:)(?P<line>\d+)$",
-    r"^(?P<msg>.+) at (?P<file>[^\s()]+\.p[lm]) line (?P<line>\d+)[.,]",
+    r"^(?P<msg>.+) at (?P<file>[^\s()]+\.(?:p[lm]|t)) line (?P<line>\d+)[.,]",
     // Python
     r#"^\s*File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
 ];
@@ -90,6 +91,7 @@ pub fn locations<'a>(
         frames: Vec::new(),
         heading: None,
         headline: None,
+        next: 0,
     };
     for line in lines {
         let end = line.floor_char_boundary(LOOKED_AT);
@@ -134,6 +136,8 @@ struct Reader<'a, 't> {
     frames: Vec<(bool, Location)>,
     heading: Option<&'a str>,
     headline: Option<&'a str>,
+    /// Where the next place belongs.
+    next: usize,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -150,6 +154,10 @@ impl<'a> Reader<'a, '_> {
         }
         if line.starts_with("error") {
             self.headline = Some(line);
+        }
+        if line.starts_with("Caused by: ") {
+            // Of the JVM: what was thrown first is told last.
+            self.next = 0;
         }
         if let Some(heading) = HEADING.as_ref().and_then(|regex| regex.captures(line)) {
             self.heading = heading.name("file").map(|file| file.as_str());
@@ -231,7 +239,11 @@ impl<'a> Reader<'a, '_> {
                     old.message = location.message;
                 }
             }
-            None => self.found.push((is_known, location)),
+            None => {
+                let at = self.next.min(self.found.len());
+                self.found.insert(at, (is_known, location));
+                self.next = at + 1;
+            }
         }
     }
 

@@ -11,6 +11,8 @@
 mod buildah;
 mod command;
 mod excerpt;
+mod invalid;
+mod last_words;
 mod locations;
 mod recent;
 mod rules;
@@ -21,6 +23,8 @@ mod tree;
 pub use buildah::{BuildahEnd, buildah_failure, explain_test, pull_failure};
 pub use command::Command;
 pub use excerpt::tail;
+pub use invalid::invalid_containerfile;
+pub use last_words::LastWords;
 pub use recent::Recent;
 pub use steps::{Place, Steps};
 pub use store::points_at_store;

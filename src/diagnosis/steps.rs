@@ -5,7 +5,7 @@ use crate::build::status::StepStatus;
 use crate::containerfile::{Containerfile, Stage, Step, StepLine};
 use crate::log::Line;
 
-use super::buildah::named_step;
+use super::buildah::{last_error, named_step};
 
 /// Characters of an instruction that are shown.
 const SHOWN: usize = 300;
@@ -48,6 +48,17 @@ fn name(stage: &Stage) -> String {
         .unwrap_or_else(|| stage.index.to_string())
 }
 
+/// The `STEP` line that a line of output is or ends with: what a command printed before may have had no newline.
+pub(super) fn step_line(line: &str) -> Option<StepLine<'_>> {
+    StepLine::parse(line).or_else(|| {
+        line.match_indices("STEP ").find_map(|(at, _)| {
+            let before = line.get(..at)?.strip_suffix("] ");
+            let from = before.and_then(|before| before.rfind('[')).unwrap_or(at);
+            StepLine::parse(line.get(from..)?)
+        })
+    })
+}
+
 /// A step that began last, or that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
@@ -82,7 +93,7 @@ impl<'a> Steps<'a> {
     /// A step that begins. What a command prints may look the same: a step is believed only when
     /// it is the next one, and the Containerfile has its text.
     pub fn observe(&mut self, line: &str) -> Option<StepStatus> {
-        let printed = StepLine::parse(line)?;
+        let printed = step_line(line)?;
         let (stage, step) = self.last;
         let next = (printed.stage == stage && printed.step == step + 1)
             || (printed.stage > stage && printed.step == 1);
@@ -108,18 +119,43 @@ impl<'a> Steps<'a> {
         let Some(text) = named_step(lines) else {
             return self.reached.clone();
         };
-        let (stage, step) = self.last;
-        match self.parsed.locate(stage, step, text) {
-            Some((stage, step)) => Some(self.at(stage, step)),
-            // No instruction of the file: it is one that the base image brings.
-            None => {
-                let stage = self.parsed.stages.get(stage.checked_sub(1)?)?;
-                let mut reached = self.at(stage, stage.steps.first()?);
-                reached.place.trigger_of = Some(stage.base.clone());
-                reached.place.instruction = text.to_owned();
-                Some(reached)
-            }
+        if let Some(reached) = self
+            .reached
+            .as_ref()
+            .filter(|reached| self.is_named(reached, lines))
+        {
+            return Some(reached.clone());
         }
+        let (stage, step) = self.last;
+        if let Some((stage, step)) = self.parsed.locate(stage, step, text) {
+            return Some(self.at(stage, step));
+        }
+        let stage = self.parsed.stages.get(stage.checked_sub(1)?)?;
+        let alike = |step: &&Step| text.starts_with(&step.text) || step.message.starts_with(text);
+        if let Some(step) = stage.steps.iter().skip(1).find(alike) {
+            return Some(self.at(stage, step));
+        }
+        let mut reached = self.reached.clone()?;
+        // No instruction of the file, right behind a FROM: it is one that the base image brings.
+        if reached.step == 1 {
+            reached.place.trigger_of = Some(stage.base.clone());
+            reached.place.instruction = text.to_owned();
+        }
+        Some(reached)
+    }
+
+    /// Whether Buildah's last error names the step that began last.
+    fn is_named(&self, reached: &Reached, lines: &[(u64, Line)]) -> bool {
+        let step = self
+            .parsed
+            .stages
+            .get(reached.stage)
+            .and_then(|stage| stage.steps.iter().find(|step| step.number == reached.step));
+        let named = |text: &str| {
+            last_error(lines)
+                .is_some_and(|(_, error)| error.contains(&format!("building at STEP \"{text}\": ")))
+        };
+        step.is_some_and(|step| named(&step.text) || named(step.message.trim()))
     }
 
     fn at(&self, stage: &Stage, step: &Step) -> Reached {

@@ -94,7 +94,8 @@ impl Tree {
     }
 
     fn source_of(&self, copied: &Copied, path: &str) -> Vec<String> {
-        let target = copied.target.trim_end_matches('/');
+        let target = normal(&copied.target).unwrap_or_default();
+        let target = target.trim_end_matches('/');
         let source = copied.source.trim_matches('/');
         if path == target {
             return vec![source.to_owned()];
@@ -199,7 +200,7 @@ mod tests {
                 ("src", "/usr/src/app/source"),
                 ("lib/*.c", "/lib/"),
                 ("a.txt", "/etc/"),
-                (".", "/all"),
+                (".", "/all/."),
             ],
             &files,
         );

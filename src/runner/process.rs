@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::Phase;
+use crate::diagnosis::LastWords;
 use crate::log::lines::LineSplitter;
 
 use super::reporter::Reporter;
@@ -145,7 +146,7 @@ impl Started {
             mut group,
             mut pipe,
         } = self;
-        let mut splitter = LineSplitter::default();
+        let (mut splitter, mut last_words) = (LineSplitter::default(), LastWords::default());
         let mut buffer = vec![0u8; 64 * 1024];
         let redactor = output.reporter.redactor();
         let mut lines = Vec::new();
@@ -158,6 +159,7 @@ impl Started {
                 read = pipe.read(&mut buffer) => match read {
                     Ok(0) | Err(_) => break group.finish(bounds).await,
                     Ok(count) => {
+                        last_words.push(buffer.get(..count).unwrap_or_default(), redactor);
                         splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
                             observe(&line);
                             lines.push(line);
@@ -181,6 +183,11 @@ impl Started {
             observe(&line);
             lines.push(line);
         });
+        let kept = output.reporter.kept();
+        let last = lines
+            .last()
+            .or_else(|| kept.last().map(|(_, line)| &line.text));
+        lines.extend(last_words.error(last.map(String::as_str), redactor));
         output.reporter.output(output.phase, output.test, lines);
         ended
     }

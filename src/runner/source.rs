@@ -14,9 +14,9 @@ use crate::build::plan::PlanSource;
 use crate::build::request::FileRequest;
 use crate::build::status::SourceStatus;
 use crate::build::{Phase, Plan};
-use crate::containerfile::{self, Containerfile, FaultKind, SecretUse};
+use crate::containerfile::{self, Containerfile, SecretUse};
 use crate::context::{self, ContextFile, Limits, UnpackError};
-use crate::diagnosis::Place;
+use crate::diagnosis::{Place, invalid_containerfile};
 use crate::git;
 use crate::log::Event;
 
@@ -492,30 +492,10 @@ pub fn invalid(sources: &Sources, faults: &[containerfile::Fault]) -> Stop {
 }
 
 fn faults_in(file: &str, faults: &[containerfile::Fault]) -> Stop {
-    let Some(first) = faults.first() else {
-        return Stop::internal("a Containerfile without faults was refused");
-    };
-    let kind = match first.kind {
-        FaultKind::UnknownTarget => Kind::TargetNotFound,
-        _ => Kind::ContainerfileInvalid,
-    };
-    let mut failure = Failure::new(Phase::Source, kind, first.message.clone());
-    failure = match kind {
-        Kind::TargetNotFound => failure.with_hint("Name a stage of the Containerfile as target."),
-        _ => failure.at(file, first.line),
-    };
-    failure.instruction = first.instruction.clone();
-    failure.locations = faults
-        .iter()
-        .take(NAMED)
-        .map(|fault| Location {
-            file: file.to_owned(),
-            line: Some(fault.line),
-            column: None,
-            message: Some(fault.message.clone()),
-        })
-        .collect();
-    Stop::failed(failure)
+    match invalid_containerfile(file, faults) {
+        Some(failure) => Stop::failed(failure),
+        None => Stop::internal("a Containerfile without faults was refused"),
+    }
 }
 
 impl Sources {

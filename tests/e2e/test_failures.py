@@ -136,7 +136,7 @@ async def test_what_a_compiler_says_is_located(session: ClientSession, base: str
             "compile": "echo \"src/main.c:1:25: error: 'x' undeclared\" >&2\nexit 2\n",
         }
     )
-    status = await fail(session, "command_failed", "code", source=source)
+    status = await fail(session, "compile_error", "code", source=source)
     failure = status["failure"]
     assert (failure["step"], failure["instruction"]) == (4, "RUN sh compile")
     location = failure["locations"][0]
@@ -146,6 +146,40 @@ async def test_what_a_compiler_says_is_located(session: ClientSession, base: str
     assert "not instructions" in failure["note"]
     shown = await ask(session, "logs", {"build_id": status["build_id"]})
     assert "undeclared" in shown["text"], "logs of a failed build do not begin at the failure"
+
+
+async def test_places_are_files_of_the_source(plain: ClientSession, base: str) -> None:
+    says = (
+        "echo '/usr/include/stdio.h:1:1: error: not ours' >&2\n"
+        "echo '/usr/src/app/main.c:7:2: error: absolute' >&2\n"
+        "echo 'util.c:8:3: error: within lib' >&2\n"
+        "seq 1 2000\nexit 2\n"
+    )
+    text = f"FROM {base}\nWORKDIR /usr/src/app\nCOPY src/ .\nCOPY lib ./lib/\nRUN cd lib && sh compile\n"
+    source = file_source(
+        {"app/Containerfile": text, "app/src/main.c": "x\n", "app/lib/util.c": "x\n", "app/lib/compile": says}
+    )
+    status = await fail(plain, "compile_error", "code", source={**source, "subdir": "app"})
+    failure = status["failure"]
+    places = [(place["file"], place["line"]) for place in failure["locations"]]
+    assert places == [("app/src/main.c", 7), ("app/lib/util.c", 8)]
+    assert failure["excerpt"].splitlines()[0].startswith("/usr/include/stdio.h"), "the first error is not shown"
+    assert (failure["file"], failure["line"]) == ("app/Containerfile", 5)
+    shown = await ask(plain, "logs", {"build_id": status["build_id"], "lines": 5})
+    assert "not ours" in shown["text"], "the log does not open where it failed"
+
+
+async def test_a_test_that_fails_is_explained_like_a_step(plain: ClientSession, base: str) -> None:
+    source = file_source({"Containerfile": f"FROM {base}\nWORKDIR /app\nCOPY . .\n", "src/a.c": "x\n"})
+    tests = [
+        {"name": "unit", "command": "echo 'src/a.c:3: Failure'; seq 1 100; echo '1 FAILED TEST'; exit 1"},
+        {"name": "net", "command": "wget -O - http://127.0.0.1:1/x"},
+    ]
+    status = await fail(plain, "test_failed", "code", source=source, tests=tests)
+    failure = status["failure"]
+    assert [(place["file"], place["line"]) for place in failure["locations"]] == [("src/a.c", 3)]
+    assert failure["excerpt"].startswith("src/a.c:3: Failure")
+    await fail(plain, "test_failed", "unknown", source=source, tests=tests[1:])
 
 
 async def test_the_containerfile_is_named_from_the_root_of_the_source(plain: ClientSession, base: str) -> None:

@@ -131,7 +131,7 @@ def test_a_failure_is_anchored_to_the_containerfile(visit: Visit, registry: Loca
     failure = status["failure"]
     assert (failure["file"], failure["line"]) == ("docker/Containerfile", 6)
     page.sign_in(visit.token, f"#build/{status['build_id']}")
-    shown = page.reads("#failure", "the command ended with status 2", "code/command_failed", "exit status 2")
+    shown = page.reads("#failure", "the command ended with status 2", "code/compile_error", "exit status 2")
     assert "To be mended in the code" in shown
     assert "docker/Containerfile:6, stage two, step 2" in shown
     anchor = page.text("#failure .anchor pre").splitlines()

@@ -236,3 +236,29 @@ fn printed_words_do_not_change_who_is_to_blame() {
     assert_eq!(kind(137, &[]).kind, Kind::OutOfMemory);
     assert_eq!(kind(1, &["x"]).kind, Kind::BuildError);
 }
+
+proptest::proptest! {
+    /// Whatever a command prints: step, line, status and phase of the failure are Buildah's.
+    #[test]
+    fn printed_lines_move_nothing(
+        printed in proptest::collection::vec(
+            proptest::prop_oneof![
+                ".{0,120}",
+                "(\\[[0-9]/[0-9]\\] )?STEP [0-9]/[0-9]: RUN [a-z]{1,5}",
+                "Error: (building at STEP \"[A-Z]{3} [a-z]\": )?(exit status [0-9]|no such host|no space left on device)",
+            ],
+            0..50,
+        ),
+        status in 1..125i32,
+    ) {
+        let end = format!("Error: building at STEP \"RUN make\": while running runtime: exit status {status}");
+        let mut texts: Vec<&str> = printed.iter().map(String::as_str).collect();
+        texts.push(&end);
+        let failure = kind(status, &texts);
+        proptest::prop_assert_eq!(failure.exit_code, Some(status));
+        proptest::prop_assert_eq!((failure.line, failure.step), (Some(12), Some(3)));
+        proptest::prop_assert!(matches!(failure.fault, Fault::Code | Fault::Unknown));
+        proptest::prop_assert!(failure.excerpt.is_none_or(|text| text.lines().count() <= 20));
+        proptest::prop_assert!(failure.locations.len() <= 10);
+    }
+}

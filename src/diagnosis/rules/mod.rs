@@ -221,23 +221,26 @@ pub fn tells_of_environment(line: &str) -> bool {
         return false;
     };
     let found = rules.set.matches(beginning(line).as_bytes());
-    let mut kinds = found
+    let kinds: Vec<Kind> = found
         .iter()
         .filter_map(|index| rules.known.get(index))
-        .map(|known| known.rule.kind);
-    kinds.any(|kind| {
-        matches!(
-            kind,
-            Kind::NameNotResolved
-                | Kind::HostUnreachable
-                | Kind::DownloadTimedOut
-                | Kind::DownloadFailed
-                | Kind::TlsFailed
-                | Kind::DiskFull
-                | Kind::OutOfMemory
-                | Kind::OperationNotPermitted
-        )
-    })
+        .map(|known| known.rule.kind)
+        .collect();
+    // What is not there is for the code to mend, whatever else the words fit.
+    !kinds.contains(&Kind::DownloadNotFound)
+        && kinds.iter().any(|kind| {
+            matches!(
+                kind,
+                Kind::NameNotResolved
+                    | Kind::HostUnreachable
+                    | Kind::DownloadTimedOut
+                    | Kind::DownloadFailed
+                    | Kind::TlsFailed
+                    | Kind::DiskFull
+                    | Kind::OutOfMemory
+                    | Kind::OperationNotPermitted
+            )
+        })
 }
 
 #[cfg(test)]
