@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::build::{Failure, Fault, Kind, Phase};
+use crate::build::{Failure, Fault, Kind, Phase, clean};
 use crate::log::Line;
 
 use super::command::{self, Command, KILLED, Reading};
@@ -20,8 +20,12 @@ use super::tree::Tree;
 pub(super) const OWN_ERROR: i32 = 125;
 /// How far from the end its error can stand: warnings may follow.
 const END: usize = 40;
+/// Characters of each of them.
+const PART: usize = 1000;
 /// Errors that occurred together, which are looked at.
 const LISTED: usize = 6;
+/// Characters of a message.
+const MESSAGE: usize = 300;
 /// How Buildah says that its own child has ended, in the isolation chroot.
 const SUBPROCESS: &str = "subprocess exited with status ";
 /// How `buildah run` says at its end that the command ended with a status.
@@ -135,10 +139,10 @@ fn whole(lines: &[(u64, Line)], number: u64, text: &str) -> String {
         .skip(from)
         .take(LISTED)
         .take_while(|(_, line)| line.text.starts_with("    * "));
-    let mut whole = text.to_owned();
+    let mut whole = clean::abridged(text, PART);
     for (_, line) in listed {
         whole.push(' ');
-        whole.push_str(line.text.trim_start());
+        whole.push_str(&clean::abridged(line.text.trim_start(), PART));
     }
     whole
 }
@@ -192,7 +196,8 @@ fn point(failure: &mut Failure, place: Option<&Place>) {
 }
 
 fn own_failure(text: &str, instruction: Option<&str>) -> Failure {
-    let message = quote(text.trim_start_matches("Error: "));
+    // What failed stands at the beginning, why at the end.
+    let message = clean::abridged(text.trim_start_matches("Error: "), MESSAGE);
     let Some(known) = rules::for_buildah(text, instruction) else {
         return Failure::new(Phase::Build, Kind::BuildError, message);
     };

@@ -150,17 +150,20 @@ fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolErr
         .as_ref()
         .and_then(|end| end.failure.as_ref())
         .and_then(|failure| failure.log_cursor.as_ref()?.parse::<u64>().ok());
+    let lines = request.lines.unwrap_or(DEFAULT_LINES);
+    // Few lines are those from the reason on; of many, some show what came before.
+    let behind = AFTER_FAILURE.min(u64::from(lines - lines / 4));
     let start = match (from, cursor) {
         (LogFrom::Start, cursor) => Start::After(cursor.unwrap_or(0)),
         (LogFrom::Failure, Some(cursor)) => Start::After(cursor),
         (LogFrom::Failure, None) => failure.map_or(Start::Before(None), |cursor| {
-            Start::Before(Some(cursor + AFTER_FAILURE))
+            Start::Before(Some(cursor + 1 + behind))
         }),
         (LogFrom::End, cursor) => Start::Before(cursor),
     };
     let query = Query {
         start,
-        lines: request.lines.unwrap_or(DEFAULT_LINES) as usize,
+        lines: lines as usize,
         max_bytes: request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize,
         phase: request.phase,
         step: request.step,

@@ -42,6 +42,8 @@ const COMMANDS: &[(&str, &str)] = &[
 
 /// Bytes of a line that are looked at.
 const LOOKED_AT: usize = 1000;
+/// The same of an error of Buildah, which may list several.
+const LOOKED_AT_OWN: usize = 16_000;
 /// Bytes that a compiled set may take.
 const COMPILED: usize = 64 << 20;
 
@@ -130,13 +132,16 @@ impl Known {
 pub struct Rules {
     set: RegexSet,
     known: Vec<Known>,
+    looked_at: usize,
 }
 
-static FOR_BUILDAH: LazyLock<Option<Rules>> = LazyLock::new(|| Rules::compile(BUILDAH).ok());
-static FOR_COMMANDS: LazyLock<Option<Rules>> = LazyLock::new(|| Rules::compile(COMMANDS).ok());
+static FOR_BUILDAH: LazyLock<Option<Rules>> =
+    LazyLock::new(|| Rules::compile(BUILDAH, LOOKED_AT_OWN).ok());
+static FOR_COMMANDS: LazyLock<Option<Rules>> =
+    LazyLock::new(|| Rules::compile(COMMANDS, LOOKED_AT).ok());
 
 impl Rules {
-    fn compile(files: &[(&'static str, &str)]) -> Result<Self, String> {
+    fn compile(files: &[(&'static str, &str)], looked_at: usize) -> Result<Self, String> {
         let mut known = Vec::new();
         for (family, text) in files {
             let read: Family =
@@ -163,7 +168,11 @@ impl Rules {
             .size_limit(COMPILED)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { set, known })
+        Ok(Self {
+            set,
+            known,
+            looked_at,
+        })
     }
 
     /// The rule that has the first of these lines; those behind it may be asked for what it needs.
@@ -173,7 +182,7 @@ impl Rules {
         next: &[&str],
         holds: impl Fn(&Rule) -> bool,
     ) -> Option<&'a Known> {
-        let found = self.set.matches(beginning(line).as_bytes());
+        let found = self.set.matches(beginning(line, self.looked_at).as_bytes());
         found
             .iter()
             .filter_map(|index| self.known.get(index))
@@ -191,12 +200,11 @@ fn one(pattern: &str) -> Result<Regex, regex::Error> {
 }
 
 fn matches(regex: Option<&Regex>, line: &str) -> bool {
-    regex.is_some_and(|regex| regex.is_match(beginning(line).as_bytes()))
+    regex.is_some_and(|regex| regex.is_match(beginning(line, LOOKED_AT).as_bytes()))
 }
 
-fn beginning(line: &str) -> &str {
-    line.get(..line.floor_char_boundary(LOOKED_AT))
-        .unwrap_or(line)
+fn beginning(line: &str, bytes: usize) -> &str {
+    line.get(..line.floor_char_boundary(bytes)).unwrap_or(line)
 }
 
 /// The rule for what Buildah says of itself while it executes `instruction`.
@@ -220,7 +228,7 @@ pub fn tells_of_environment(line: &str) -> bool {
     let Some(rules) = FOR_COMMANDS.as_ref() else {
         return false;
     };
-    let found = rules.set.matches(beginning(line).as_bytes());
+    let found = rules.set.matches(beginning(line, LOOKED_AT).as_bytes());
     let kinds: Vec<Kind> = found
         .iter()
         .filter_map(|index| rules.known.get(index))

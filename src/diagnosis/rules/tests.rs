@@ -22,7 +22,7 @@ fn taken(rules: &Rules, sample: &str, rule: &Rule) -> Option<String> {
 }
 
 fn check(files: &[(&'static str, &str)]) {
-    let rules = Rules::compile(files).unwrap();
+    let rules = Rules::compile(files, LOOKED_AT_OWN).unwrap();
     let mut wrong = Vec::new();
     for known in &rules.known {
         let rule = &known.rule;
@@ -56,7 +56,7 @@ fn each_rule_of_commands_has_its_samples() {
 
 #[test]
 fn what_a_command_prints_can_be_made_up() {
-    let rules = Rules::compile(COMMANDS).unwrap();
+    let rules = Rules::compile(COMMANDS, LOOKED_AT).unwrap();
     for known in &rules.known {
         assert!(
             matches!(known.rule.fault, None | Some(Fault::Code | Fault::Unknown)),
@@ -68,7 +68,7 @@ fn what_a_command_prints_can_be_made_up() {
 
 #[test]
 fn ordinary_lines_have_no_rule() {
-    let rules = Rules::compile(COMMANDS).unwrap();
+    let rules = Rules::compile(COMMANDS, LOOKED_AT).unwrap();
     for line in [
         "",
         "Reading package lists...",
