@@ -49,13 +49,13 @@ async def test_no_way_to_write_a_secret_tells_it(make_server: MakeServer, base: 
             "base64 $s; (printf x; cat $s) | base64; (printf xy; cat $s) | base64; base64 /run/secrets/key",
             "od -An -v -tx1 $s | tr -d ' \\n'; echo; hexdump -v -e '1/1 \"%02X\"' $s; echo",
             "echo S3%2fcr%2Bt%20p%40ss-w0rd; echo S3%2Fcr%2bt+p@ss%2dw0rd; echo '\"S3\\/cr+t p\\u0040ss-w0rd\"'",
-            "sed 's/c/\\x1b[1mc\\x1b[0m/' $s; echo; sed 's/^/  | /' /run/secrets/key",
+            "e=$(printf '\\033'); sed \"s/c/$e[1mc$e[0m/\" $s; echo; sed 's/^/  | /' /run/secrets/key",
             "echo error: cannot use \"$(cat $s)\"; exit 3",
         ]
     )
     mounts = "--mount=type=secret,id=token --mount=type=secret,id=key"
     # Who writes it into the Containerfile does not find it in the log either.
-    text = f"FROM {base}\nLABEL said='{secret}'\nRUN {mounts} {said} # {secret}\n"
+    text = f"FROM {base}\nLABEL said='{secret}'\nRUN {mounts} : '{secret}'; {said}\n"
     async with make_server(secrets={"token": secret, "key": key}).connect() as session:
         status = await fail(session, "command_failed", "code", source=files(Containerfile=text), secrets=["token", "key"])
         log = await log_text(session, status["build_id"], max_bytes=30720)
