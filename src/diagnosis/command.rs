@@ -209,6 +209,9 @@ fn kind_of(decisive: Option<Found>, command: &Command<'_>) -> Kind {
         (_, status) if !cause && TIMED_OUT.contains(&status) && calls(command.text, "timeout") => {
             Kind::CommandTimedOut
         }
+        (Some((Kind::CommandCrashed, _)), _) if calls(command.text, "timeout") => {
+            Kind::CommandTimedOut
+        }
         (Some((kind, _)), _) if kind != Kind::CommandFailed => kind,
         (_, status) => SILENT
             .iter()
