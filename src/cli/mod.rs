@@ -30,7 +30,10 @@ pub struct Cli {
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
-#[expect(missing_docs, reason = "each says itself what it does, to people as well")]
+#[expect(
+    missing_docs,
+    reason = "each says itself what it does, to people as well"
+)]
 pub enum Command {
     Serve(serve::Serve),
     Build(build::Build),
