@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import string
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import distribution_buildah
 from docker_daemon import DockerDaemon, docker_directory
-from helpers import ask_both, fail, files, log_text, submit, succeed, unique, wait_for
+from helpers import (
+    UNFINISHED, ask_both, fail, file_source, files, log_text, status_of, submit, succeed, unique, wait_final, wait_for,
+)  # fmt: skip
+from local_bao import LocalBao
 from local_nomad import LocalNomad
 from local_registry import LocalRegistry, write_auth_file
 from mcp import ClientSession
+from search import Search
 from server import REPOSITORY, Server, Settings, binary
 from test_failures import CASES, Case, arguments
 from test_nomad import comparable, without_seconds
 from test_nomad_server import NAME, Served, make_token
 
 IMAGE_USER = 64100
+SECRET = "s3cr3t-of-a-container-" + "x" * 20
 SAME = ["copy-missing", "no-image", "run-fails", "no-secret"]
 """Failures whose answers are compared with those of this machine."""
 
@@ -56,10 +64,16 @@ def docker() -> Iterator[DockerDaemon]:
 
 
 @pytest.fixture(scope="module")
+def bao() -> Iterator[LocalBao]:
+    with LocalBao() as bao:
+        yield bao
+
+
+@pytest.fixture(scope="module")
 def nomad(
-    docker: DockerDaemon, image: str, registry: LocalRegistry, auth_registry: LocalRegistry
+    docker: DockerDaemon, bao: LocalBao, image: str, registry: LocalRegistry, auth_registry: LocalRegistry
 ) -> Iterator[LocalNomad]:
-    """A cluster of one node with Docker, set up as operators are told to."""
+    """A cluster of one node with Docker, set up as operators are told to: the profile `vault` has its secrets from there."""
     plugin = f"""
 plugin "docker" {{
   config {{
@@ -70,7 +84,7 @@ plugin "docker" {{
   }}
 }}
 """
-    with LocalNomad(memory_mb=4096, more=plugin) as nomad:
+    with LocalNomad(memory_mb=4096, more=plugin + bao.agent()) as nomad:
         seccomp = str(REPOSITORY / "nomad/seccomp.json")
         # Credentials are the image's user's alone.
         own = nomad.directory / "etc"
@@ -85,7 +99,23 @@ plugin "docker" {{
             config=config(registry, auth_registry, auth_file="/etc/nomad-build/auth.json"),
             volumes=json.dumps([f"{own}:/etc/nomad-build:ro"]),
         )  # fmt: skip
+        bao.set_up(nomad.address, "vault")
+        login = {"auth.json": auth_file.read_text()}
+        for path, fields in {"vault/build": login | {"npm": SECRET}, "vault/publish": login, "vault/archive": login, "server": login}.items():
+            bao.put(f"nomad-build/{path}", fields)
+        nomad.set_up(
+            REPOSITORY / "nomad/build-docker.nomad.hcl", "vault",
+            image=image, seccomp=seccomp, network_mode="host", disk="1024", vault="true",
+            build_secrets='["auth.json", "npm"]', config=config(auth_registry, registry),
+        )  # fmt: skip
         yield nomad
+
+
+def inspected(docker: DockerDaemon) -> list[dict[str, Any]]:
+    """What Docker tells of the containers that run."""
+    listed = subprocess.run([*docker.client, "ps", "--quiet"], check=True, capture_output=True, text=True)
+    told = subprocess.run([*docker.client, "inspect", *listed.stdout.split()], check=True, capture_output=True, text=True)
+    return list(json.loads(told.stdout))
 
 
 def config(*registries: LocalRegistry, **registry: str) -> str:
@@ -162,13 +192,45 @@ async def test_a_failure_is_the_same_as_on_one_machine(
         assert both[0].get(name) == both[1].get(name), name
 
 
-async def test_the_server_runs_in_a_container_too(nomad: LocalNomad, image: str, registry: LocalRegistry, base: str) -> None:
+async def test_server_and_builds_in_containers_have_their_secrets_from_vault(
+    nomad: LocalNomad, docker: DockerDaemon, image: str, auth_registry: LocalRegistry
+) -> None:
     token, line = make_token("ann")
     job_file = REPOSITORY / "nomad/server-docker.nomad.hcl"
-    variables = {"image": image, "config": config(registry)}
+    profile = '[profiles.vault]\nsecrets = ["npm"]\n'
+    # Its repository asks for the credential that it has from there.
+    variables = {"image": image, "vault": "true", "config": f"{config(auth_registry)}\n{profile}"}
     served = Served(nomad, nomad.set_up_server(job_file, NAME, line, **variables), {"ann": token}, job_file, variables)
-    tag = f"{registry.host}/nomad-docker/{unique()}:1"
+    assert served.get("/readyz")[1].startswith("ready\n")
+    text = (
+        f"FROM {auth_registry.host}/test/base:1\nCOPY large /\n"
+        f"RUN --mount=type=secret,id=npm test $(wc -c < /run/secrets/npm) = {len(SECRET)} || exit 1; cat /run/secrets/npm; echo; echo begun; sleep 5\n"
+    )
+    tag = f"{auth_registry.host}/nomad-docker/{unique()}:1"
+    # Too large for a dispatch: it takes the way over that repository.
+    large = "".join(random.choices(string.ascii_letters, k=100_000))
     async with served.connect() as session:
-        status = await succeed(session, source=files(Containerfile=f"FROM {base}\nRUN echo it > /works\n"), tags=[tag])
-    name, version = tag.removeprefix(f"{registry.host}/").split(":")
-    assert registry.digest(name, version) == status["image"]["digest"]
+        build = await submit(session, source=file_source({"Containerfile": text, "large": large}), profile="vault", secrets=["npm"], tags=[tag])
+
+        async def begun() -> bool:
+            status = await status_of(session, build)
+            assert status["state"] in UNFINISHED, status
+            return "| begun" in await log_text(session, build)
+
+        await wait_for(begun, "its first words")
+        seen = inspected(docker)
+        status = await wait_final(session, build)
+        log = await log_text(session, build)
+    assert status["state"] == "succeeded", status
+    name, version = tag.removeprefix(f"{auth_registry.host}/").split(":")
+    assert auth_registry.digest(name, version) == status["image"]["digest"]
+    assert SECRET not in log and "begun" in log
+    # What Docker knows of the containers of server and build: their environments, commands and mounts.
+    assert sorted(one["Name"].split("-")[0] for one in seen) == ["/build", "/server"], seen
+    assert auth_registry.login
+    search = Search({"npm": SECRET, "password": auth_registry.login.password, "login": auth_registry.login.basic})
+    search.text("docker", json.dumps(seen))
+    assert search.found == []
+    for one in seen:
+        names = {entry.split("=")[0] for entry in one["Config"]["Env"]}
+        assert "NOMAD_SECRETS_DIR" in names and not names & {"NOMAD_TOKEN", "VAULT_TOKEN", "CONSUL_HTTP_TOKEN"}, names
