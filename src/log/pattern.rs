@@ -18,6 +18,10 @@ use super::frame;
 const REGEX_BYTES: usize = 1 << 20;
 /// Most literals that are looked for at the same time: so many are found by vector instructions.
 const MOST_LITERALS: usize = 64;
+/// So many are found fast; rather shorter ones than more.
+const FEW_LITERALS: usize = 16;
+/// Unless they were shorter than this.
+const SHORT: usize = 3;
 /// Longest part of a literal that is looked for.
 const LONGEST_LITERAL: usize = 12;
 /// So many parts of an expression are looked at for literals.
@@ -156,7 +160,12 @@ fn usable(begins: &Seq) -> Option<Vec<Vec<u8>>> {
             .collect();
         all.sort_unstable();
         all.dedup();
-        if all.len() <= MOST_LITERALS {
+        let most = if length > SHORT {
+            FEW_LITERALS
+        } else {
+            MOST_LITERALS
+        };
+        if all.len() <= most {
             break;
         }
     }

@@ -116,8 +116,32 @@ impl LogReader {
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn read_into(&self, part: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
-        into.clear();
-        self.append_to(part, into)
+        let size = part.end.min(self.len).saturating_sub(part.start);
+        // What was there is overwritten, and need not be emptied before.
+        into.resize(usize::try_from(size).unwrap_or(0), 0);
+        self.file.read_exact_at(into, part.start)
+    }
+
+    /// The first place at or behind `offset` where a line begins, if one does within `reach` bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn line_begin(&self, offset: u64, reach: u64) -> io::Result<Option<u64>> {
+        if offset == 0 {
+            return Ok(Some(0));
+        }
+        let end = self.len.min(offset.saturating_add(reach));
+        let mut at = offset - 1;
+        let mut block = Vec::new();
+        while at < end {
+            let part = at..end.min(at + SMALL_BLOCK);
+            self.read_into(part.clone(), &mut block)?;
+            if let Some(newline) = memchr(b'\n', &block) {
+                return Ok(Some(at + newline as u64 + 1));
+            }
+            at = part.end;
+        }
+        Ok(None)
     }
 
     fn append_to(&self, part: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {

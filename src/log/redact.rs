@@ -14,16 +14,16 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
-use memchr::memchr2;
-
 use crate::build::clean;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 
 mod encodings;
+mod prefilter;
 mod undone;
 
 use encodings::{Form, Patterns};
-use undone::{Escapes, Undone};
+use prefilter::Prefilter;
+use undone::{Escapes, Undone, has_escapes};
 
 /// What stands where a secret was.
 const MASK: &[u8] = b"[secret]";
@@ -40,6 +40,7 @@ const DEPTH: usize = 3;
 #[derive(Clone, Default)]
 pub struct Redactor {
     finder: Option<AhoCorasick>,
+    prefilter: Option<Prefilter>,
     forms: Vec<Form>,
     longest: usize,
 }
@@ -73,8 +74,10 @@ impl Redactor {
                     .ok()
             })
             .flatten();
+        let prefilter = Prefilter::new(bytes.iter().map(Vec::as_slice));
         Self {
             finder,
+            prefilter,
             forms,
             longest,
         }
@@ -90,8 +93,10 @@ impl Redactor {
         let Some(finder) = &self.finder else {
             return Cow::Borrowed(bytes);
         };
-        let has_escapes = memchr2(b'%', b'\\', bytes).is_some();
-        if !has_escapes && !finder.is_match(bytes) {
+        let has_escapes = has_escapes(bytes);
+        let prefilter = self.prefilter.as_ref();
+        let may_match = prefilter.is_none_or(|prefilter| prefilter.may_match(bytes));
+        if !has_escapes && !(may_match && finder.is_match(bytes)) {
             return Cow::Borrowed(bytes);
         }
         let mut places = Vec::new();

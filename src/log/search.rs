@@ -13,6 +13,12 @@ use super::pattern::{Literals, Pattern};
 use super::reader::LogReader;
 use super::record::LogRecord;
 
+/// A part of this size is worth the threads that search it.
+const WORTH_SHARING: u64 = if cfg!(test) { 700 } else { 2 << 20 };
+/// Most that is searched at once, before anybody looks at the time.
+const FURTHEST: u64 = 32 << 20;
+/// Others have work to do, too.
+const MOST_PROCESSORS: u64 = 4;
 /// How much is read at once; it fits into the cache of a processor.
 const BLOCK: u64 = if cfg!(test) { 512 } else { 256 * 1024 };
 /// Most of a log that one line can take here.
@@ -99,7 +105,8 @@ pub struct Hits<'a> {
     is_back: bool,
     left: Range<u64>,
     found: VecDeque<Range<u64>>,
-    block: Vec<u8>,
+    /// How much is searched next.
+    reach: u64,
 }
 
 /// What a search says next.
@@ -122,29 +129,36 @@ impl<'a> Hits<'a> {
             is_back: part.is_back,
             left: part.left,
             found: VecDeque::new(),
-            block: Vec::new(),
+            reach: BLOCK,
         }
     }
 
-    /// What stands beyond `passed` in the direction of the search; searches one block at most.
+    /// What stands beyond `passed` in the direction of the search; searches one part at most.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub fn next(&mut self, passed: u64) -> io::Result<Found> {
-        loop {
-            match self.found.front() {
-                Some(hit) if self.is_behind(hit, passed) => _ = self.found.pop_front(),
-                Some(hit) => return Ok(Found::Hit(hit.clone())),
-                None if self.left.is_empty() => return Ok(Found::End),
-                None => break,
-            }
+        self.drop_passed(passed);
+        if self.found.is_empty() && !self.left.is_empty() {
+            self.search_on()?;
+            self.drop_passed(passed);
         }
-        self.search_on()?;
-        match self.found.front() {
-            Some(hit) if !self.is_behind(hit, passed) => Ok(Found::Hit(hit.clone())),
-            _ if self.left.is_empty() => Ok(Found::End),
-            _ if self.is_back => Ok(Found::NotYet(self.left.end)),
-            _ => Ok(Found::NotYet(self.left.start)),
+        Ok(match self.found.front() {
+            Some(hit) => Found::Hit(hit.clone()),
+            None if self.left.is_empty() => Found::End,
+            None if self.is_back => Found::NotYet(self.left.end),
+            None => Found::NotYet(self.left.start),
+        })
+    }
+
+    /// Forgets the hits that somebody has gone past.
+    fn drop_passed(&mut self, passed: u64) {
+        while self
+            .found
+            .front()
+            .is_some_and(|hit| self.is_behind(hit, passed))
+        {
+            self.found.pop_front();
         }
     }
 
@@ -156,57 +170,111 @@ impl<'a> Hits<'a> {
         }
     }
 
+    /// Searches the next part, which is the larger the longer nothing was found.
     fn search_on(&mut self) -> io::Result<()> {
         let left = self.left.clone();
-        let mut size = BLOCK;
-        let (searched, skipped) = loop {
-            let part = if self.is_back {
-                left.end.saturating_sub(size).max(left.start)..left.end
-            } else {
-                left.start..left.start.saturating_add(size).min(left.end)
-            };
-            self.log.read_into(part.clone(), &mut self.block)?;
-            let is_all = part == left;
-            let whole = if self.is_back && !is_all {
-                let first = memchr(b'\n', &self.block).map(|newline| newline as u64 + 1);
-                first.map(|first| part.start + first..part.end)
-            } else {
-                let last = memrchr(b'\n', &self.block).map(|newline| newline as u64 + 1);
-                last.map(|last| part.start..part.start + last)
-            };
-            match whole {
-                Some(whole) if !whole.is_empty() => {
-                    self.left = match (is_all, self.is_back) {
-                        (true, _) => left.end..left.end,
-                        (false, true) => left.start..whole.start,
-                        (false, false) => whole.end..left.end,
-                    };
-                    let skipped = usize::try_from(whole.start - part.start).unwrap_or(0);
-                    break (whole, skipped);
-                }
-                // Without a newline there is nothing to be found.
-                _ if is_all => {
-                    self.left = left.end..left.end;
-                    return Ok(());
-                }
-                _ if size >= LONGEST => {
-                    self.left = match self.is_back {
-                        true => left.start..part.start,
-                        false => part.end..left.end,
-                    };
-                    return Ok(());
-                }
-                _ => size *= 2,
-            }
+        let reach = self.reach;
+        self.reach = (reach * 4).min(FURTHEST);
+        let (part, rest) = if self.is_back {
+            let begin = left.end.saturating_sub(reach).max(left.start);
+            let begin = self.begin_near(begin, &left)?;
+            (begin..left.end, left.start..begin)
+        } else {
+            let end = left.start.saturating_add(reach).min(left.end);
+            let end = self.log.line_begin(end, LONGEST)?.unwrap_or(left.end);
+            let end = end.min(left.end);
+            (left.start..end, end..left.end)
         };
-        let found = &mut self.found;
-        let block = self.block.get(skipped..).unwrap_or_default();
-        self.finder.hits(block, |hit| {
-            found.push_back(searched.start + hit.start as u64..searched.start + hit.end as u64);
-        });
+        self.left = rest;
+        let mut found = self.search(part)?;
         if self.is_back {
-            self.found.make_contiguous().reverse();
+            found.reverse();
         }
+        self.found.extend(found);
         Ok(())
     }
+
+    /// Where a line begins at `at` or behind it.
+    fn begin_near(&self, at: u64, left: &Range<u64>) -> io::Result<u64> {
+        if at <= left.start {
+            return Ok(left.start);
+        }
+        let begin = self.log.line_begin(at, LONGEST)?;
+        let within = begin.filter(|begin| *begin < left.end);
+        // So much of a line is no record, wherever it began.
+        let is_too_long = left.end - at >= LONGEST;
+        Ok(within.unwrap_or(if is_too_long { at } else { left.end }))
+    }
+
+    /// The hits of a part in their order; several processors share a large one.
+    fn search(&self, part: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        let shares = match (part.end - part.start) / WORTH_SHARING {
+            0 => 1,
+            shares => shares.min(processors()),
+        };
+        let mut borders = vec![part.start];
+        for share in 1..shares {
+            let at = part.start + (part.end - part.start) / shares * share;
+            let begin = self.log.line_begin(at, LONGEST)?.unwrap_or(part.end);
+            borders.push(begin.min(part.end));
+        }
+        borders.push(part.end);
+        let shares: Vec<Range<u64>> = (borders.iter().zip(borders.iter().skip(1)))
+            .map(|(begin, end)| *begin..*end)
+            .collect();
+        let [first, others @ ..] = shares.as_slice() else {
+            return Ok(Vec::new());
+        };
+        let search = |share: &Range<u64>| hits_of(self.log, self.finder, share.clone());
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (others.iter())
+                .map(|share| {
+                    let thread = std::thread::Builder::new();
+                    (share, thread.spawn_scoped(scope, move || search(share)))
+                })
+                .collect();
+            let mut found = search(first)?;
+            for (share, other) in others {
+                let panicked = |_| io::Error::other("a search panicked");
+                found.extend(match other {
+                    Ok(other) => other.join().map_err(panicked)??,
+                    // There are no threads to be had.
+                    Err(_) => search(share)?,
+                });
+            }
+            Ok(found)
+        })
+    }
+}
+
+fn processors() -> u64 {
+    let all = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    all.min(MOST_PROCESSORS)
+}
+
+/// The hits of a part, block by block.
+fn hits_of(log: &LogReader, finder: &Finder<'_>, part: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+    let mut found = Vec::new();
+    let mut block = Vec::new();
+    let mut at = part.start;
+    let mut size = BLOCK;
+    while at < part.end {
+        let end = at.saturating_add(size).min(part.end);
+        log.read_into(at..end, &mut block)?;
+        match memrchr(b'\n', &block) {
+            Some(newline) => {
+                let whole = block.get(..newline + 1).unwrap_or_default();
+                finder.hits(whole, |hit| {
+                    found.push(at + hit.start as u64..at + hit.end as u64);
+                });
+                at += newline as u64 + 1;
+                size = BLOCK;
+            }
+            // Without a newline there is nothing to be found.
+            None if end == part.end => break,
+            None if size >= LONGEST => at = end,
+            None => size *= 2,
+        }
+    }
+    Ok(found)
 }

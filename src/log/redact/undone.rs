@@ -11,6 +11,17 @@ pub enum Escapes {
     Backslash,
 }
 
+/// Whether there is an escape of any kind.
+pub fn has_escapes(bytes: &[u8]) -> bool {
+    memchr::memchr2_iter(b'%', b'\\', bytes).any(|at| {
+        let rest = bytes.get(at + 1..).unwrap_or_default();
+        match bytes.get(at) {
+            Some(b'%') => hex(rest, 2).is_some(),
+            _ => backslash(rest).is_some(),
+        }
+    })
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Undone {
