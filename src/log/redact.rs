@@ -96,7 +96,7 @@ impl Redactor {
         let has_escapes = has_escapes(bytes);
         let prefilter = self.prefilter.as_ref();
         let may_match = prefilter.is_none_or(|prefilter| prefilter.may_match(bytes));
-        if !has_escapes && !(may_match && finder.is_match(bytes)) {
+        if !has_escapes && (!may_match || !finder.is_match(bytes)) {
             return Cow::Borrowed(bytes);
         }
         let mut places = Vec::new();
