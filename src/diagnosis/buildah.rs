@@ -25,7 +25,7 @@ const PART: usize = 1000;
 /// Errors that occurred together, which are looked at.
 const LISTED: usize = 6;
 /// Characters of a message.
-const MESSAGE: usize = 300;
+const MESSAGE: usize = 600;
 /// How Buildah says that its own child has ended, in the isolation chroot.
 const SUBPROCESS: &str = "subprocess exited with status ";
 /// How `buildah run` says at its end that the command ended with a status.
