@@ -1,11 +1,13 @@
 //! The composition root: configuration → backend → service → transport, and the shutdown.
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use rmcp::ServiceExt;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -59,20 +61,26 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// wrong.
 fn of_tools(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     begin_log_of("warn,rmcp=off", to_stderr(), None);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(16)
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     let done = runtime.block_on(work);
     // Nothing that goes on in this process is a build.
     runtime.shutdown_background();
     done
 }
 
+/// What a server runs on, and a command that has one in its own process.
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // What blocks is the disk: many at once are not faster, and each takes memory that it does not give back.
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+}
+
 /// Nothing but protocol or records may go to stdout.
 fn to_stderr() -> impl Layer<Registry> + Send + Sync {
-    fmt::layer().with_writer(std::io::stderr).with_ansi(false)
+    fmt::layer().with_writer(io::stderr).with_ansi(false)
 }
 
 fn begin_log(lines: impl Layer<Registry> + Send + Sync, traces: Option<Hearer>) {
@@ -90,12 +98,7 @@ fn begin_log_of(wanted: &str, lines: impl Layer<Registry> + Send + Sync, traces:
 }
 
 fn serve(options: Serve) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // What blocks is the disk: many at once are not faster, and each takes memory that it does not give back.
-        .max_blocking_threads(16)
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     let (export, traces) = telemetry::begin(runtime.handle())
         .context("traces cannot be exported as the variables OTEL_… say")?
         .unzip();

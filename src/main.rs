@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nomad_build::cli::Cli;
+use nomad_build::cli::{Cli, exit};
 use nomad_build::runner::core_dumps;
 
 fn main() -> ExitCode {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // The last word of a program that could not do its work goes to a person.
             eprintln!("nomad-build: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(exit::REFUSED)
         }
     }
 }

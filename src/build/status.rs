@@ -3,6 +3,8 @@
 //! The doc comments are the descriptions in the output schema.
 
 use schemars::JsonSchema;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{self, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -98,6 +100,19 @@ pub struct BuildStatus {
     /// The call that usually comes next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+impl BuildStatus {
+    /// The state, where there is a build.
+    pub fn state(&self) -> Option<State> {
+        let word: StrDeserializer<'_, value::Error> = self.state.as_str().into_deserializer();
+        State::deserialize(word).ok()
+    }
+
+    /// Whether it goes on.
+    pub fn is_unfinished(&self) -> bool {
+        self.state().is_some_and(|state| !state.is_final())
+    }
 }
 
 /// A step of the Containerfile.

@@ -99,7 +99,7 @@ impl Build {
             Followed::Ended(answer, status) => {
                 let text = show::end(&status, self.directory());
                 show::status(self.reach.json, &answer, &text)?;
-                Ok(exit::of_state(&status.state))
+                Ok(exit::of(&status))
             }
             Followed::Left(code) => Ok(ExitCode::from(code)),
         }

@@ -12,10 +12,11 @@
 use std::process::ExitCode;
 
 use crate::build::State;
+use crate::build::status::BuildStatus;
 
 /// A build that did not succeed.
 pub const FAILED: u8 = 1;
-/// The call was refused.
+/// The call was wrong or refused, or there is no server: what `main` answers to an error.
 pub const REFUSED: u8 = 2;
 /// The server does not answer any more; the build goes on.
 pub const AWAY: u8 = 3;
@@ -24,11 +25,10 @@ pub const LEFT: u8 = 4;
 /// Ctrl-C ended the build: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
-/// What a state means for a caller who waited for the end.
-pub fn of_state(state: &str) -> ExitCode {
-    let good = [State::Succeeded, State::Queued, State::Running];
-    match good.iter().any(|good| good.as_str() == state) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(FAILED),
+/// What a build means for whoever asked how it is.
+pub fn of(status: &BuildStatus) -> ExitCode {
+    match status.state() {
+        Some(State::Succeeded | State::Queued | State::Running) => ExitCode::SUCCESS,
+        _ => ExitCode::from(FAILED),
     }
 }

@@ -1,7 +1,5 @@
 //! Waiting for the end of a build, while people see how it goes.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::build::request::MAX_WAIT;
@@ -59,7 +57,7 @@ pub async fn watch(tools: &mut Steady, id: &str, live: &Live) -> anyhow::Result<
         let told: StatusAnswer = read(&answer)?;
         let status = told.builds.into_iter().next();
         let status = status.ok_or_else(|| anyhow::anyhow!("{}", answer.text))?;
-        if !matches!(status.state.as_str(), "queued" | "running") {
+        if !status.is_unfinished() {
             return Ok(Followed::Ended(answer, Box::new(status)));
         }
         live.show(&status);
@@ -91,6 +89,3 @@ fn left(why: &str, id: &str, reach: &Reach, code: u8) -> Followed {
     ));
     Followed::Left(code)
 }
-
-/// How often a list is looked at again.
-pub const AGAIN: Duration = Duration::from_secs(2);

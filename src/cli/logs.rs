@@ -118,7 +118,7 @@ impl Logs {
             let asked = self.asked(from, None, self.lines.unwrap_or(20), 0);
             let answer = tools.call("logs", &asked).await?;
             let told: LogsAnswer = read(&answer)?;
-            show::lines(self.reach.json, &answer, &told)?;
+            show::answer(self.reach.json, &answer, &told.text)?;
             cursor = told.last_line.map(|line| line.to_string());
             left = u64::MAX;
         }
@@ -130,7 +130,7 @@ impl Logs {
             let told: LogsAnswer = read(&answer)?;
             let shown = told.text.lines().count() as u64;
             if shown > 0 {
-                show::lines(self.reach.json, &answer, &told)?;
+                show::answer(self.reach.json, &answer, &told.text)?;
             }
             left = left.saturating_sub(shown);
             let before = cursor.clone();

@@ -1,16 +1,22 @@
 //! `nomad-build status`: one build, or all of the caller's.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::build::status::StatusAnswer;
+use crate::build::status::{BuildStatus, StatusAnswer};
+use crate::client::{Answer, Steady};
 
 use super::exit;
 use super::follow::{self, Followed};
 use super::reach::{Reach, arguments, read};
 use super::show::{self, Live};
+
+/// How often a list is looked at again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Show how a build stands, or list builds, unfinished and newest first.
 ///
@@ -43,36 +49,43 @@ impl Status {
     /// When whoever has the builds cannot be reached, or refuses.
     pub async fn run(&self) -> anyhow::Result<ExitCode> {
         let mut tools = self.reach.open().await?;
-        let Some(id) = &self.build_id else {
-            return self.list(&mut tools).await;
-        };
-        if self.watch {
-            // Who only looks on ends nothing by going away.
-            let live = Live::begin(self.reach.json);
-            let watched = tokio::select! {
-                watched = follow::watch(&mut tools, id, &live) => watched,
-                told = tokio::signal::ctrl_c() => told.map(|()| Followed::Left(exit::LEFT)).map_err(Into::into),
-            };
-            live.end();
-            return match watched? {
-                Followed::Ended(answer, status) => {
-                    show::status(self.reach.json, &answer, &show::end(&status, None))?;
-                    Ok(exit::of_state(&status.state))
-                }
-                Followed::Left(code) => Ok(ExitCode::from(code)),
-            };
+        match &self.build_id {
+            None => self.list(&mut tools).await,
+            Some(id) if self.watch => self.watch(&mut tools, id).await,
+            Some(id) => self.once(&mut tools, id).await,
         }
+    }
+
+    async fn once(&self, tools: &mut Steady, id: &str) -> anyhow::Result<ExitCode> {
         let asked = arguments(json!({"build_id": id, "wait": 0}));
         let answer = tools.call("status", &asked).await?;
         let told: StatusAnswer = read(&answer)?;
-        let Some(status) = told.builds.first() else {
-            anyhow::bail!("{}", answer.text);
-        };
-        show::status(self.reach.json, &answer, &show::end(status, None))?;
-        Ok(exit::of_state(&status.state))
+        let status = told.builds.first();
+        self.tell(&answer, status.with_context(|| answer.text.clone())?)
     }
 
-    async fn list(&self, tools: &mut crate::client::Steady) -> anyhow::Result<ExitCode> {
+    /// Who only looks on ends nothing by going away.
+    async fn watch(&self, tools: &mut Steady, id: &str) -> anyhow::Result<ExitCode> {
+        let live = Live::begin(self.reach.json);
+        let watched = tokio::select! {
+            watched = follow::watch(tools, id, &live) => watched,
+            told = tokio::signal::ctrl_c() => {
+                told.map(|()| Followed::Left(exit::LEFT)).map_err(Into::into)
+            }
+        };
+        live.end();
+        match watched? {
+            Followed::Ended(answer, status) => self.tell(&answer, &status),
+            Followed::Left(code) => Ok(ExitCode::from(code)),
+        }
+    }
+
+    fn tell(&self, answer: &Answer, status: &BuildStatus) -> anyhow::Result<ExitCode> {
+        show::status(self.reach.json, answer, &show::end(status, None))?;
+        Ok(exit::of(status))
+    }
+
+    async fn list(&self, tools: &mut Steady) -> anyhow::Result<ExitCode> {
         let asked = arguments(json!({
             "name": self.name, "state": self.states, "limit": self.limit, "wait": 0,
         }));
@@ -90,7 +103,7 @@ impl Status {
             }
             live.say(&table);
             tokio::select! {
-                () = tokio::time::sleep(follow::AGAIN) => {}
+                () = tokio::time::sleep(AGAIN) => {}
                 told = tokio::signal::ctrl_c() => {
                     told?;
                     live.end();

@@ -272,4 +272,4 @@ fn environment(texts: &[&str], at: Option<(usize, usize)>, text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

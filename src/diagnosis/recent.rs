@@ -114,6 +114,11 @@ impl Recent {
         self.ended = self.last.back().map_or(self.ended, |(number, _)| *number);
     }
 
+    /// The last line.
+    pub fn last(&self) -> Option<&Line> {
+        self.last.back().map(|(_, line)| line)
+    }
+
     /// The lines, in order.
     pub fn lines(&self) -> Vec<(u64, Line)> {
         self.told.iter().chain(&self.last).cloned().collect()

@@ -52,26 +52,11 @@ pub fn points_at_store(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Phase;
-    use crate::build::request::Stream;
+    use crate::diagnosis::command::tests::lines;
     use crate::diagnosis::{Tree, buildah_failure};
-    use crate::log::Line;
 
     fn damaged(status: i32, text: &[&str]) -> bool {
-        let lines: Vec<(u64, Line)> = text
-            .iter()
-            .zip(1..)
-            .map(|(text, n)| {
-                let line = Line {
-                    phase: Phase::Build,
-                    step: None,
-                    test: None,
-                    stream: Stream::Output,
-                    text: (*text).to_owned(),
-                };
-                (n, line)
-            })
-            .collect();
+        let lines = lines(text);
         let end = BuildahEnd {
             status,
             lines: &lines,

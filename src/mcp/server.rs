@@ -134,6 +134,13 @@ impl Server {
         })
     }
 
+    /// The same of a request that costs something: it may be one too many.
+    fn counted(&self, extensions: &Extensions) -> Result<Asked<'_>, ErrorData> {
+        let asked = self.asked(extensions)?;
+        asked.count().map_err(refused)?;
+        Ok(asked)
+    }
+
     fn is_mine(&self, id: &str) -> bool {
         self.mine
             .lock()
@@ -445,8 +452,7 @@ impl ServerHandler for Server {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        let asked = self.asked(&context.extensions)?;
-        asked.count().map_err(refused)?;
+        let asked = self.counted(&context.extensions)?;
         asked.task(&request.task_id).await
     }
 
@@ -456,8 +462,7 @@ impl ServerHandler for Server {
         request: UpdateTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let asked = self.asked(&context.extensions)?;
-        asked.count().map_err(refused)?;
+        let asked = self.counted(&context.extensions)?;
         asked.task(&request.task_id).await.map(drop)
     }
 
@@ -466,8 +471,7 @@ impl ServerHandler for Server {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let asked = self.asked(&context.extensions)?;
-        asked.count().map_err(refused)?;
+        let asked = self.counted(&context.extensions)?;
         asked.cancel_task(&request.task_id, &context).await
     }
 
@@ -533,8 +537,7 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let asked = self.asked(&context.extensions)?;
-        asked.count().map_err(refused)?;
+        let asked = self.counted(&context.extensions)?;
         let contents = asked.resource(&request.uri).await?;
         let mut result = ReadResourceResult::new(vec![contents]);
         result.ttl_ms = Some(0);
@@ -547,8 +550,7 @@ impl ServerHandler for Server {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let asked = self.asked(&context.extensions)?;
-        asked.count().map_err(refused)?;
+        let asked = self.counted(&context.extensions)?;
         asked.complete(&request).await.map(CompleteResult::new)
     }
 
@@ -574,8 +576,7 @@ impl ServerHandler for Server {
             let missing = || ErrorData::invalid_params(format!("{name} is missing"), None);
             given.get(name).cloned().ok_or_else(missing)
         };
-        let asked = self.asked(&context.extensions)?;
-        asked.count().map_err(refused)?;
+        let asked = self.counted(&context.extensions)?;
         let text = match request.name.as_str() {
             prompts::BUILD => needs("source").map(|_| prompts::build(&given))?,
             prompts::FIX => prompts::fix(&asked.current(&needs("build_id")?).await?),

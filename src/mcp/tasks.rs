@@ -39,18 +39,17 @@ pub fn are_known(context: &RequestContext<RoleServer>) -> bool {
 pub fn instead_of(answer: &CallToolResult) -> Option<CreateTaskResult> {
     let content = answer.structured_content.clone()?;
     let status: BuildStatus = serde_json::from_value(content).ok()?;
-    (status_of(&status) == TaskStatus::Working).then(|| CreateTaskResult::new(task(&status)))
+    status
+        .is_unfinished()
+        .then(|| CreateTaskResult::new(task(&status)))
 }
 
 fn status_of(status: &BuildStatus) -> TaskStatus {
-    let is = |state: State| status.state == state.as_str();
-    if is(State::Queued) || is(State::Running) {
-        TaskStatus::Working
-    } else if is(State::Cancelled) {
-        TaskStatus::Cancelled
-    } else {
+    match status.state() {
+        Some(state) if !state.is_final() => TaskStatus::Working,
+        Some(State::Cancelled) => TaskStatus::Cancelled,
         // A build that failed is a call that was answered.
-        TaskStatus::Completed
+        _ => TaskStatus::Completed,
     }
 }
 

@@ -183,11 +183,9 @@ impl Started {
             observe(&line);
             lines.push(line);
         });
-        let kept = output.reporter.kept();
-        let last = lines
-            .last()
-            .or_else(|| kept.last().map(|(_, line)| &line.text));
-        lines.extend(last_words.error(last.map(String::as_str), redactor));
+        let last = lines.last().cloned();
+        let last = last.or_else(|| output.reporter.last_text());
+        lines.extend(last_words.error(last.as_deref(), redactor));
         output.reporter.output(output.phase, output.test, lines);
         ended
     }

@@ -106,6 +106,11 @@ impl Reporter {
         self.with(|inner| inner.writer.last())
     }
 
+    /// Text of the last line, if there is one.
+    pub fn last_text(&self) -> Option<String> {
+        self.with(|inner| inner.kept.last().map(|line| line.text.clone()))
+    }
+
     /// The last lines, and those before them that tell of a failure.
     pub fn kept(&self) -> Vec<(u64, Line)> {
         self.with(|inner| inner.kept.lines())

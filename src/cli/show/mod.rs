@@ -7,7 +7,7 @@ mod table;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use crate::build::status::{BuildStatus, ImageStatus, LogsAnswer, TagState, TestResult};
+use crate::build::status::{BuildStatus, ImageStatus, TagState, TestResult};
 use crate::client::Answer;
 
 pub use live::Live;
@@ -37,14 +37,6 @@ pub fn status(json: bool, answer: &Answer, text: &str) -> io::Result<()> {
         Some(value) if json => print(&value.to_string()),
         _ => print(text),
     }
-}
-
-/// Lines of a log; as JSON, an object for each call.
-///
-/// # Errors
-/// When nobody reads it.
-pub fn lines(json: bool, answered: &Answer, told: &LogsAnswer) -> io::Result<()> {
-    answer(json, answered, &told.text)
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Builds in a table.
 
+use crate::build::State;
 use crate::build::status::{BuildStatus, StatusAnswer};
 
 /// Longest text of a column, in characters.
@@ -35,7 +36,10 @@ pub fn table(answer: &StatusAnswer) -> String {
 }
 
 fn row(build: &BuildStatus) -> [String; 5] {
-    let state = match build.phase.filter(|_| build.state == "running") {
+    let state = match build
+        .phase
+        .filter(|_| build.state() == Some(State::Running))
+    {
         Some(phase) => format!("running {}", phase.as_str()),
         None => build.state.clone(),
     };

@@ -1,24 +1,5 @@
 use super::*;
-use crate::build::request::Stream;
-
-fn lines(texts: &[&str]) -> Vec<(u64, Line)> {
-    texts
-        .iter()
-        .enumerate()
-        .map(|(i, text)| {
-            (
-                i as u64 + 1,
-                Line {
-                    phase: Phase::Build,
-                    step: None,
-                    test: None,
-                    stream: Stream::Output,
-                    text: (*text).into(),
-                },
-            )
-        })
-        .collect()
-}
+use crate::diagnosis::command::tests::lines;
 
 fn place() -> Place {
     Place {
