@@ -5,8 +5,8 @@ export CARGO_TARGET_DIR
 venvs := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nomad-build
 
 program := $(CARGO_TARGET_DIR)/release/nomad-build
-# Tests run more builds at the same time than one server does.
-test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 2 '*' $$(nproc) + 4))
+# Tests run more builds at the same time than one server does, and two halves of them side by side.
+test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 4 '*' $$(nproc) + 8))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup release demo demo-nomad machine test test-all attacks endurance lint bench
@@ -38,7 +38,7 @@ machine:
 test: machine ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked --all-features
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
-	$(venvs)/py-mcp-1/bin/pytest tests/e2e
+	$(venvs)/py-mcp-1/bin/pytest -n 2 --dist loadgroup tests/e2e
 
 test-all: machine ## Run every test, and those of Nomad once more on the oldest version that must work
 	scripts/setup.sh test-all

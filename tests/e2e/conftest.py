@@ -33,6 +33,23 @@ else:
     collect_ignore = [file.name for file in Path(__file__).parent.glob("test_*.py") if file.name != "test_newest_era.py"]
 
 
+# Two halves that take about as long: those of these files start clusters, daemons and networks, or look at what builds leave on
+# the whole machine; the others mostly build, with the servers that a session shares.
+_OTHER_HALF = (
+    "test_borders", "test_check_vault", "test_cli", "test_consul", "test_death", "test_docker", "test_egress", "test_kill_storm",
+    "test_machine", "test_metrics", "test_nomad", "test_principals", "test_ready", "test_rights", "test_secrets_in_memory", "test_tasks",
+    "test_uploads", "test_vault",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says what `pytest -n 2 --dist loadgroup` runs side by side."""
+    for item in items:
+        half = "other" if item.path.name.startswith(_OTHER_HALF) else "one"
+        item.add_marker(pytest.mark.xdist_group(half))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

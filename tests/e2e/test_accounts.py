@@ -71,9 +71,13 @@ async def start(session: ClientSession, base: str) -> tuple[str, str]:
     return await submit(session, source=files(Containerfile=f"FROM {base}\nRUN {words}\n"), name=unique("b")), words
 
 
-async def account_of(words: str) -> str:
-    """The account that a build's RUN runs as."""
-    pid = await wait_for(lambda: process_of(words), words, 120)
+async def account_of(session: ClientSession, build: tuple[str, str]) -> str:
+    """The account that the RUN of a started build runs as."""
+    build_id, words = build
+    try:
+        pid = await wait_for(lambda: process_of(words), words, 120)
+    except AssertionError as error:
+        raise AssertionError(await status_of(session, build_id)) from error
     # In its user namespace it is root; outside that is the account.
     (uid,) = look(pid).uids
     return pwd.getpwuid(uid).pw_name
@@ -98,7 +102,7 @@ async def test_builds_at_the_same_time_share_no_id(
     server = make_server(buildah=buildah, isolation=isolation, slots=3)
     async with server.connect() as session:
         builds = [await start(session, base) for _ in range(3)]
-        names = [await account_of(words) for _, words in builds]
+        names = [await account_of(session, build) for build in builds]
         assert len(set(names)) == 3, names
         seen = []
         for (build_id, words), name in zip(builds, names, strict=True):
@@ -137,11 +141,11 @@ async def test_what_an_earlier_build_left_is_gone_before_the_next_begins(make_se
         running_as(pwd.getpwnam(f"{POOL}-1").pw_uid) as others,
     ):
         async with server.connect() as session:
-            build_id, words = await start(session, base)
+            build_id, words = build = await start(session, base)
             await ask(session, "status", {"build_id": build_id, "until": "started", "wait": 50})
             assert own.poll() == -9 and subordinates.poll() == -9
             assert others.poll() is None, "the account of another build was cleared"
-            assert await account_of(words) == account.pw_name
+            assert await account_of(session, build) == account.pw_name
             assert left.stat().st_uid == 0, "the next build of the account can read it"
             await ask(session, "kill", {"build_id": build_id})
 
@@ -156,9 +160,8 @@ async def two_servers(make_server: MakeServer) -> AsyncIterator[tuple[ClientSess
 
 async def test_two_servers_share_no_account_and_wait_for_a_free_one(make_server: MakeServer, base: str) -> None:
     async with two_servers(make_server) as (one, other):
-        first, first_words = await start(one, base)
-        second, second_words = await start(other, base)
-        names = {await account_of(first_words), await account_of(second_words)}
+        first, second = await start(one, base), await start(other, base)
+        names = {await account_of(one, first), await account_of(other, second)}
         assert names == {f"{POOL}-0", f"{POOL}-1"}
 
         waiting = [await start(one, base) for _ in range(2)]
@@ -175,12 +178,12 @@ async def test_two_servers_share_no_account_and_wait_for_a_free_one(make_server:
             assert "all 2 build users of this machine are taken" in status["queue"]["reason"]
 
         # The other server's build gives its account back: to the one that waits longest.
-        await ask(other, "kill", {"build_id": second})
-        assert await account_of(waiting[0][1]) in names
+        await ask(other, "kill", {"build_id": second[0]})
+        assert await account_of(one, waiting[0]) in names
         assert (await status_of(one, waiting[1][0]))["state"] == "queued"
         await ask(one, "kill", {"build_id": waiting[0][0]})
-        assert await account_of(waiting[1][1]) in names
-        for build_id in (first, waiting[1][0]):
+        assert await account_of(one, waiting[1]) in names
+        for build_id in (first[0], waiting[1][0]):
             await ask(one, "kill", {"build_id": build_id})
 
 
@@ -189,8 +192,8 @@ async def test_a_build_that_waits_for_an_account_can_be_killed_and_gives_up(
 ) -> None:
     async with two_servers(make_server) as (one, other):
         running = [await start(other, base) for _ in range(2)]
-        for _, words in running:
-            await account_of(words)
+        for build in running:
+            await account_of(other, build)
         waiting, _ = await start(one, base)
         answer = await ask(one, "kill", {"build_id": waiting})
         assert (answer["kill_result"], answer["state"]) == ("cancelled", "cancelled")
@@ -205,8 +208,8 @@ async def test_a_build_that_waits_for_an_account_can_be_killed_and_gives_up(
 async def test_a_dead_job_gives_its_account_back(make_server: MakeServer, base: str) -> None:
     server = make_server(slots=2, accounts=POOL)
     async with server.connect() as session:
-        lost, words = await start(session, base)
-        name = await account_of(words)
+        lost, _ = build = await start(session, base)
+        name = await account_of(session, build)
         job = process_of(f"runner job --dir {server.state}/b/{lost}")
         assert job
         os.kill(int(job), 9)
