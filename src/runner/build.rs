@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use sha2::{Digest, Sha256};
+
 use crate::build::Phase;
 use crate::build::failure::{Failure, Kind};
 use crate::containerfile::Containerfile;
@@ -173,11 +175,24 @@ fn preparations(sandbox: &Sandbox<'_>) -> Vec<Vec<String>> {
     }
     for base in sandbox.bases {
         let stands_for = image_named(&layers.store(), &base.reference).map(|image| image.id);
-        if base.reference != base.name && stands_for != base.id {
-            add(&["tag", &base.name, &base.reference]);
+        if base.reference == base.name || stands_for == base.id {
+            continue;
         }
+        if stands_for.is_some() {
+            // Buildah 1.28 takes a name from another image only for one that lies in this store: by a name that
+            // none has, it comes to (containers/storage, store.go, `updateNames`).
+            add(&["tag", &base.name, &unused_name(&base.name)]);
+        }
+        add(&["tag", &base.name, &base.reference]);
     }
     commands
+}
+
+/// A name that no image has but the one of this digest.
+fn unused_name(pinned: &str) -> String {
+    let sum = hex::encode(Sha256::digest(pinned));
+    let short: String = sum.chars().take(20).collect();
+    format!("localhost/nomad-build/moved:{short}")
 }
 
 fn arguments(

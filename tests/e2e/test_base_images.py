@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeServer
-from helpers import fail, files, sleep_marker, submit, succeed, unique, wait_final, wait_for
+from helpers import fail, files, log_text, sleep_marker, submit, succeed, unique, wait_final, wait_for
 from images import extend
 from local_registry import LocalRegistry, Login
 from processes import running
@@ -102,3 +102,17 @@ async def test_what_is_in_the_store_is_not_had_without_credentials(
     other.env["NOMAD_BUILD_STATE_DIR"] = server.env["NOMAD_BUILD_STATE_DIR"]
     async with other.connect() as session:
         await fail(session, "registry_unauthorized", "operator", source=files(Containerfile=text + "LABEL x=1\n"))
+
+
+async def test_a_base_image_that_moves_is_followed(
+    make_server: MakeServer, buildah: Path, registry: LocalRegistry, base: str
+) -> None:
+    name = f"{registry.host}/{unique('moving')}:1"
+    server = make_server(buildah=buildah, slots=1)
+    async with server.connect() as session:
+        for word in ("one", "two", "one", "three", "two"):
+            source = files(Containerfile=f"FROM {base}\nRUN echo {word} > /word\n")
+            await succeed(session, source=source, tags=[name])
+            follower = files(Containerfile=f"FROM {name}\nRUN echo now $(cat /word) {unique()}\n")
+            built = await succeed(session, source=follower)
+            assert f"now {word}" in await log_text(session, built["build_id"], phase="build")
