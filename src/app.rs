@@ -120,7 +120,7 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
             Some(guard)
         }
     };
-    let config = Config::load()?;
+    let config = Config::load(&options.given)?;
     let served = runtime.block_on(async {
         let live = follow_consul(config).await?;
         match options.http {

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::backend::local::LocalBackend;
 use crate::backend::nomad::NomadBackend;
 use crate::client::Tools;
-use crate::config::{Config, Live};
+use crate::config::{Config, Given, Live};
 use crate::consul::{self, Watch};
 use crate::mcp::{Asker, Server};
 use crate::nomad;
@@ -84,8 +84,8 @@ pub fn local_principal() -> anyhow::Result<Principal> {
 ///
 /// # Errors
 /// When the backend cannot be used.
-pub async fn tools_here(place: Place) -> anyhow::Result<Tools> {
-    let live = follow_consul(Config::load()?).await?;
+pub async fn tools_here(place: Place, given: &Given) -> anyhow::Result<Tools> {
+    let live = follow_consul(Config::load(given)?).await?;
     let server = server_for_user(open(place, &live)?, live)?;
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     tokio::spawn(async move {

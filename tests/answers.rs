@@ -68,6 +68,7 @@ fn ended(state: State, change: impl FnOnce(&mut Final)) -> View {
         phase: Some(Phase::Build),
         step: None,
         source: None,
+        inputs: None,
         image: None,
         tests: vec![],
         phase_seconds: vec![(Phase::Source, 0.4), (Phase::Build, 12.1)],

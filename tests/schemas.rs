@@ -9,6 +9,7 @@
 
 use nomad_build::build::request::MAX_WAIT;
 use nomad_build::cli::schema::Format;
+use nomad_build::config::reference;
 use nomad_build::mcp::guide;
 use nomad_build::mcp::tools::{SYNONYMS, definitions};
 use nomad_build::schema::{check_input_rules, check_rules, decode, mark};
@@ -31,6 +32,25 @@ fn the_committed_schemas_are_the_generated_ones() {
             committed == generated,
             "{path} is out of date: run `nomad-build schema --out schemas`"
         );
+    }
+}
+
+#[test]
+fn the_documents_of_the_configuration_are_the_generated_ones() {
+    let schema = format!("{:#}\n", reference::json_schema());
+    for (path, command, generated) in [
+        ("docs/nomad-build.toml", "reference", reference::reference()),
+        ("schemas/config.json", "schema", schema),
+    ] {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let committed = std::fs::read_to_string(format!("{root}/{path}")).unwrap_or_default();
+        assert!(
+            committed == generated,
+            "{path} is out of date: run `nomad-build config {command} > {path}`"
+        );
+    }
+    if let Err(error) = jsonschema::draft202012::meta::validate(&reference::json_schema()) {
+        panic!("{error}");
     }
 }
 

@@ -21,6 +21,7 @@ pub fn ending(record: &Record, progress: &Progress, gone: Gone, now: i64) -> Fin
         phase,
         step: progress.step.clone(),
         source: progress.source.clone(),
+        inputs: progress.inputs.clone(),
         image: image.filter(|image| {
             state == State::Succeeded || phase >= Some(Phase::Test) || !image.tags.is_empty()
         }),

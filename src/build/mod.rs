@@ -16,6 +16,7 @@ pub mod failure;
 pub mod git_ref;
 pub mod git_url;
 pub mod id;
+pub mod inputs;
 pub mod kind;
 pub mod plan;
 pub mod record;

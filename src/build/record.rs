@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::inputs::Inputs;
 use super::status::{ImageStatus, Resources, SourceStatus, StepStatus, TestStatus};
 use super::{BuildId, Phase, State};
 
@@ -91,6 +92,9 @@ pub struct Final {
     /// The source as it was resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceStatus>,
+    /// What it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
     /// The image and what became of its tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageStatus>,
@@ -216,6 +220,7 @@ pub(crate) mod tests {
             phase: None,
             step: None,
             source: None,
+            inputs: None,
             image: None,
             tests: vec![],
             phase_seconds: vec![],

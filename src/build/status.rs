@@ -8,6 +8,7 @@ use serde::de::value::{self, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::inputs::SinceSuccess;
 use super::state::{Phase, State};
 
 /// A build as the tools tell it. Absent means: does not apply, or not known yet.
@@ -58,6 +59,9 @@ pub struct BuildStatus {
     /// Why it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What has changed since the last success of the same source, where it did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_success: Option<SinceSuccess>,
     /// false: some of its log is lost; see log_missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_complete: Option<bool>,

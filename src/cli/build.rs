@@ -39,6 +39,9 @@ pub struct Build {
     /// Test the image by this command; may be given several times.
     #[arg(long = "test", value_name = "COMMAND")]
     pub tests: Vec<String>,
+    /// Run the tests in this stage, not in the final image.
+    #[arg(long, value_name = "STAGE", requires = "tests")]
+    pub test_stage: Option<String>,
     /// A build argument; may be given several times.
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub build_args: Vec<String>,
@@ -134,8 +137,12 @@ impl Build {
 
     fn arguments(&self, source: Value) -> Map<String, Value> {
         let numbered = self.tests.iter().enumerate();
-        let tests = numbered
-            .map(|(n, command)| json!({"name": format!("test-{}", n + 1), "command": command}));
+        let tests = numbered.map(|(n, command)| {
+            let name = format!("test-{}", n + 1);
+            Value::from(arguments(
+                json!({"name": name, "command": command, "stage": self.test_stage}),
+            ))
+        });
         arguments(json!({
             "source": source,
             "containerfile": self.containerfile,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::config::Config;
 use crate::config::origin::Row;
 use crate::config::overlay::Overlay;
+use crate::config::reference;
+use crate::config::{Config, Given};
 use crate::consul::{self, Client, ConsulError, Keys};
 
 /// Exit status when Consul does not answer, or has what is no valid configuration.
@@ -34,7 +35,13 @@ enum What {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        given: Given,
     },
+    /// Print the commented reference of the configuration file: every key, what it is for, and its default.
+    Reference,
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
 }
 
 /// What lies over the configuration, or why nothing does.
@@ -51,12 +58,22 @@ impl ShowConfig {
     /// # Errors
     /// When file and environment are no valid configuration.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let What::Show { json } = &self.what;
-        let (base, sources) = Config::load_with_sources()?;
+        let mut out = std::io::stdout();
+        let (json, given) = match &self.what {
+            What::Show { json, given } => (json, given),
+            What::Reference => {
+                write!(out, "{}", reference::reference())?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            What::Schema => {
+                writeln!(out, "{:#}", reference::json_schema())?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        let (base, sources) = Config::load_with_sources(given)?;
         let (config, overlay, over) = overlaid(base)?;
         let prefix = config.consul.keys_below().unwrap_or_default();
         let rows = sources.rows(&config, &overlay, &prefix);
-        let mut out = std::io::stdout();
         if *json {
             let told = json!({"values": rows, "consul": over.json()});
             writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;

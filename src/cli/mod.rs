@@ -36,7 +36,7 @@ pub struct Cli {
 )]
 pub enum Command {
     Serve(serve::Serve),
-    Build(build::Build),
+    Build(Box<build::Build>),
     Status(status::Status),
     Logs(logs::Logs),
     Kill(kill::Kill),

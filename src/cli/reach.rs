@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::assembly::{Place, tools_here};
 use crate::client::{Answer, Remote, Steady, discovery};
+use crate::config::Given;
 
 /// Which builds a command is about.
 #[derive(Debug, Args)]
@@ -30,6 +31,9 @@ pub struct Reach {
     /// Print what the tool answers, as JSON.
     #[arg(long)]
     pub json: bool,
+    /// What lies over the configuration.
+    #[command(flatten)]
+    pub given: Given,
 }
 
 impl Reach {
@@ -39,7 +43,7 @@ impl Reach {
     /// When it cannot be reached, or lets nobody in with this token.
     pub async fn open(&self) -> anyhow::Result<Steady> {
         let Some(server) = &self.server else {
-            return Ok(Steady::here(tools_here(self.backend).await?));
+            return Ok(Steady::here(tools_here(self.backend, &self.given).await?));
         };
         let remote = self.remote(server).await?;
         let tools = remote.connect().await?;

@@ -16,7 +16,7 @@ use crate::backend::local::store::FileGate;
 use crate::backend::nomad::task;
 use crate::build::Plan;
 use crate::build::conclude::Outcome;
-use crate::config::Config;
+use crate::config::{Config, Given};
 use crate::log::Redactor;
 use crate::registry::Auth;
 use crate::runner::process::Bounds;
@@ -47,6 +47,8 @@ pub enum Part {
         /// Which.
         #[command(subcommand)]
         task: Task,
+        #[command(flatten)]
+        given: Given,
     },
     /// Phases source, build and test.
     Build {
@@ -187,8 +189,8 @@ impl Runner {
                 job.run().await?;
                 Ok(ExitCode::SUCCESS)
             }),
-            Part::Task { task } => {
-                let config = Config::load()?;
+            Part::Task { task, given } => {
+                let config = Config::load(&given)?;
                 let status = runtime()?.block_on(async {
                     match task {
                         Task::Build => task::build::run(config).await,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::assembly::Place;
+use crate::config::Given;
 use crate::http::listen;
 
 /// Serve MCP: over standard input and output, or over HTTP.
@@ -22,4 +23,7 @@ pub struct Serve {
     /// Write this server's own log to daily files in a directory instead of standard error.
     #[arg(long, env = "NOMAD_BUILD_LOG_DIR")]
     pub log_dir: Option<PathBuf>,
+    /// What lies over the configuration.
+    #[command(flatten)]
+    pub given: Given,
 }

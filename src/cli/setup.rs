@@ -12,7 +12,7 @@ use clap::Args;
 use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::store::lock;
 use crate::backend::local::user::{Users, is_other};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Given};
 use crate::runner::subid::{Owner, SUBGID, SUBUID, first_free};
 
 /// Fewest accounts, however few builds run at the same time.
@@ -33,6 +33,8 @@ pub struct Setup {
     /// Only print the commands.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    given: Given,
 }
 
 /// A command line.
@@ -51,7 +53,7 @@ impl Setup {
     /// # Errors
     /// When it cannot be made.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let mut config = Config::load()?;
+        let mut config = Config::load(&self.given)?;
         if let Some(prefix) = &self.prefix {
             ensure!(
                 config::is_account(prefix),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::build::validate::is_name;
-use crate::config::Config;
+use crate::config::{Config, Given};
 use crate::http::tokens::{self, Token};
 
 /// Make a token for `serve --http`, and print it: once, for only its digest is kept.
@@ -20,6 +20,9 @@ pub struct MakeToken {
     /// Do not add it: print the line of a file of tokens on standard error.
     #[arg(long)]
     pub print: bool,
+    /// What lies over the configuration.
+    #[command(flatten)]
+    pub given: Given,
 }
 
 impl MakeToken {
@@ -40,7 +43,7 @@ impl MakeToken {
         } else {
             let file = match &self.file {
                 Some(file) => file.clone(),
-                None => Config::load()?.tokens_file(),
+                None => Config::load(&self.given)?.tokens_file(),
             };
             tokens::add(&file, &line)
                 .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;

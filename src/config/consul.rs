@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -14,18 +15,22 @@ const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
 const MAX_PREFIX: usize = 200;
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consul {
-    /// Address of its HTTP API: `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`.
+    /// Address of its HTTP API: `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`. `CONSUL_HTTP_ADDR` wins over it.
     pub address: String,
     /// Keys below this prefix lie over the file. Empty: Consul is not asked.
     pub prefix: String,
-    /// File of the token, read again for each request. Default: `CONSUL_HTTP_TOKEN`, else none.
+    /// File of the token, read again for each request. `CONSUL_HTTP_TOKEN_FILE` wins over it. Default:
+    /// `CONSUL_HTTP_TOKEN`, else none.
+    #[schemars(example = "/etc/nomad-build/consul-token")]
     pub token_file: Option<PathBuf>,
-    /// PEM certificates to trust besides the system's.
+    /// PEM certificates to trust besides the system's. `CONSUL_CACERT` wins over it.
+    #[schemars(example = "/etc/nomad-build/consul-ca.pem")]
     pub ca_file: Option<PathBuf>,
     /// Datacenter. Default: that of the agent that is asked.
+    #[schemars(example = &"dc1")]
     pub datacenter: Option<String>,
 }
 
@@ -41,39 +46,47 @@ impl Default for Consul {
     }
 }
 
+/// What the variables of Consul's own programs say: keys, values and the names of the variables.
+pub(super) fn customary(
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Vec<(&'static str, String, &'static str)> {
+    // Consul's own programs take HOST:PORT, too.
+    let address = |text: String| match (text.contains("://"), env("CONSUL_HTTP_SSL").as_deref()) {
+        (true, _) => text,
+        (false, Some("true" | "1")) => format!("https://{text}"),
+        (false, _) => format!("http://{text}"),
+    };
+    let given = [
+        (
+            "address",
+            env("CONSUL_HTTP_ADDR").map(address),
+            "CONSUL_HTTP_ADDR",
+        ),
+        (
+            "token_file",
+            env("CONSUL_HTTP_TOKEN_FILE"),
+            "CONSUL_HTTP_TOKEN_FILE",
+        ),
+        ("ca_file", env("CONSUL_CACERT"), "CONSUL_CACERT"),
+    ];
+    let taken = given
+        .into_iter()
+        .filter_map(|(key, value, name)| Some((key, value?, name)));
+    taken.collect()
+}
+
 impl Consul {
     /// As the customary variables alone say, for a client that has no configuration.
     pub fn from_env(env: impl Fn(&str) -> Option<String>) -> Self {
         let mut consul = Self::default();
-        let env = |name: &str| env(name).filter(|value| !value.is_empty());
-        consul.take(&env);
+        for (key, value, _) in customary(&|name| env(name).filter(|value| !value.is_empty())) {
+            match key {
+                "address" => consul.address = value,
+                "token_file" => consul.token_file = Some(value.into()),
+                _ => consul.ca_file = Some(value.into()),
+            }
+        }
         consul
-    }
-
-    /// Takes what the variables say; returns which keys those are, with the names of the variables.
-    pub(super) fn take(
-        &mut self,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Vec<(&'static str, &'static str)> {
-        let mut taken = Vec::new();
-        if let Some(address) = env("CONSUL_HTTP_ADDR") {
-            // Consul's own programs take HOST:PORT, too.
-            self.address = match (address.contains("://"), env("CONSUL_HTTP_SSL").as_deref()) {
-                (true, _) => address,
-                (false, Some("true" | "1")) => format!("https://{address}"),
-                (false, _) => format!("http://{address}"),
-            };
-            taken.push(("address", "CONSUL_HTTP_ADDR"));
-        }
-        if let Some(file) = env("CONSUL_HTTP_TOKEN_FILE") {
-            self.token_file = Some(file.into());
-            taken.push(("token_file", "CONSUL_HTTP_TOKEN_FILE"));
-        }
-        if let Some(file) = env("CONSUL_CACERT") {
-            self.ca_file = Some(file.into());
-            taken.push(("ca_file", "CONSUL_CACERT"));
-        }
-        taken
     }
 
     /// The prefix as keys begin with it, with a slash at its end; none where Consul is not asked.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -12,19 +13,23 @@ use crate::build::validate::is_name;
 const RESERVED: [&str; 2] = ["local", "token"];
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// File of the tokens that may be used: a line `NAME SHA256` each. Default: `tokens` in the state
     /// directory, made at the first start.
+    #[schemars(example = "/etc/nomad-build/tokens")]
     pub tokens: Option<PathBuf>,
     /// How clients call this server, such as `https://build.example.com`. Default: as each of them does.
+    #[schemars(example = "https://build.example.com")]
     pub url: Option<String>,
     /// Names by which clients call this server, in their `Host`. Addresses, `localhost` and the name in
     /// `url` always work.
+    #[schemars(example = ["build.example.com"])]
     pub hosts: Vec<String>,
     /// Web pages elsewhere that may call this server, such as `https://app.example.com`. Others, which
     /// browsers tell by `Origin`, are refused.
+    #[schemars(example = ["https://app.example.com"])]
     pub origins: Vec<String>,
     /// Whether clients of the protocol's versions before 2026-07-28 get sessions, whose streams can be
     /// resumed. Without them any server answers any request.
@@ -38,30 +43,37 @@ pub struct Http {
     /// The certificate of this server. Default: none, and no TLS.
     pub tls: Option<Tls>,
     /// Issuers of tokens (JWT) that are taken besides the file's, by name: `NAME:SUBJECT` is who asks.
+    #[schemars(extend("propertyNames" = {"examples": ["nomad"]}))]
     pub issuers: BTreeMap<String, Issuer>,
 }
 
 /// A certificate, read again when it is renewed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// File of the chain of certificates, the server's first, in PEM.
+    #[schemars(example = "/etc/nomad-build/cert.pem")]
     pub certificate: PathBuf,
     /// File of its key, in PEM.
+    #[schemars(example = "/etc/nomad-build/key.pem")]
     pub key: PathBuf,
 }
 
 /// Who issues tokens: a cluster of Nomad, or an OpenID provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Issuer {
     /// URL or file of its public keys (RFC 7517), such as `https://nomad.example.com/.well-known/jwks.json`.
+    #[schemars(example = "https://nomad.example.com/.well-known/jwks.json")]
     pub jwks: String,
     /// File of the certificate, in PEM, that this URL is checked against. Default: the system's.
+    #[schemars(example = "/etc/nomad-build/issuer-ca.pem")]
     pub ca: Option<PathBuf>,
     /// Who the tokens must be for (`aud`); one of these is enough.
+    #[schemars(example = ["nomad-build"])]
     pub audiences: Vec<String>,
     /// What they must say of their issuer (`iss`). Default: anything.
+    #[schemars(example = "https://nomad.example.com")]
     pub issuer: Option<String>,
     /// The claim that says whose token it is.
     pub claim: String,

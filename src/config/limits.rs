@@ -1,5 +1,6 @@
 //! Limits of one build, and the profiles that a request chooses from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::sandbox::Network;
@@ -11,14 +12,14 @@ const MAX_DESCRIPTION: usize = 200;
 
 /// One table of every limit: its default and its range, or that it need not be set.
 macro_rules! limits {
-    (always { $($(#[doc = $doc:literal])* $key:ident = $default:literal, $range:expr;)* }
-     optional { $($(#[doc = $doc_o:literal])* $key_o:ident: $type_o:ty, $range_o:expr;)* }) => {
+    (always { $($(#[$meta:meta])* $key:ident = $default:literal, $range:expr;)* }
+     optional { $($(#[$meta_o:meta])* $key_o:ident: $type_o:ty, $range_o:expr;)* }) => {
         /// Limits of one build.
-        #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+        #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct Limits {
-            $($(#[doc = $doc])* pub $key: u64,)*
-            $($(#[doc = $doc_o])* pub $key_o: Option<$type_o>,)*
+            $($(#[$meta])* pub $key: u64,)*
+            $($(#[$meta_o])* pub $key_o: Option<$type_o>,)*
         }
 
         impl Default for Limits {
@@ -28,17 +29,20 @@ macro_rules! limits {
         }
 
         /// What the operator sets for one profile; the rest is as in `[limits]` and `[sandbox]`.
-        #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct Overrides {
             /// What the profile is for, in a sentence for agents.
+            #[schemars(example = "for large programs in C++")]
             pub description: Option<String>,
             /// Network of foreign code.
             pub network: Option<Network>,
-            /// Names of the secrets that its builds may use. Absent: those of `[secrets]`.
+            /// Names of the secrets that its builds may use. Absent: those of `[secrets]`. On a cluster these names are all that
+            /// the server knows.
+            #[schemars(example = ["npm"])]
             pub secrets: Option<Vec<String>>,
-            $($(#[doc = $doc])* pub $key: Option<u64>,)*
-            $($(#[doc = $doc_o])* pub $key_o: Option<$type_o>,)*
+            $($(#[$meta])* #[schemars(example = $default)] pub $key: Option<u64>,)*
+            $($(#[$meta_o])* pub $key_o: Option<$type_o>,)*
         }
 
         impl Limits {
@@ -75,7 +79,7 @@ macro_rules! limits {
 
 limits! {
     always {
-        /// Size of a log, in MiB.
+        /// Size of a log, in MiB, all phases together: the beginning and the end of each are kept.
         log_mb = 256, 1..=65_536;
         /// Size of the sources, in MiB.
         context_mb = 2048, 1..=1_048_576;
@@ -91,9 +95,12 @@ limits! {
         file_mb = 8192, 1..=1_073_741_824;
     }
     optional {
-        /// Memory of all processes of a build together, in MiB; absent: not limited.
+        /// Memory of all processes of a build together, in MiB; absent: not limited. Needs a cgroup: as root, or a
+        /// delegated one.
+        #[schemars(example = 8192)]
         memory_mb: u64, 128..=1_073_741_824;
-        /// Time of processors, in processors; absent: not limited.
+        /// Time of processors, in processors; absent: not limited. Needs a cgroup, too.
+        #[schemars(example = 4.0)]
         cpus: f64, 0.1..=4096.0;
     }
 }

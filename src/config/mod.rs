@@ -1,8 +1,8 @@
-//! What the operator decides: defaults < file < environment < keys in Consul.
+//! What the operator decides: defaults < file < environment < flags < keys in Consul.
 //!
-//! `NOMAD_BUILD_CONFIG` names a TOML file; `NOMAD_BUILD_STATE_DIR`, `NOMAD_BUILD_BUILDAH`,
-//! `NOMAD_BUILD_HTTP_TOKENS`, `NOMAD_BUILD_REGISTRY_INSECURE` (`host:port,…`) and the customary variables of
-//! Consul override it. What may come from Consul, and change while the program runs, [`overlay`] says.
+//! `--config` or `NOMAD_BUILD_CONFIG` names a TOML file. Each of its keys has a variable, `NOMAD_BUILD_LIMITS_MEMORY_MB`
+//! that of `limits.memory_mb`; the customary variables of Consul override the file, too. `--set` overrides them all.
+//! What may come from Consul, and change while the program runs, [`overlay`] says.
 
 pub mod consul;
 pub mod http;
@@ -12,15 +12,22 @@ pub mod nomad;
 pub mod origin;
 pub mod overlay;
 pub mod principals;
+mod read;
+pub mod reference;
 pub mod sandbox;
+pub mod schema;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::build::git_url::GitUrl;
+
+use read::{Place, Reader};
 
 pub use consul::Consul;
 pub use http::Http;
@@ -34,11 +41,12 @@ pub use sandbox::{Isolation, Network, Sandbox};
 pub const DEFAULT_USER: &str = "nomad-build";
 
 /// The whole configuration.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where builds are kept. Default: `/var/lib/nomad-build` for root, else
     /// `$XDG_STATE_HOME/nomad-build` or `~/.local/state/nomad-build`.
+    #[schemars(example = "/var/lib/nomad-build")]
     pub state_dir: PathBuf,
     /// Buildah: a name in the system's search path, or a path.
     pub buildah: String,
@@ -52,71 +60,90 @@ pub struct Config {
     pub nomad: Nomad,
     /// Limits of one build.
     pub limits: Limits,
-    /// Profiles that a request may choose: name → what is different there. `default` is always
-    /// there.
+    /// Profiles that a request may choose: name → what is different there from `[limits]` and from the network of
+    /// `[sandbox]`. `default` is always there.
+    #[schemars(extend("propertyNames" = {"examples": ["large"]}))]
     pub profiles: BTreeMap<String, Overrides>,
     /// Isolation.
     pub sandbox: Sandbox,
-    /// Secrets for `RUN --mount=type=secret`: name → file of mode 0600.
+    /// Secrets for `RUN --mount=type=secret,id=NAME`, and for tests that name them: name → file of mode 0600. Builds
+    /// have them in memory alone.
+    #[schemars(extend(
+        "propertyNames" = {"examples": ["npm"]},
+        "additionalProperties" = {"type": "string", "examples": ["/etc/nomad-build/secrets/npm"]}
+    ))]
     pub secrets: BTreeMap<String, PathBuf>,
     /// MCP.
     pub mcp: Mcp,
     /// MCP over HTTP.
     pub http: Http,
-    /// What each principal may.
+    /// What each principal may, within what all may: by `token:NAME`, `local:USER` or `ISSUER:SUBJECT`. `token:ci-*` is
+    /// all that begin so, `*` everybody.
+    #[schemars(extend("propertyNames" = {"examples": ["token:ann"]}))]
     pub principals: Principals,
-    /// Consul, whose keys may lie over the rest.
+    /// Consul, whose keys may lie over the rest: see "Consul" in the README.
     pub consul: Consul,
 }
 
 /// Registries.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
     /// `host:port` of registries that speak plain HTTP.
+    #[schemars(example = ["127.0.0.1:5000"])]
     pub insecure: Vec<String>,
     /// Credentials in the format of containers-auth.json(5), for pulls and pushes. Default:
     /// `$REGISTRY_AUTH_FILE`, else what Buildah and Docker keep in this user's home.
+    #[schemars(example = "/etc/nomad-build/auth.json")]
     pub auth_file: Option<PathBuf>,
     /// PEM certificates to trust besides the system's.
+    #[schemars(example = "/etc/nomad-build/ca.pem")]
     pub ca_file: Option<PathBuf>,
     /// Beginnings of tags that may be pushed to, such as `registry.example.com/team/`. Empty: all.
+    #[schemars(example = ["registry.example.com/team/"])]
     pub allow: Vec<String>,
 }
 
 /// Git.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Git {
     /// Whether plain HTTP is allowed.
     pub allow_http: bool,
     /// Beginnings of URLs that may be fetched. Empty: all.
+    #[schemars(example = ["https://git.example.com/"])]
     pub allow: Vec<String>,
     /// Credentials, each bound to the beginning of a URL.
     pub credentials: Vec<GitCredential>,
 }
 
 /// A credential for git.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GitCredential {
     /// Beginning of the URLs it is for.
+    #[schemars(example = "https://git.example.com/team/")]
     pub url: String,
     /// User name, for HTTPS.
+    #[schemars(example = &"builder")]
     pub username: Option<String>,
     /// File of mode 0600 with the password or token, for HTTPS.
+    #[schemars(example = "/etc/nomad-build/git-token")]
     pub password_file: Option<PathBuf>,
     /// Private key of mode 0600, for SSH.
+    #[schemars(example = "/etc/nomad-build/git-key")]
     pub ssh_key: Option<PathBuf>,
     /// Known hosts, for SSH.
+    #[schemars(example = "/etc/nomad-build/known_hosts")]
     pub known_hosts: Option<PathBuf>,
 }
 
 /// The local backend.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Local {
     /// Builds that run at the same time on this machine.
+    #[schemars(example = 4)]
     pub slots: u32,
     /// Ended builds that are kept.
     pub keep_builds: u32,
@@ -126,11 +153,12 @@ pub struct Local {
     /// the blobs of base images, where there are several users.
     pub cache_mb: u64,
     /// Directories below which `path` may lie. Empty: all that this user can read.
+    #[schemars(example = ["/home"])]
     pub paths: Vec<PathBuf>,
 }
 
 /// MCP.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcp {
     /// Longest `wait` of a tool, in seconds; more than 50 only for hosts that allow longer calls.
@@ -195,103 +223,103 @@ fn default_state_dir() -> PathBuf {
 #[error("the configuration is not usable:\n{}", .0.join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
+/// What is given to one call of the program, over everything that its machine has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Given {
+    /// The configuration file. Default: NOMAD_BUILD_CONFIG, else none.
+    #[arg(id = "config", long = "config", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A value of the configuration, such as limits.memory_mb=2048, over that of the file and of variables; may be
+    /// given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
 impl Config {
-    /// Reads the file named by `NOMAD_BUILD_CONFIG` and the environment.
+    /// Reads file, variables and what is given.
     ///
     /// # Errors
     /// Names every fault.
-    pub fn load() -> Result<Self, ConfigError> {
-        Self::load_with_sources().map(|(config, _)| config)
+    pub fn load(given: &Given) -> Result<Self, ConfigError> {
+        Self::load_with_sources(given).map(|(config, _)| config)
     }
 
     /// The same, and where each value comes from.
     ///
     /// # Errors
     /// Names every fault.
-    pub fn load_with_sources() -> Result<(Self, Sources), ConfigError> {
-        let file = std::env::var_os("NOMAD_BUILD_CONFIG").filter(|v| !v.is_empty());
-        Self::load_from(file.as_deref().map(Path::new), |name| {
-            std::env::var(name).ok()
-        })
+    pub fn load_with_sources(given: &Given) -> Result<(Self, Sources), ConfigError> {
+        for name in
+            read::strays(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        {
+            tracing::warn!("{name}");
+        }
+        Self::load_from(given, |name| std::env::var(name).ok())
     }
 
-    /// The same from a given file and environment.
+    /// The same with given variables.
     ///
     /// # Errors
     /// Names every fault.
     pub fn load_from(
-        file: Option<&Path>,
+        given: &Given,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<(Self, Sources), ConfigError> {
-        let mut sources = Sources::default();
-        let mut config = match file {
-            None => Self::default(),
-            Some(path) => {
-                let fault = |what: &dyn std::fmt::Display| {
-                    ConfigError(vec![format!("{}: {what}", path.display())])
-                };
-                let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
-                let config = toml::from_str(&text).map_err(|error| fault(&error))?;
-                sources
-                    .read_file(path, &text)
-                    .map_err(|error| fault(&error))?;
-                config
-            }
-        };
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
-        config.take_env(&env, &mut sources)?;
-        let faults = config.faults();
-        if faults.is_empty() {
-            Ok((config, sources))
-        } else {
-            Err(ConfigError(faults))
+        let named = env("NOMAD_BUILD_CONFIG").map(PathBuf::from);
+        let file = given.file.as_deref().or(named.as_deref());
+        let mut reader = Reader::default();
+        let text;
+        if let Some(file) = file {
+            text = std::fs::read_to_string(file)
+                .map_err(|error| ConfigError(vec![format!("{}: {error}", file.display())]))?;
+            reader.file(file, &text);
         }
-    }
-
-    fn take_env(
-        &mut self,
-        env: &dyn Fn(&str) -> Option<String>,
-        sources: &mut Sources,
-    ) -> Result<(), ConfigError> {
-        let mut taken = |path: &[&str], name: &'static str| {
-            let value = env(name);
-            if value.is_some() {
-                sources.take_variable(path, name);
-            }
-            value
-        };
-        if let Some(dir) = taken(&["state_dir"], "NOMAD_BUILD_STATE_DIR") {
-            self.state_dir = dir.into();
+        let customary = consul::customary(&env);
+        for (key, value, name) in customary {
+            let path = ["consul", key].map(str::to_owned);
+            reader.given(&path, &value, &Place::Variable(name.into()));
         }
-        if let Some(buildah) = taken(&["buildah"], "NOMAD_BUILD_BUILDAH") {
-            self.buildah = buildah;
-        }
-        if let Some(list) = taken(&["registry", "insecure"], "NOMAD_BUILD_REGISTRY_INSECURE") {
-            self.registry.insecure = list
-                .split(',')
-                .map(|host| host.trim().to_owned())
-                .filter(|host| !host.is_empty())
-                .collect();
-        }
-        if let Some(file) = taken(&["http", "tokens"], "NOMAD_BUILD_HTTP_TOKENS") {
-            self.http.tokens = Some(file.into());
-        }
-        if let Some(wanted) = taken(&["http", "sessions"], "NOMAD_BUILD_HTTP_SESSIONS") {
-            self.http.sessions = wanted.parse().map_err(|_| {
-                let text = "NOMAD_BUILD_HTTP_SESSIONS must be true or false";
-                ConfigError(vec![text.into()])
-            })?;
-        }
-        if self.registry.auth_file.is_none() {
-            self.registry.auth_file = default_auth_file(env);
-            if env("REGISTRY_AUTH_FILE").map(PathBuf::from) == self.registry.auth_file {
-                taken(&["registry", "auth_file"], "REGISTRY_AUTH_FILE");
+        for (path, _) in schema::leaves() {
+            let name = schema::variable(&path);
+            if let Some(value) = env(&name) {
+                reader.given(&path, &value, &Place::Variable(name));
             }
         }
-        for (key, name) in self.consul.take(env) {
-            taken(&["consul", key], name);
+        for text in &given.set {
+            match read::assignment(text) {
+                Ok((path, value)) => reader.given(&path, value, &Place::Flag),
+                Err(fault) => reader.fault(Some(Place::Flag), fault),
+            }
         }
-        Ok(())
+        let mut config: Self =
+            reader
+                .table
+                .clone()
+                .try_into()
+                .unwrap_or_else(|error: toml::de::Error| {
+                    reader.fault(None, error.message().to_owned());
+                    Self::default()
+                });
+        for fault in config.value_faults() {
+            reader.value_fault(&fault);
+        }
+        if config.registry.auth_file.is_none() {
+            config.registry.auth_file = default_auth_file(&env);
+            let named = env("REGISTRY_AUTH_FILE").map(PathBuf::from);
+            if named.is_some() && named == config.registry.auth_file {
+                let path = ["registry", "auth_file"].map(str::to_owned);
+                let place = Place::Variable("REGISTRY_AUTH_FILE".into());
+                reader.places.insert(path.to_vec(), place);
+            }
+        }
+        for fault in config.file_faults() {
+            reader.fault(None, fault);
+        }
+        match reader.faults() {
+            faults if faults.is_empty() => Ok((config, Sources::new(file, reader.places))),
+            faults => Err(ConfigError(faults)),
+        }
     }
 
     /// The file of the tokens with which this server may be called over HTTP.
@@ -326,12 +354,6 @@ impl Config {
             .chain(others.filter(|name| *name != DEFAULT_PROFILE))
             .filter_map(|name| self.profile(name))
             .collect()
-    }
-
-    fn faults(&self) -> Vec<String> {
-        let mut faults = self.value_faults();
-        faults.extend(self.file_faults());
-        faults
     }
 
     /// What is wrong with the values, whatever the disk holds.
@@ -477,7 +499,11 @@ mod tests {
     fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Config::load_from(Some(file.path()), |name| {
+        let given = Given {
+            file: Some(file.path().to_owned()),
+            set: Vec::new(),
+        };
+        Config::load_from(&given, |name| {
             env.iter()
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| (*value).to_owned())
@@ -553,7 +579,9 @@ mod tests {
             &[],
         )
         .unwrap_err();
-        let mut said = error.0.clone();
+        // Where each stands is another matter.
+        let without_place = |text: &String| text.split_once(": ").map(|(_, text)| text.to_owned());
+        let mut said: Vec<String> = error.0.iter().filter_map(without_place).collect();
         said.sort();
         let begins = [
             "limits.cpus must be from 0.1 to 4096",

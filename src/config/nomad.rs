@@ -3,20 +3,23 @@
 //! Where Nomad is and how to talk to it, the customary variables say (`NOMAD_ADDR`, `NOMAD_TOKEN`,
 //! `NOMAD_CACERT`, …); here is what is of this program alone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::build::reference::Repository;
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nomad {
     /// Namespace of the build jobs and of the records. Default: `NOMAD_NAMESPACE`, else `default`.
+    #[schemars(example = &"builds")]
     pub namespace: Option<String>,
     /// Beginning of the names of the parameterized jobs: the job of a profile is `JOB-PROFILE`.
     pub job: String,
     /// Repository for contexts and archived logs, such as `registry.example.com/nomad-build`. Without
     /// it a source must fit into a dispatch's payload, and a log is lost with its allocation.
+    #[schemars(example = "registry.example.com/nomad-build")]
     pub repository: Option<String>,
     /// Seconds after which a build that no machine can ever run fails.
     pub unplaceable_after: u32,

@@ -10,10 +10,10 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 use serde::Serialize;
 use serde_json::Value;
-use toml::Table;
 
 use super::Config;
 use super::overlay::Overlay;
+use super::read::Place;
 
 /// Stands where a secret would be.
 const MASK: &str = "***";
@@ -26,6 +26,7 @@ pub enum Origin {
     Default,
     File,
     Environment,
+    Flag,
     Consul,
 }
 
@@ -36,6 +37,7 @@ impl Origin {
             Self::Default => "default",
             Self::File => "file",
             Self::Environment => "environment",
+            Self::Flag => "flag",
             Self::Consul => "consul",
         }
     }
@@ -50,7 +52,7 @@ pub struct Row {
     pub value: Value,
     /// Where it comes from.
     pub origin: Origin,
-    /// The file, the variable or the key in Consul that it comes from.
+    /// The line of the file, the variable, the flag or the key in Consul that it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
@@ -58,19 +60,14 @@ pub struct Row {
 /// What a configuration was read from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    file: Option<(PathBuf, Table)>,
-    variables: BTreeMap<Vec<String>, &'static str>,
+    file: Option<PathBuf>,
+    places: BTreeMap<Vec<String>, Place>,
 }
 
 impl Sources {
-    pub(super) fn read_file(&mut self, path: &Path, text: &str) -> Result<(), toml::de::Error> {
-        self.file = Some((path.to_owned(), text.parse()?));
-        Ok(())
-    }
-
-    pub(super) fn take_variable(&mut self, path: &[&str], name: &'static str) {
-        let path = path.iter().map(|name| (*name).to_owned()).collect();
-        self.variables.insert(path, name);
+    pub(super) fn new(file: Option<&Path>, places: BTreeMap<Vec<String>, Place>) -> Self {
+        let file = file.map(Path::to_owned);
+        Self { file, places }
     }
 
     /// Every value of a configuration that was read from here, with what lies over it.
@@ -94,26 +91,25 @@ impl Sources {
         if let Some(key) = overlay.key_of(path) {
             return (Origin::Consul, Some(format!("{prefix}{key}")));
         }
-        if let Some(variable) = self.variables.get(path) {
-            return (Origin::Environment, Some((*variable).to_owned()));
-        }
-        match &self.file {
-            Some((file, table)) if stands_in(table, path) => {
-                (Origin::File, Some(file.display().to_string()))
+        match (self.place(path), &self.file) {
+            (Some(Place::Flag), _) => (Origin::Flag, Some("--set".into())),
+            (Some(Place::Variable(name)), _) => (Origin::Environment, Some(name.clone())),
+            (Some(Place::File(line)), Some(file)) => {
+                (Origin::File, Some(format!("{}:{line}", file.display())))
             }
             _ => (Origin::Default, None),
         }
     }
-}
 
-fn stands_in(table: &Table, path: &[String]) -> bool {
-    match path {
-        [] => false,
-        [name] => table.contains_key(name),
-        [name, rest @ ..] => match table.get(name) {
-            Some(toml::Value::Table(inner)) => stands_in(inner, rest),
-            _ => false,
-        },
+    /// Where a value comes from. What a variable or a flag gives, it gives with all that is in it.
+    fn place(&self, path: &[String]) -> Option<&Place> {
+        let above = || {
+            (1..path.len())
+                .rev()
+                .filter_map(|length| self.places.get(path.get(..length)?))
+        };
+        let whole = |place: &&Place| !matches!(place, Place::File(_));
+        self.places.get(path).or_else(|| above().find(whole))
     }
 }
 
@@ -186,6 +182,7 @@ fn without_secrets(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Given;
     use super::super::overlay::Pair;
     use super::*;
 
@@ -197,7 +194,14 @@ mod tests {
             [consul]\nprefix = \"p\"\n[principals.\"token:ann\"]\n";
         std::fs::write(file.path(), text).unwrap();
         let env = |name: &str| (name == "NOMAD_BUILD_STATE_DIR").then(|| "/b".to_owned());
-        let (base, sources) = Config::load_from(Some(file.path()), env).unwrap();
+        let given = Given {
+            file: Some(file.path().to_owned()),
+            set: vec![
+                "limits.processes=200".into(),
+                "http.issuers.nomad={jwks = \"/j\", audiences = [\"a\"]}".into(),
+            ],
+        };
+        let (base, sources) = Config::load_from(&given, env).unwrap();
         let pair = |key: &str, value: &str| Pair {
             key: key.into(),
             value: value.into(),
@@ -221,10 +225,12 @@ mod tests {
             "\"/b\" environment NOMAD_BUILD_STATE_DIR"
         );
         assert_eq!(told("limits.memory_mb"), "512 consul p/limits/memory_mb");
-        assert_eq!(told("limits.disk_mb"), format!("100 file {path}"));
+        assert_eq!(told("limits.disk_mb"), format!("100 file {path}:4"));
+        assert_eq!(told("limits.processes"), "200 flag --set");
+        assert_eq!(told("http.issuers.nomad.claim"), "\"sub\" flag --set");
         assert_eq!(told("limits.cpus"), "null default ");
         assert_eq!(told("limits.files"), "2000000 default ");
-        assert_eq!(told("profiles.a.files"), format!("5000 file {path}"));
+        assert_eq!(told("profiles.a.files"), format!("5000 file {path}:6"));
         assert_eq!(told("profiles.a.cpus"), "2.0 consul p/profiles/a");
         assert_eq!(
             told("principals.\"token:ann\".builds"),

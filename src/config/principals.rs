@@ -2,25 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a principal may. Lists narrow what is allowed to all; absent: no further.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rights {
     /// It sees and ends the builds of all.
     pub operator: bool,
     /// Beginnings of the tags it may push to.
+    #[schemars(example = ["registry.example.com/team/"])]
     pub tags: Option<Vec<String>>,
     /// Beginnings of the URLs of the repositories it may build.
+    #[schemars(example = ["https://git.example.com/team/"])]
     pub git: Option<Vec<String>>,
     /// Profiles it may use, the first of which holds when none is named.
+    #[schemars(example = ["default"])]
     pub profiles: Option<Vec<String>>,
     /// Unfinished builds at the same time.
     pub builds: u32,
     /// Those of them that wait for capacity.
     pub queued: u32,
-    /// Calls of tools a second over HTTP, on average.
+    /// Calls of tools a second over HTTP, on average; four times as many at once.
     pub calls_per_second: u32,
     /// MiB of uploads that are kept at the same time.
     pub upload_mb: u32,

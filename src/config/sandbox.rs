@@ -1,10 +1,11 @@
 //! Isolation of foreign code.
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Isolation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sandbox {
     /// Whom builds run as when the server was started as root: the accounts of this name with
@@ -12,16 +13,19 @@ pub struct Sandbox {
     pub user: String,
     /// `auto`, `rootless` (a runtime with its own namespaces) or `chroot`.
     pub isolation: Isolation,
-    /// Network of foreign code: `egress` (out, but not to this host), `none` or `host`.
+    /// Network of foreign code: `egress` (out, but not to this host), `none`, or `host` (this host's network, its
+    /// loopback included).
     pub network: Network,
-    /// Networks that are closed to foreign code besides this host's own, as in `10.0.0.0/8`.
+    /// Networks that are closed to foreign code under `egress`, besides this host's own and link-local addresses.
+    #[schemars(example = ["10.0.0.0/8"])]
     pub deny: Vec<String>,
-    /// Whether foreign code is kept from gaining privileges, as by setuid programs.
+    /// Whether foreign code is kept from gaining privileges, as by setuid programs. `false` lets them (sudo) work in RUN,
+    /// without the filter over system calls.
     pub no_new_privileges: bool,
 }
 
 /// See [`Sandbox`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "explained at Sandbox")]
 pub enum Isolation {
@@ -32,7 +36,7 @@ pub enum Isolation {
 }
 
 /// See [`Sandbox`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "explained at Sandbox")]
 pub enum Network {

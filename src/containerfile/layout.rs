@@ -42,6 +42,51 @@ impl Containerfile {
         number: Option<usize>,
         build_args: &[(String, String)],
     ) -> Layout {
+        let mut layout = Layout::default();
+        let mut is_reached = false;
+        self.follow(index, build_args, |stage, step, local, fuel| {
+            if is_reached {
+                return;
+            }
+            is_reached = stage == index && Some(step.number) == number;
+            if is_reached {
+                layout.mount(step, local, fuel);
+            } else {
+                layout.apply(step, local, fuel);
+            }
+        });
+        layout
+    }
+
+    /// The paths of the context that steps of the stage `index` copy or mount, by number of the step.
+    #[must_use]
+    pub fn taken(
+        &self,
+        index: usize,
+        build_args: &[(String, String)],
+    ) -> Vec<(usize, Vec<String>)> {
+        let mut taken = Vec::new();
+        self.follow(index, build_args, |stage, step, local, fuel| {
+            let mut alone = Layout::default();
+            if stage == index {
+                alone.apply(step, local, fuel);
+                alone.mount(step, local, fuel);
+            }
+            if !alone.copied.is_empty() {
+                let sources = alone.copied.into_iter().map(|copied| copied.source);
+                taken.push((step.number, sources.collect()));
+            }
+        });
+        taken
+    }
+
+    /// Calls `visit` for each step but the `FROM`s of the stages that lead to the stage `index`, and of itself.
+    fn follow(
+        &self,
+        index: usize,
+        build_args: &[(String, String)],
+        mut visit: impl FnMut(usize, &Step, &Local, &mut Fuel),
+    ) {
         let resolved = Resolved::new(self, build_args);
         let mut chain = vec![index];
         while let Some(base) = chain.last().and_then(|stage| resolved.base_stage(*stage))
@@ -51,23 +96,13 @@ impl Containerfile {
         }
         let mut fuel = Fuel::new();
         let mut local = Local::default();
-        let mut layout = Layout::default();
-        for stage in chain
-            .iter()
-            .rev()
-            .filter_map(|stage| self.stages.get(*stage))
-        {
+        let stages = chain.iter().rev();
+        for stage in stages.filter_map(|stage| self.stages.get(*stage)) {
             for step in stage.steps.iter().skip(1) {
-                let is_last = stage.index == index && Some(step.number) == number;
-                if is_last {
-                    layout.mount(step, &local, &mut fuel);
-                    break;
-                }
                 local.apply(step, &resolved.globals, &mut fuel);
-                layout.apply(step, &local, &mut fuel);
+                visit(stage.index, step, &local, &mut fuel);
             }
         }
-        layout
     }
 }
 

@@ -41,6 +41,10 @@ impl Place {
     }
 }
 
+fn number(of: usize) -> u32 {
+    u32::try_from(of).unwrap_or(u32::MAX)
+}
+
 fn name(stage: &Stage) -> String {
     stage
         .name
@@ -106,12 +110,21 @@ impl<'a> Steps<'a> {
             .locate(printed.stage, printed.step, printed.text)?;
         self.reached = Some(self.at(stage, step));
         Some(StepStatus {
-            index: u32::try_from(printed.step).unwrap_or(u32::MAX),
-            of: u32::try_from(printed.steps.unwrap_or(stage.steps.len())).unwrap_or(u32::MAX),
+            index: number(printed.step),
+            of: number(printed.steps.unwrap_or(stage.steps.len())),
+            ..Self::status(stage, step)
+        })
+    }
+
+    /// A step as it stands in the file.
+    pub fn status(stage: &Stage, step: &Step) -> StepStatus {
+        StepStatus {
+            index: number(step.number),
+            of: number(stage.steps.len()),
             stage: Some(name(stage)),
             instruction: clean::short(&step.text, SHOWN),
             line: Some(step.line),
-        })
+        }
     }
 
     /// Where it failed: the step that Buildah itself names at its end, which no command can forge.

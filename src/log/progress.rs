@@ -1,6 +1,7 @@
 //! What a log tells of its build so far: a fold over its records.
 
 use crate::build::conclude::Outcome;
+use crate::build::inputs::Inputs;
 use crate::build::state::{Event as Change, Standing, apply};
 use crate::build::status::{
     ImageStatus, Resources, SourceStatus, StepStatus, TagState, TestStatus,
@@ -24,6 +25,8 @@ pub struct Progress {
     pub last_line: Option<String>,
     /// The source as it was resolved.
     pub source: Option<SourceStatus>,
+    /// What it is made of.
+    pub inputs: Option<Inputs>,
     /// The last step that began.
     pub step: Option<StepStatus>,
     /// The image.
@@ -53,6 +56,7 @@ impl Default for Progress {
             lines: 0,
             last_line: None,
             source: None,
+            inputs: None,
             step: None,
             image: None,
             tests: Vec::new(),
@@ -99,6 +103,7 @@ impl Progress {
             }
             Event::PhaseEnded { phase, seconds } => self.phase_seconds.push((phase, seconds)),
             Event::Source { source } => self.source = Some(source),
+            Event::Inputs { inputs } => self.inputs = Some(inputs),
             Event::StepStarted { step } => self.step = Some(step),
             Event::Image { id } => self.image.get_or_insert_default().id = id,
             Event::TestStarted { name } => self.running_test = Some(name),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::build::failure::Failure;
+use crate::build::inputs::Inputs;
 use crate::build::request::Stream;
 use crate::build::status::{SourceStatus, StepStatus, TagStatus, TestStatus};
 use crate::build::{Phase, conclude::Outcome};
@@ -70,6 +71,11 @@ pub enum Event {
     Source {
         /// As it was resolved.
         source: SourceStatus,
+    },
+    /// What it is made of.
+    Inputs {
+        /// All of it.
+        inputs: Inputs,
     },
     /// A step of the Containerfile began.
     StepStarted {
@@ -183,6 +189,15 @@ impl Event {
             Event::StepStarted { step } => {
                 change(&mut step.instruction);
                 step.stage.iter_mut().for_each(change);
+            }
+            Event::Inputs { inputs } => {
+                for base in inputs.bases.iter_mut().flatten() {
+                    change(&mut base.reference);
+                }
+                for input in &mut inputs.steps {
+                    change(&mut input.step.instruction);
+                    input.step.stage.iter_mut().for_each(change);
+                }
             }
             Event::TestEnded { result } => result.excerpt.iter_mut().for_each(change),
             Event::Result {

@@ -1,6 +1,7 @@
 //! The text of every kind of answer: short, fixed, and saying the same as the structured content.
 
 use crate::build::Failure;
+use crate::build::inputs::SinceSuccess;
 use crate::build::request::StatusRequest;
 use crate::build::status::{
     BuildStatus, KillAnswer, LogsAnswer, Offers, PlanStatus, ProfileOffer, StatusAnswer, TagState,
@@ -69,6 +70,12 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
     {
         out.push(format!("hint: {hint}"));
     }
+    out.extend(
+        status
+            .since_success
+            .iter()
+            .map(|since| since.summary.clone()),
+    );
     out.extend(log_missing(status.log_missing.as_deref()));
     out.extend(status.notes.iter().map(|note| format!("note: {note}")));
     out.extend(status.next.iter().map(|next| format!("next: {next}")));
@@ -102,6 +109,7 @@ fn foreign(status: &BuildStatus) -> Vec<String> {
         }
         None => {}
     }
+    foreign.extend(status.since_success.iter().flat_map(SinceSuccess::words));
     foreign.extend(
         status
             .cancel

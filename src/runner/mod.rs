@@ -22,6 +22,7 @@ pub mod fingerprint;
 pub mod handed;
 pub mod handoff;
 pub mod images;
+mod inputs;
 pub mod kept;
 pub mod limits;
 pub mod lock;

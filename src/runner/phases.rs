@@ -18,6 +18,7 @@ use crate::log::Event;
 
 use super::cache::Layers;
 use super::cgroup::{Cgroup, Counters};
+use super::inputs::Reading;
 use super::limits::{Evidence, explain};
 use super::probe::{self, Host};
 use super::process::{Bounds, Ended, Output, capture};
@@ -299,7 +300,11 @@ async fn gather(job: &Job<'_>, context: Option<File>) -> Result<Result<Gathered,
     let kept = early.as_ref().map(Layers::sources);
     let sources = source::fetch(job, context, kept).await?;
     refuse_heredocs(&host, &sources)?;
-    let bases = match images::fetch(job, &host, &sources, client).await {
+    let reading = Reading::begin(job, &sources);
+    let bases = images::fetch(job, &host, &sources, client).await;
+    let given = bases.as_ref().ok().map(|images| images.bases.as_slice());
+    reading.tell(job, given).await?;
+    let bases = match bases {
         Err(Stop::Damaged(failure)) => {
             return Ok(Err(heal_images(job, &host, failure).await));
         }

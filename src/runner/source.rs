@@ -26,7 +26,7 @@ use super::sandbox::{BUILD_ID, PATH};
 use super::workdir::read_json;
 
 /// What the later phases need of the sources.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sources {
     /// The build context.
     pub context: PathBuf,
@@ -36,7 +36,9 @@ pub struct Sources {
     pub containerfile_shown: String,
     /// The ignore file that holds.
     pub ignore_file: Option<PathBuf>,
-    /// What stands in the Containerfile.
+    /// The Containerfile as it is.
+    pub text: String,
+    /// What stands in it.
     pub parsed: Containerfile,
     /// What the tree is, where a later build can take it as it is.
     pub tree: Option<Tree>,
@@ -442,6 +444,7 @@ async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
         containerfile,
         ignore_file,
         containerfile_shown: shown,
+        text: text.into_owned(),
         parsed,
         tree,
     })

@@ -8,7 +8,9 @@ pub mod kill;
 pub mod logs;
 pub mod offers;
 pub mod present;
+mod remembered;
 mod rights;
+mod since;
 pub mod snapshot;
 pub mod status;
 pub mod submit;
@@ -20,11 +22,12 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, Dependency, Health, Standing, View, Vitals};
 use crate::build::BuildId;
+use crate::build::inputs::SinceSuccess;
 use crate::config::{self, Config, Live};
 
 pub use error::{Remedy, ToolError};
+use remembered::Remembered;
 use rights::Pace;
-use typical::Typical;
 use uploads::Uploading;
 pub use wait::{Patience, Waiting};
 
@@ -53,7 +56,8 @@ pub struct Service {
     config: Arc<Config>,
     /// Whether who asks sees the directories of this machine.
     paths: bool,
-    typical: Arc<Typical>,
+    typical: Arc<Remembered<u64>>,
+    since: Arc<Remembered<SinceSuccess>>,
     pace: Arc<Pace>,
     uploading: Arc<Uploading>,
 }
@@ -68,6 +72,7 @@ impl Service {
             live,
             paths,
             typical: Arc::default(),
+            since: Arc::default(),
             pace: Arc::default(),
             uploading: Arc::default(),
         }

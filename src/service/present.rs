@@ -122,7 +122,7 @@ pub fn rfc3339(milliseconds: i64) -> String {
 }
 
 /// What was asked for, and what it turned out to be.
-fn source(asked: &SourceStatus, found: Option<&SourceStatus>) -> SourceStatus {
+pub(super) fn source(asked: &SourceStatus, found: Option<&SourceStatus>) -> SourceStatus {
     let mut source = asked.clone();
     if let Some(found) = found {
         source.commit = found.commit.clone();

@@ -43,15 +43,20 @@ impl Service {
                 waiting,
             )
             .await?;
-        let typical = self.typical_seconds(principal, &view.record).await;
+        let status = self.told(principal, &view).await;
         Ok(StatusAnswer {
-            builds: vec![owned(
-                present::full(&view, now_ms(), typical),
-                &view,
-                principal,
-            )],
+            builds: vec![owned(status, &view, principal)],
             ..StatusAnswer::default()
         })
+    }
+
+    /// Everything about one build, and how it stands to others.
+    pub(super) async fn told(&self, principal: &Principal, view: &View) -> BuildStatus {
+        let typical = self.typical_seconds(principal, &view.record).await;
+        BuildStatus {
+            since_success: self.since_success(view).await,
+            ..present::full(view, now_ms(), typical)
+        }
     }
 
     async fn list(

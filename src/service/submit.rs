@@ -22,7 +22,7 @@ use crate::schema::error_code::ErrorCode;
 use super::snapshot::Tree;
 use super::uploads::Unpacked;
 use super::wait::Waiting;
-use super::{Principal, Service, ToolError, present, random};
+use super::{Principal, Service, ToolError, random};
 
 /// How long a retry token is remembered, in milliseconds.
 const KEY_LASTS: i64 = 24 * 60 * 60 * 1000;
@@ -62,8 +62,7 @@ impl Service {
         let (id, reused) = self.accept(principal, &request, arguments, valid).await?;
         self.cancel_previous(principal, &request, &id).await?;
         let view = self.wait(&id, Until::Finished, deadline, waiting).await?;
-        let typical = self.typical_seconds(principal, &view.record).await;
-        let mut status = present::full(&view, now_ms(), typical);
+        let mut status = self.told(principal, &view).await;
         status.reused = reused.then_some(true);
         Ok(status)
     }

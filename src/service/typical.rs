@@ -1,40 +1,12 @@
 //! How long a build of its kind usually takes.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
 use crate::build::status::SourceStatus;
-use crate::build::{BuildId, Record, State};
+use crate::build::{Record, State};
 
 use super::{Principal, Service};
 
 /// How many of the last successes count.
 const COUNTED: usize = 9;
-/// How long an answer is given again: each looks at every build there is, and agents ask all the time.
-const LASTS: Duration = Duration::from_secs(60);
-/// So many answers are kept before old ones are removed.
-const KEPT: usize = 1024;
-
-/// Answers that were given, in seconds.
-#[derive(Debug, Default)]
-pub struct Typical(Mutex<HashMap<BuildId, (Instant, Option<u64>)>>);
-
-impl Typical {
-    fn known(&self, id: &BuildId) -> Option<Option<u64>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, seconds) = kept.get(id)?;
-        (at.elapsed() < LASTS).then_some(*seconds)
-    }
-
-    fn keep(&self, id: &BuildId, seconds: Option<u64>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.retain(|_, (at, _)| at.elapsed() < LASTS);
-        }
-        kept.insert(id.clone(), (Instant::now(), seconds));
-    }
-}
 
 impl Service {
     /// Median of the last successes of the same name or source, in seconds.
@@ -54,8 +26,7 @@ impl Service {
         seconds.sort_unstable();
         let median = seconds.get(seconds.len() / 2);
         let median = median.and_then(|median| u64::try_from(*median).ok());
-        self.typical.keep(&record.id, median);
-        median
+        self.typical.keep(&record.id, median)
     }
 }
 

@@ -327,15 +327,19 @@ def test_each_value_is_shown_with_its_origin(configured: Configured) -> None:
     assert shown.returncode == 0, shown.stderr
     lines = [re.sub(" +", " ", line) for line in shown.stdout.splitlines()]
     state = configured.server.state
+    written = text.splitlines()
+    profile = written.index("[profiles.filed]") + 1
+    network = next(n for n, line in enumerate(written, 1) if n > profile and line.startswith("network"))
+    allow = next(n for n, line in enumerate(written, 1) if "ann:geheim" in line)
     for line in (
         f'state_dir = "{state}" # environment NOMAD_BUILD_STATE_DIR',
         f"limits.memory_mb = 2048 # consul {PREFIX}/limits/memory_mb",
         f'principals."token:ann".builds = 7 # consul {PREFIX}/principals/token:ann/builds',
-        f'profiles.filed.network = "none" # file {file}',
+        f'profiles.filed.network = "none" # file {file}:{network}',
         "limits.processes = 4096 # default",
         "limits.cpus = (not set) # default",
         f'consul.address = "{consul.address}" # environment CONSUL_HTTP_ADDR',
-        f'git.allow = ["https://***@git.example.com/"] # file {file}',
+        f'git.allow = ["https://***@git.example.com/"] # file {file}:{allow}',
     ):
         assert line in lines, shown.stdout
     told = json.loads(show(configured, "--json").stdout)

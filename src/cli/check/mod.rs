@@ -21,7 +21,7 @@ use clap::Args;
 use crate::assembly::Place;
 use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::user::{BuildUser, is_other};
-use crate::config::Config;
+use crate::config::{Config, Given};
 use crate::runner::subid::{self, Owner};
 use crate::runner::{probe, sandbox};
 
@@ -48,6 +48,8 @@ pub struct Check {
     vault: bool,
     #[command(flatten)]
     places: vault::Places,
+    #[command(flatten)]
+    given: Given,
 }
 
 impl Check {
@@ -56,7 +58,7 @@ impl Check {
     /// # Errors
     /// When the configuration or the user database cannot be read.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load()?;
+        let config = Config::load(&self.given)?;
         let lines = match self.backend {
             _ if self.vault => {
                 let namespace = std::env::var("NOMAD_NAMESPACE").ok();

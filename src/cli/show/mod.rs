@@ -7,6 +7,7 @@ mod table;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use crate::build::clean;
 use crate::build::status::{BuildStatus, ImageStatus, TagState, TestResult};
 use crate::client::Answer;
 
@@ -91,6 +92,15 @@ pub fn end(status: &BuildStatus, sources: Option<&Path>) -> String {
     }
     if let Some(failure) = &status.failure {
         out.push(failure::render(failure, sources, has_colour()));
+    }
+    if let Some(since) = &status.since_success {
+        out.push(since.summary.clone());
+        out.extend(
+            since
+                .words()
+                .iter()
+                .map(|words| format!("  {}", clean::line(words))),
+        );
     }
     out.extend(status.log_missing.clone());
     out.extend(status.notes.iter().map(|note| format!("note: {note}")));

@@ -25,8 +25,23 @@ export function failure(status) {
     containerfileLine(why),
     why.locations?.length > 0 && [el("h3", {}, "Places"), el("ul", { class: "places" }, why.locations.map(place))],
     why.excerpt && [el("h3", {}, "Decisive output"), el("pre", { class: "excerpt" }, why.excerpt)],
+    since(status.since_success),
     at && el("p", {}, el("a", { href: `#build/${status.build_id}/${at}` }, `Open the log at line ${at}`)),
     el("p", {}, published(status)),
+  ];
+}
+
+/** What is otherwise than in the last success of the same source. */
+function since(success) {
+  if (!success) return undefined;
+  const bases = (success.bases ?? []).map((base) => `${base.image}: ${base.now ?? "none"}, before ${base.before ?? "none"}`);
+  const args = (success.build_args ?? []).map((name) => `build argument ${name}`);
+  const steps = success.step ? [`line ${success.step.line ?? "?"}: ${success.step.instruction}`] : [];
+  const items = [...bases, ...args, ...steps];
+  return [
+    el("h3", {}, "Since it last succeeded"),
+    el("p", {}, success.summary[0].toUpperCase(), success.summary.slice(1), "."),
+    items.length > 0 && el("ul", {}, items.map((item) => el("li", {}, item))),
   ];
 }
 

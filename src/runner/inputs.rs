@@ -1,0 +1,201 @@
+//! What the build is made of, told before its first step: to be compared with that of other builds.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
+
+use crate::build::inputs::{BaseInput, Files, Inputs, MAX_STEPS, StepInput};
+use crate::containerfile::{Containerfile, Step};
+use crate::context::Fingerprints;
+use crate::diagnosis::Steps;
+use crate::log::Event;
+
+use super::cache::Base;
+use super::phases::{Job, Stop};
+use super::source::Sources;
+
+/// Bytes of a fingerprint.
+const SHORT: usize = 4;
+
+/// What is being read of the context, while images are fetched.
+#[derive(Debug)]
+pub struct Reading(JoinHandle<Inputs>);
+
+impl Reading {
+    /// Begins to read what the steps take of the context.
+    pub fn begin(job: &Job<'_>, sources: &Sources) -> Self {
+        let plan = job.plan;
+        let stages = needed(&sources.parsed, job);
+        let inputs = Inputs {
+            containerfile: sources.containerfile_shown.clone(),
+            target: plan.target.clone(),
+            build_args: (plan.build_args.iter())
+                .map(|(name, value)| (name.clone(), fingerprint(&format!("{name}={value}"))))
+                .collect(),
+            ..Inputs::default()
+        };
+        let (sources, build_args) = (sources.clone(), plan.build_args.clone());
+        Self(tokio::task::spawn_blocking(move || {
+            let mut steps = steps(&sources, &stages, &build_args);
+            let more_steps = steps.len() > MAX_STEPS;
+            steps.truncate(MAX_STEPS);
+            Inputs {
+                steps,
+                more_steps,
+                ..inputs
+            }
+        }))
+    }
+
+    /// Tells it all, with the images that the build was given, where it was given all.
+    ///
+    /// # Errors
+    /// When the reading ended in disorder.
+    pub async fn tell(self, job: &Job<'_>, bases: Option<&[Base]>) -> Result<(), Stop> {
+        let read = self.0.await.map_err(Stop::internal)?;
+        let inputs = Inputs {
+            bases: bases.map(|bases| bases.iter().map(base).collect()),
+            ..read
+        };
+        job.reporter.event(Event::Inputs { inputs });
+        Ok(())
+    }
+}
+
+/// The stages that the target and the tests need.
+fn needed(parsed: &Containerfile, job: &Job<'_>) -> BTreeSet<usize> {
+    let tests = job
+        .plan
+        .tests
+        .iter()
+        .filter_map(|test| test.stage.as_deref());
+    std::iter::once(job.plan.target.as_deref())
+        .chain(tests.map(Some))
+        .filter_map(|target| parsed.plan(target, &job.plan.build_args).ok())
+        .flatten()
+        .map(|stage| stage.index)
+        .collect()
+}
+
+/// One more than are kept, where there are more.
+fn steps(
+    sources: &Sources,
+    stages: &BTreeSet<usize>,
+    build_args: &[(String, String)],
+) -> Vec<StepInput> {
+    let name = sources.containerfile.strip_prefix(&sources.context);
+    let name = name.ok().and_then(|name| name.to_str());
+    let mut context = Fingerprints::of(&sources.context, name);
+    let lines: Vec<&str> = sources.text.lines().collect();
+    let parsed = &sources.parsed;
+    let wanted = parsed
+        .stages
+        .iter()
+        .filter(|stage| stages.contains(&stage.index));
+    let mut steps = Vec::new();
+    for stage in wanted {
+        let taken = parsed.taken(stage.index, build_args);
+        for step in &stage.steps {
+            if steps.len() > MAX_STEPS {
+                return steps;
+            }
+            let files = match taken.iter().find(|(number, _)| *number == step.number) {
+                None => Files::None,
+                Some((_, paths)) => (context.as_mut())
+                    .and_then(|context| context.of_sources(paths))
+                    .map_or(Files::TooMany, Files::Known),
+            };
+            let text = fingerprint(&whole(step, &lines));
+            steps.push(StepInput::new(Steps::status(stage, step), text, files));
+        }
+    }
+    steps
+}
+
+/// The instruction, and the lines of its here-documents.
+fn whole(step: &Step, lines: &[&str]) -> String {
+    let place = |line: u32| usize::try_from(line).unwrap_or(usize::MAX);
+    let (first, end) = (place(step.line), place(step.end_line));
+    let below = match step.heredocs.is_empty() {
+        true => None,
+        false => lines.get(first..end.min(lines.len())),
+    };
+    let mut text = step.text.clone();
+    for line in below.unwrap_or_default() {
+        text.push('\n');
+        text.push_str(line);
+    }
+    text
+}
+
+fn base(base: &Base) -> BaseInput {
+    let digest = base.name.rsplit_once('@').map(|(_, digest)| digest);
+    BaseInput {
+        reference: base.reference.clone(),
+        digest: digest.or(base.id.as_deref()).map(str::to_owned),
+    }
+}
+
+fn fingerprint(text: &str) -> String {
+    let sum = Sha256::digest(text);
+    hex::encode(sum.get(..SHORT).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    fn read(dir: &Path, text: &str) -> Vec<StepInput> {
+        fs::write(dir.join("Containerfile"), text).unwrap();
+        let parsed = Containerfile::parse(text).unwrap();
+        let stages = (0..parsed.stages.len()).collect();
+        let sources = Sources {
+            context: dir.to_owned(),
+            containerfile: dir.join("Containerfile"),
+            containerfile_shown: "Containerfile".into(),
+            ignore_file: None,
+            text: text.into(),
+            parsed,
+            tree: None,
+        };
+        steps(&sources, &stages, &[])
+    }
+
+    fn differing(before: &[StepInput], now: &[StepInput]) -> Vec<usize> {
+        let pairs = before.iter().zip(now).enumerate();
+        pairs
+            .filter(|(_, (one, other))| one != other)
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    #[test]
+    fn steps_differ_by_their_words_and_by_what_they_take() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        fs::write(dir.path().join("src/a"), "1").unwrap();
+        let text = "FROM x AS b\nARG D=src\nCOPY $D /s\nRUN --mount=type=bind,source=src,target=/m make\nRUN <<END\none\nEND\n\
+            FROM scratch\nCOPY --from=b /s /s\n";
+        let before = read(dir.path(), text);
+        assert_eq!(before.len(), 7);
+        assert_eq!(before[3].step.line, Some(4));
+        assert_eq!(differing(&before, &read(dir.path(), text)), [0; 0]);
+        fs::write(dir.path().join("src/a"), "2").unwrap();
+        let now = read(dir.path(), text);
+        assert_eq!(differing(&before, &now), [2, 3]);
+        let other = text
+            .replace("one", "two")
+            .replace("--from=b /s", "--from=b  /s/a");
+        assert_eq!(differing(&now, &read(dir.path(), &other)), [4, 6]);
+    }
+
+    #[test]
+    fn one_step_more_than_are_kept_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("FROM x\n{}", "RUN make\n".repeat(MAX_STEPS + 10));
+        assert_eq!(read(dir.path(), &text).len(), MAX_STEPS + 1);
+    }
+}

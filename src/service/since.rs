@@ -1,0 +1,52 @@
+//! What has changed since the last success of the same source.
+
+use crate::backend::View;
+use crate::build::State;
+use crate::build::inputs::{Made, SinceSuccess, is_same_source, since_success};
+
+use super::present::{rfc3339, source};
+use super::{Principal, Service};
+
+impl Service {
+    /// What is otherwise in a build that did not succeed than in the last before it that did.
+    pub async fn since_success(&self, view: &View) -> Option<SinceSuccess> {
+        let end = view.record.end.as_ref()?;
+        if matches!(end.state, State::Succeeded | State::Cancelled) || end.inputs.is_none() {
+            return None;
+        }
+        let id = &view.record.id;
+        if let Some(known) = self.since.known(id) {
+            return known;
+        }
+        // Whoever asks, an operator too, the builds that count are those of who asked for it.
+        let owner = Principal(view.record.principal.clone());
+        let own = self.own(&owner).await.ok()?;
+        let now = made(view)?;
+        let last = (own.iter())
+            .filter(|other| other.record.submitted < view.record.submitted)
+            .filter(|other| other.state() == State::Succeeded && is_same(other, view))
+            .filter_map(|other| Some((other, made(other)?)))
+            .filter(|(_, before)| is_same_source(before, &now))
+            .max_by_key(|(other, _)| other.record.submitted);
+        let since = last.map(|(last, before)| SinceSuccess {
+            finished: last.record.end.as_ref().map(|end| rfc3339(end.at)),
+            ..since_success(last.record.id.as_str(), &before, &now)
+        });
+        self.since.keep(id, since)
+    }
+}
+
+fn made(view: &View) -> Option<Made<'_>> {
+    let end = view.record.end.as_ref()?;
+    Some(Made {
+        source: source(&view.record.source, end.source.as_ref()),
+        inputs: end.inputs.as_ref()?,
+    })
+}
+
+/// Whether both are builds of one thing: without a place to be known by, they have one name.
+fn is_same(one: &View, other: &View) -> bool {
+    let asked = &one.record.source;
+    let (name, other) = (&one.record.name, &other.record.name);
+    asked.git.is_some() || asked.path.is_some() || (name.is_some() && name == other)
+}

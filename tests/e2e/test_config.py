@@ -1,0 +1,71 @@
+"""The configuration: where values come from, and what does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from conftest import MakeServer
+from helpers import fail, files, refused
+from server import REPOSITORY, binary
+
+
+def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | env
+    return subprocess.run([str(binary()), *args], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_flags_win_over_variables_and_those_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[limits]\nprocesses = 200\nfiles = 2000\ndisk_mb = 100\n")
+    env = {"NOMAD_BUILD_LIMITS_FILES": "3000", "NOMAD_BUILD_LIMITS_DISK_MB": "200"}
+    told = run("config", "show", "--json", "--config", str(file), "--set", "limits.disk_mb=300", **env)
+    assert told.returncode == 0, told.stderr
+    rows = {row["key"]: (row["value"], row["origin"], row.get("from")) for row in json.loads(told.stdout)["values"]}
+    assert rows["limits.processes"] == (200, "file", f"{file}:2")
+    assert rows["limits.files"] == (3000, "environment", "NOMAD_BUILD_LIMITS_FILES")
+    assert rows["limits.disk_mb"] == (300, "flag", "--set")
+    assert rows["limits.log_mb"] == (256, "default", None)
+
+
+def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[local]\nslot = 2\n\n[limits]\nmemory_mb = 1\n[sandbox]\nnetwork = 'all'\n")
+    for command in (["serve"], ["config", "show"], ["check"], ["status"], ["setup", "--dry-run"], ["token", "ann"]):
+        told = run(*command, "--config", str(file), "--set", "mcp.wait=3", NOMAD_BUILD_HTTP_SESSIONS="perhaps")
+        assert told.returncode == 2, command
+        assert told.stderr.splitlines() == [
+            "nomad-build: the configuration is not usable:",
+            f'{file}:2: there is no key "slot" below local; did you mean slots?',
+            f"{file}:5: limits.memory_mb must be from 128 to 1073741824",
+            f"{file}:7: sandbox.network must be one of egress, none, host",
+            "NOMAD_BUILD_HTTP_SESSIONS: http.sessions must be true or false",
+            '--set: there is no key "wait" below mcp; there are max_wait',
+        ], command
+
+
+def test_the_reference_can_be_used_as_it_is_and_line_by_line(tmp_path: Path) -> None:
+    text = run("config", "reference").stdout
+    assert text == (REPOSITORY / "docs/nomad-build.toml").read_text()
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    rows = json.loads(run("config", "show", "--json", "--config", str(file)).stdout)["values"]
+    assert {row["origin"] for row in rows} == {"default"}
+    schema = json.loads(run("config", "schema").stdout)
+    assert schema == json.loads((REPOSITORY / "schemas/config.json").read_text())
+    settings = tomllib.loads(re.sub(r"^#(?! )", "", text, flags=re.MULTILINE))
+    assert set(settings) == set(schema["properties"])
+
+
+async def test_a_server_takes_what_is_given_to_it(make_server: MakeServer, base: str) -> None:
+    server = make_server()
+    server.env |= {"NOMAD_BUILD_LIMITS_PROCESSES": "200", "NOMAD_BUILD_REGISTRY_ALLOW": "registry.example.com/me/"}
+    async with server.connect() as session:
+        many = "i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); done; wait"
+        await fail(session, "limit_reached", "code", source=files(Containerfile=f"FROM {base}\nRUN {many}\n"))
+        args = {"source": files(Containerfile=f"FROM {base}\n"), "tags": ["registry.example.com/you/x:1"]}
+        await refused(session, "build", args, "not_allowed")
