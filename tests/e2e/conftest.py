@@ -33,12 +33,12 @@ else:
     collect_ignore = [file.name for file in Path(__file__).parent.glob("test_*.py") if file.name != "test_newest_era.py"]
 
 
-# Two halves that take about as long: those of these files start clusters, daemons and networks, or look at what builds leave on
-# the whole machine; the others mostly build, with the servers that a session shares.
+# Two halves that take about as long. The attacks of one half take most of its time. Those of the other start clusters, daemons and
+# networks, or look at what builds leave on the whole machine, beside which only what builds may run.
 _OTHER_HALF = (
-    "test_borders", "test_check_vault", "test_cli", "test_consul", "test_death", "test_docker", "test_egress", "test_kill_storm",
-    "test_machine", "test_metrics", "test_nomad", "test_principals", "test_ready", "test_rights", "test_secrets_in_memory", "test_tasks",
-    "test_uploads", "test_vault",
+    "test_borders", "test_cache", "test_check_vault", "test_cli", "test_consul", "test_death", "test_docker", "test_egress",
+    "test_examples", "test_http", "test_kill_storm", "test_machine", "test_metrics", "test_nomad", "test_principals", "test_ready",
+    "test_rights", "test_secrets_in_memory", "test_tasks", "test_uploads", "test_vault",
 )  # fmt: skip
 
 

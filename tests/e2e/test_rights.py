@@ -158,7 +158,9 @@ class Cluster:
         """What a task of an ended build has told its operator."""
 
         def over() -> bool:
-            return self.allocation(build)["TaskStates"][task]["State"] == "dead"
+            # None before the client has said anything.
+            states = self.allocation(build)["TaskStates"] or {}
+            return states.get(task, {}).get("State") == "dead"
 
         eventually(over, f"the end of {task}")
         allocation = self.allocation(build)["ID"]
