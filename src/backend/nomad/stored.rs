@@ -105,8 +105,13 @@ impl Stored {
     /// When even the shortest form is too large.
     pub fn encode(&self) -> Result<Items, StoredError> {
         let mut shorter = self.clone();
-        let shorten: [fn(&mut Self); 3] = [
+        let shorten: [fn(&mut Self); 4] = [
             |_| {},
+            |stored| {
+                if let Some(end) = &mut stored.record.end {
+                    end.inputs = None;
+                }
+            },
             |stored| {
                 if let Some(end) = &mut stored.record.end {
                     end.tests.iter_mut().for_each(|test| test.excerpt = None);
@@ -199,8 +204,9 @@ fn pack(stored: &Stored) -> Result<String, StoredError> {
 pub(super) mod tests {
     use super::*;
     use crate::build::State;
-    use crate::build::record::{CancelMark, tests as records};
-    use crate::build::status::{TestResult, TestStatus};
+    use crate::build::inputs::{Files, Inputs, StepInput};
+    use crate::build::record::{CancelMark, Final, tests as records};
+    use crate::build::status::{StepStatus, TestResult, TestStatus};
 
     pub(in super::super) fn stored() -> Stored {
         Stored::new(
@@ -220,27 +226,55 @@ pub(super) mod tests {
         assert!(Stored::decode(&Items::new()).is_err());
     }
 
+    fn noise() -> String {
+        (0..700).map(|_| fastrand::alphanumeric()).collect()
+    }
+
+    fn with_tests(count: usize) -> Final {
+        let test = |n| TestStatus {
+            name: format!("test-{n}"),
+            status: TestResult::Failed,
+            exit_code: Some(1),
+            seconds: Some(1.0),
+            first_line: Some(1),
+            last_line: Some(2),
+            excerpt: Some(noise()),
+        };
+        Final {
+            tests: (0..count).map(test).collect(),
+            ..records::end(State::Failed)
+        }
+    }
+
     #[test]
-    fn what_is_too_large_loses_excerpts_first() {
-        let noise = || {
-            (0..700)
-                .map(|_| fastrand::alphanumeric())
-                .collect::<String>()
+    fn what_is_too_large_loses_first_what_it_was_made_of() {
+        let step = |_| {
+            let step = StepStatus {
+                instruction: noise(),
+                ..StepStatus::default()
+            };
+            StepInput::new(step, noise(), Files::None)
         };
         let mut stored = stored();
-        let mut end = records::end(State::Failed);
-        end.tests = (0..200)
-            .map(|n| TestStatus {
-                name: format!("test-{n}"),
-                status: TestResult::Failed,
-                exit_code: Some(1),
-                seconds: Some(1.0),
-                first_line: Some(1),
-                last_line: Some(2),
-                excerpt: Some(noise()),
-            })
-            .collect();
-        stored.record.end = Some(end);
+        for (count, is_kept) in [(1, true), (64, false)] {
+            stored.record.end = Some(Final {
+                inputs: Some(Inputs {
+                    steps: (0..40).map(step).collect(),
+                    ..Inputs::default()
+                }),
+                ..with_tests(count)
+            });
+            let read = Stored::decode(&stored.encode().unwrap()).unwrap();
+            let end = read.record.end.unwrap();
+            assert_eq!(end.inputs.is_some(), is_kept);
+            assert!(end.tests.iter().all(|test| test.excerpt.is_some()));
+        }
+    }
+
+    #[test]
+    fn what_is_still_too_large_loses_excerpts_next() {
+        let mut stored = stored();
+        stored.record.end = Some(with_tests(200));
         let items = stored.encode().unwrap();
         let size: usize = items
             .iter()
