@@ -125,6 +125,16 @@ impl Auth {
         self.secrets.iter().cloned().collect()
     }
 
+    /// What there are credentials for: hosts, or parts of them.
+    pub fn places(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    /// Whether there is a credential for a repository.
+    pub fn knows(&self, repo: &Repository) -> bool {
+        matches!(self.credential(repo), Ok(Some(_)))
+    }
+
     /// The credential for a repository: that of the longest key that covers it.
     pub(super) fn credential(&self, repo: &Repository) -> Result<Option<&Credential>, AuthError> {
         let full = format!("{}/{}", canonical_host(repo.host()), repo.name());

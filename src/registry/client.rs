@@ -94,6 +94,18 @@ impl Client {
         })
     }
 
+    /// Asks whether the registry is there, and takes the credential that there is for `repo`, if there is one
+    /// (distribution-spec 1.1, end-1).
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub async fn greet(&self, repo: &Repository, auth: &Auth) -> Result<(), RegistryError> {
+        let session = Session::new(self, repo, auth, PULL)?;
+        let url = session.url("/v2/")?;
+        session.send(Method::GET, &url, &Payload::Empty).await?;
+        Ok(())
+    }
+
     /// Stores the image's manifest under its digest; its blobs must be there. No tag changes.
     pub async fn put_manifest_by_digest(
         &self,

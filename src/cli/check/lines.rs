@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 /// The oldest Buildah that is known to work.
 const OLDEST: (u32, u32) = (1, 28);
 /// From this one on Buildah wants netavark, whatever network a build has.
@@ -22,7 +24,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 pub const TUN: &str = "/dev/net/tun";
 
 /// One item.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// What it is about.
     pub item: String,
@@ -34,7 +36,7 @@ pub struct Line {
 pub type State = Result<String, Lack>;
 
 /// Something that builds need and that is not there, or is there and is wrong.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lack {
     there: bool,
     wrong: String,
@@ -49,6 +51,20 @@ impl fmt::Display for Line {
             Err(Lack { there, wrong, mend }) => {
                 let what = if *there { "wrong  " } else { "missing" };
                 write!(f, "{what}  {item}: {wrong}; mend it: {mend}")
+            }
+        }
+    }
+}
+
+impl Line {
+    /// For machines.
+    pub fn json(&self) -> Value {
+        let item = &self.item;
+        match &self.state {
+            Ok(found) => json!({"item": item, "state": "ok", "found": found}),
+            Err(Lack { there, wrong, mend }) => {
+                let state = if *there { "wrong" } else { "missing" };
+                json!({"item": item, "state": state, "wrong": wrong, "mend": mend})
             }
         }
     }
@@ -97,8 +113,12 @@ pub struct Facts {
     pub no_new_privs: bool,
     /// Whether AppArmor has rules for Buildah, which allow it namespaces.
     pub apparmor_knows_buildah: bool,
+    /// Whether the kernel has overlayfs, on which layers lie.
+    pub overlay: bool,
     /// Whom builds run as.
     pub users: Who,
+    /// How the last probe isolates foreign code; none where none has been made.
+    pub sandbox: Option<Vec<String>>,
 }
 
 /// Whom builds run as.
@@ -132,7 +152,13 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
     }
     lines.push(line(TUN, tun(facts)));
     lines.push(line("user namespaces", namespaces(facts)));
+    let state = match facts.overlay {
+        true => Ok("the kernel has it".into()),
+        false => lack("the kernel has it not", "modprobe overlay"),
+    };
+    lines.push(line("overlay", state));
     lines.extend(users(&facts.users));
+    lines.push(line("sandbox", Ok(sandbox(facts))));
     lines
 }
 
@@ -212,6 +238,17 @@ fn namespaces(facts: &Facts) -> State {
     }
 }
 
+/// What was found, and what it stops.
+fn sandbox(facts: &Facts) -> String {
+    match &facts.sandbox {
+        Some(isolation) => format!(
+            "{}; in a trial nothing in it reached this host's files, processes or network, nor other builds (docs/security.md)",
+            isolation.join(" ")
+        ),
+        None => "not tried yet: the first build attacks this host from inside of it, and takes the strongest that holds".into(),
+    }
+}
+
 fn users(who: &Who) -> Vec<Line> {
     match who {
         Who::Own(name, faults) if faults.is_empty() => {
@@ -276,6 +313,8 @@ mod tests {
                     ("b-1".into(), Ok("subordinate ids 165536-231071".into())),
                 ],
             },
+            overlay: true,
+            sandbox: None,
         }
     }
 
@@ -303,8 +342,32 @@ mod tests {
             shown.iter().all(|line| line.starts_with("ok ")),
             "{shown:#?}"
         );
-        assert_eq!(shown.len(), 1 + PROGRAMS.len() + 2 + 2);
+        assert_eq!(shown.len(), 1 + PROGRAMS.len() + 3 + 2 + 1);
         assert!(shown.contains(&"ok       b-1: subordinate ids 165536-231071".into()));
+    }
+
+    #[test]
+    fn the_sandbox_that_was_found_is_told() {
+        let mut facts = well();
+        let told = |facts: &Facts| lines(facts).last().unwrap().to_string();
+        assert!(told(&facts).starts_with("ok       sandbox: not tried yet"));
+        facts.sandbox = Some(vec!["--isolation".into(), "rootless".into()]);
+        assert!(
+            told(&facts).starts_with("ok       sandbox: --isolation rootless; in a trial nothing")
+        );
+    }
+
+    #[test]
+    fn machines_are_told_the_same() {
+        let shown = line("x", Ok("there".into())).json();
+        assert_eq!(shown, json!({"item": "x", "state": "ok", "found": "there"}));
+        let shown = line("x", flaw("bad", "mend")).json();
+        assert_eq!(
+            shown,
+            json!({"item": "x", "state": "wrong", "wrong": "bad", "mend": "mend"})
+        );
+        let shown = line("x", lack("none", "mend")).json();
+        assert_eq!(shown["state"], "missing");
     }
 
     #[test]
@@ -366,7 +429,8 @@ mod tests {
     #[test]
     fn what_keeps_namespaces_and_the_network_away_is_named() {
         type Change = fn(&mut Facts);
-        let changes: [(Change, &str); 7] = [
+        let changes: [(Change, &str); 8] = [
+            (|f| f.overlay = false, "modprobe overlay"),
             (|f| f.no_new_privs = true, "NoNewPrivileges"),
             (|f| f.max_user_namespaces = None, "CONFIG_USER_NS"),
             (

@@ -8,6 +8,7 @@
 mod cluster;
 mod cluster_lines;
 mod lines;
+mod registries;
 mod vault;
 
 use std::fs;
@@ -17,15 +18,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::assembly::Place;
 use crate::backend::local::accounts::{self, Account, Ids};
+use crate::backend::local::layout::Layout;
 use crate::backend::local::user::{BuildUser, is_other};
 use crate::config::{Config, Given};
 use crate::runner::subid::{self, Owner};
 use crate::runner::{probe, sandbox};
 
-use lines::{Facts, PROGRAMS, TUN, Who, lines};
+use lines::{Facts, Line, PROGRAMS, TUN, Who, lines};
 
 /// Where Buildah looks for netavark: `helper_binaries_dir` of containers.conf(5).
 const HELPERS: &[&str] = &[
@@ -48,6 +51,9 @@ pub struct Check {
     vault: bool,
     #[command(flatten)]
     places: vault::Places,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     given: Given,
 }
@@ -59,21 +65,26 @@ impl Check {
     /// When the configuration or the user database cannot be read.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.given)?;
-        let lines = match self.backend {
+        let found = match self.backend {
             _ if self.vault => {
                 let namespace = std::env::var("NOMAD_NAMESPACE").ok();
                 let namespace = namespace.filter(|name| !name.is_empty());
                 let plan = vault::Plan::new(&config, self.places, namespace);
                 vault::lines(&vault::gather(&plan)?, &plan)
             }
-            Place::Local => lines(&gather(&config)?),
+            Place::Local => [lines(&gather(&config)?), registries::lines(&config)?].concat(),
             Place::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
         };
+        let well = found.iter().all(|line| line.state.is_ok());
         let mut out = io::stdout();
-        for line in &lines {
-            writeln!(out, "{line}")?;
+        if self.json {
+            let items: Vec<Value> = found.iter().map(Line::json).collect();
+            writeln!(out, "{:#}", json!({"ok": well, "items": items}))?;
+        } else {
+            for line in &found {
+                writeln!(out, "{line}")?;
+            }
         }
-        let well = lines.iter().all(|line| line.state.is_ok());
         Ok(ExitCode::from(u8::from(!well)))
     }
 }
@@ -100,7 +111,7 @@ fn gather(config: &Config) -> io::Result<Facts> {
         programs,
         powerless,
         netavark: (HELPERS.iter()).any(|dir| Path::new(dir).join("netavark").is_file()),
-        tun: first.map(|(name, user)| (name, open_tun(&user))),
+        tun: (first.as_ref()).map(|(name, user)| (name.clone(), open_tun(user))),
         max_user_namespaces: number("user/max_user_namespaces"),
         unprivileged_userns_clone: number("kernel/unprivileged_userns_clone"),
         apparmor_restricts: number("kernel/apparmor_restrict_unprivileged_userns"),
@@ -108,8 +119,20 @@ fn gather(config: &Config) -> io::Result<Facts> {
             .lines()
             .any(|line| line == "NoNewPrivs:\t1"),
         apparmor_knows_buildah: Path::new("/etc/apparmor.d/buildah").exists(),
+        overlay: fs::read_to_string("/proc/filesystems")?
+            .lines()
+            .any(|line| line.ends_with("\toverlay")),
+        sandbox: tried(config),
         users,
     })
+}
+
+/// How the last probe isolates, of whichever of the users that builds run as.
+fn tried(config: &Config) -> Option<Vec<String>> {
+    let caches = Layout::new(&config.state_dir).caches();
+    let users = fs::read_dir(caches).ok()?.flatten();
+    let host = users.filter_map(|user| probe::kept(&user.path())).next()?;
+    Some(host.isolation)
 }
 
 /// Whom builds run as, and one of them.
