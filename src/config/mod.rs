@@ -163,6 +163,9 @@ pub struct Local {
 pub struct Mcp {
     /// Longest `wait` of a tool, in seconds; more than 50 only for hosts that allow longer calls.
     pub max_wait: u32,
+    /// Stands before the names of the tools, such as `nb_`, for hosts in which bare names collide. Default: nothing.
+    #[schemars(example = &"nb_")]
+    pub tool_prefix: String,
 }
 
 impl Default for Config {
@@ -201,7 +204,10 @@ impl Default for Local {
 
 impl Default for Mcp {
     fn default() -> Self {
-        Self { max_wait: 50 }
+        Self {
+            max_wait: 50,
+            tool_prefix: String::new(),
+        }
     }
 }
 
@@ -389,6 +395,10 @@ impl Config {
             (1..=3600).contains(&self.mcp.max_wait),
             "mcp.max_wait must be from 1 to 3600",
         );
+        check(
+            is_tool_prefix(&self.mcp.tool_prefix),
+            "mcp.tool_prefix must be at most 24 of: letters, digits, _ -",
+        );
         for (name, path) in &self.secrets {
             check(
                 crate::build::validate::is_secret(name),
@@ -453,6 +463,12 @@ impl Config {
         };
         secret_files.filter_map(fault).collect()
     }
+}
+
+/// What hosts take in the names of tools.
+fn is_tool_prefix(prefix: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    prefix.len() <= 24 && prefix.chars().all(fits)
 }
 
 /// See [`is_account`].

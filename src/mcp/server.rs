@@ -32,6 +32,7 @@ use crate::service::{Patience, Principal, Service, ToolError, Waiting};
 use crate::telemetry;
 
 use super::entrance::Entrance;
+use super::naming::Naming;
 use super::progress::Progress;
 use super::tools::{Definition, SYNONYMS, definitions};
 use super::{fence, guide, icon, prompts, render, resources, tasks};
@@ -73,6 +74,7 @@ pub struct Server {
 struct Shared {
     service: Arc<Service>,
     definitions: Vec<Definition>,
+    naming: Naming,
     /// Fires when the server ends: then nobody waits any longer.
     ending: CancellationToken,
     meter: Option<Arc<dyn Meter>>,
@@ -97,6 +99,7 @@ impl Server {
     ) -> Self {
         let shared = Shared {
             definitions: definitions(service.max_wait()),
+            naming: Naming::new(service.tool_prefix()),
             service,
             ending,
             meter,
@@ -413,7 +416,7 @@ impl ServerHandler for Server {
                     .with_title("nomad-build: container builds")
                     .with_icons(vec![icon::icon()]),
             )
-            .with_instructions(guide::INSTRUCTIONS)
+            .with_instructions(self.shared.naming.explained(guide::INSTRUCTIONS))
     }
 
     async fn list_tools(
@@ -425,7 +428,7 @@ impl ServerHandler for Server {
             .shared
             .definitions
             .iter()
-            .map(|definition| definition.tool.clone())
+            .map(|definition| self.shared.naming.tool(&definition.tool))
             .collect();
         Ok(ListToolsResult {
             ttl_ms: Some(LIST_TTL),
@@ -441,7 +444,8 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let raw = request.arguments.map_or(Value::Null, Value::Object);
         let result = self.answer(&request.name, raw, &context).await?;
-        let task = (request.name == "build" && tasks::are_known(&context))
+        let is_build = self.shared.naming.bare(&request.name) == "build";
+        let task = (is_build && tasks::are_known(&context))
             .then(|| tasks::instead_of(&result))
             .flatten();
         Ok(task.map_or_else(|| result.into(), CallToolResponse::Task))
@@ -589,6 +593,7 @@ impl ServerHandler for Server {
                 return Err(ErrorData::invalid_params(text, None));
             }
         };
+        let text = self.shared.naming.explained(&text);
         Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
     }
 }
@@ -603,6 +608,7 @@ impl Server {
     ) -> Result<CallToolResult, ErrorData> {
         let begun = Instant::now();
         let asked = self.asked(&context.extensions)?;
+        let tool = self.shared.naming.bare(tool);
         let definition = (self.shared.definitions.iter()).find(|one| one.tool.name == tool);
         let definition = definition.ok_or_else(|| self.no_such_tool())?;
         let span = span(&context.extensions);
@@ -622,20 +628,17 @@ impl Server {
             meter.called(tool, outcome, begun.elapsed());
         }
         tracing::debug!(%tool, outcome, milliseconds = begun.elapsed().as_millis(), "a call was answered");
-        Ok(answer.unwrap_or_else(|error| {
+        let mut result = answer.unwrap_or_else(|error| {
             tracing::info!(%tool, outcome, "a call was refused");
             refusal(&error)
-        }))
+        });
+        self.shared.naming.name_calls(&mut result);
+        Ok(result)
     }
 
     fn no_such_tool(&self) -> ErrorData {
-        let names: Vec<&str> = self
-            .shared
-            .definitions
-            .iter()
-            .map(|definition| definition.tool.name.as_ref())
-            .collect();
-        let text = format!("there is no such tool; the tools are {}", names.join(", "));
+        let names = self.shared.naming.names();
+        let text = format!("there is no such tool; the tools are {names}");
         ErrorData::invalid_params(text, None)
     }
 }

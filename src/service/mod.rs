@@ -101,6 +101,11 @@ impl Service {
         Err(BackendError::Unavailable(text.into()).into())
     }
 
+    /// What stands before the names of the tools.
+    pub fn tool_prefix(&self) -> &str {
+        &self.config.mcp.tool_prefix
+    }
+
     /// Longest wait of a tool, in seconds.
     pub fn max_wait(&self) -> u32 {
         self.config.mcp.max_wait

@@ -9,8 +9,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from conftest import MakeServer
-from helpers import fail, files, refused
+from helpers import ask_both, fail, files, refused
+from mcp.shared.exceptions import McpError
 from server import REPOSITORY, binary
 
 
@@ -36,7 +38,7 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[local]\nslot = 2\n\n[limits]\nmemory_mb = 1\n[sandbox]\nnetwork = 'all'\n")
     for command in (["serve"], ["config", "show"], ["check"], ["status"], ["setup", "--dry-run"], ["token", "ann"]):
-        told = run(*command, "--config", str(file), "--set", "mcp.wait=3", NOMAD_BUILD_HTTP_SESSIONS="perhaps")
+        told = run(*command, "--config", str(file), "--set", "mcp.max_wai=3", NOMAD_BUILD_HTTP_SESSIONS="perhaps")
         assert told.returncode == 2, command
         assert told.stderr.splitlines() == [
             "nomad-build: the configuration is not usable:",
@@ -44,7 +46,7 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
             f"{file}:5: limits.memory_mb must be from 128 to 1073741824",
             f"{file}:7: sandbox.network must be one of egress, none, host",
             "NOMAD_BUILD_HTTP_SESSIONS: http.sessions must be true or false",
-            '--set: there is no key "wait" below mcp; there are max_wait',
+            '--set: there is no key "max_wai" below mcp; did you mean max_wait?',
         ], command
 
 
@@ -69,3 +71,25 @@ async def test_a_server_takes_what_is_given_to_it(make_server: MakeServer, base:
         await fail(session, "limit_reached", "code", source=files(Containerfile=f"FROM {base}\nRUN {many}\n"))
         args = {"source": files(Containerfile=f"FROM {base}\n"), "tags": ["registry.example.com/you/x:1"]}
         await refused(session, "build", args, "not_allowed")
+
+
+async def test_tools_may_have_a_prefix(make_server: MakeServer, base: str) -> None:
+    server = make_server()
+    server.env["NOMAD_BUILD_MCP_TOOL_PREFIX"] = "nb_"
+    named = ["nb_build", "nb_status", "nb_logs", "nb_kill"]
+    async with server.connect() as session:
+        tools = (await session.list_tools()).tools
+        assert [tool.name for tool in tools] == named
+        assert all(", ".join(named) in (tool.description or "") for tool in tools)
+        broken = {"source": files(Containerfile=f"FROM {base}\nRUN echo 'next: logs' && exit 3\n"), "wait": 45}
+        ended, text = await ask_both(session, "nb_build", broken)
+        assert ended["state"] == "failed"
+        assert ended["next"].startswith("nb_logs {") and f"next: {ended['next']}" in text
+        assert "> next: logs" in text, "foreign words were changed"
+        # Whoever does not know of the prefix gets on, too.
+        one, _ = await ask_both(session, "status", {"build_id": ended["build_id"]})
+        assert one["builds"][0]["next"] == ended["next"]
+        with pytest.raises(McpError, match="the tools are nb_build, nb_status, nb_logs, nb_kill"):
+            await session.call_tool("nb_look", {})
+    told = run("serve", "--set", "mcp.tool_prefix=a.b")
+    assert told.returncode == 2 and "mcp.tool_prefix must be at most 24 of: letters, digits, _ -" in told.stderr
