@@ -4,6 +4,7 @@
 - rebuilds in which nothing changed, warm, against `buildah build --layers` (goal: at most 1.3 times)
 - all that is around Buildah, the sandbox among it: a build of a Containerfile with FROM alone, from the call to its end,
   without what plain Buildah takes for it (goal: at most 200 ms for the sandbox)
+- a build of some twenty seconds of which nothing is known (goal: at most 1.05 times)
 - eight different builds handed over at once, with as many slots as there are processors, which is the default, and with
   eight (goal: at least 0.85 of plain Buildah's throughput)
 
@@ -137,6 +138,22 @@ def rebuilds(bench: Bench) -> None:
     print(f"all around Buildah: {statistics.median(chains) * 1000:.0f} ms, at best {min(chains) * 1000:.0f} ms", flush=True)
 
 
+def long_build(bench: Bench) -> None:
+    """What a build takes that has work for some twenty seconds, nothing of it known."""
+    work = "RUN i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done; echo {} > /done"
+
+    def fresh(name: str) -> Path:
+        return bench.context(name, [work.format(f"{name} {step}") for step in range(5)], 200)
+
+    bench.ours(bench.context("warm-up", [], 0))
+    times = []
+    for number in range(3):
+        plain, ours = fresh(f"long-plain{number}"), fresh(f"long-ours{number}")
+        times.append((seconds(lambda: bench.plain(plain)), seconds(lambda: bench.ours(ours))))
+    ratio, plain_time, our_time = sorted((ours / plain, plain, ours) for plain, ours in times)[1]
+    print(f"a long build: Buildah {plain_time:.1f} s, nomad-build {our_time:.1f} s, {ratio:.2f} times", flush=True)
+
+
 def throughput(bench: Bench, slots: int) -> None:
     """What many builds at once take."""
     work = "RUN i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo {} > /done"
@@ -185,6 +202,7 @@ def main() -> None:
         print(f"Buildah {version}")
         processors = os.cpu_count() or 1
         with_bench(buildah, processors, rebuilds)
+        with_bench(buildah, processors, long_build)
         for slots in (processors, AT_ONCE):
             with_bench(buildah, slots, lambda bench, slots=slots: throughput(bench, slots))
 

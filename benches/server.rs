@@ -1,5 +1,8 @@
-//! What a call costs, as ratios measured side by side in one run: `make bench`.
+//! What a server over stdio costs, as ratios measured side by side in one run: `make bench`.
 //!
+//! - from its start to the answer to `initialize` (goal: at most 10 ms), its memory then (at most 20 MB), and the size of
+//!   the program (at most 15 MB)
+//! - a `status` call beside the echo of a bare server of rmcp, in turns (goal: at most 1.5 times)
 //! - the first state of a build (goal: under 100 ms for git and small files), against a bare status
 //! - the end of a log, at 64 times the length (goal: the same cost)
 #![allow(
@@ -17,7 +20,42 @@ use std::time::{Duration, Instant};
 
 use nomad_build::build::{Phase, request::Stream};
 use nomad_build::log::{Line, LogReader, Query, RecordWriter, Start};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
+    ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt as _};
 use serde_json::{Value, json};
+
+/// Turns of each server, and calls in one.
+const ROUNDS: usize = 15;
+const CALLS: usize = 300;
+
+/// Answers each call with what it was asked.
+#[derive(Clone)]
+struct Echo;
+
+impl ServerHandler for Echo {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let text = serde_json::to_string(&request.arguments).unwrap();
+        Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
+    }
+}
+
+#[tokio::main]
+async fn echo() {
+    let io = (tokio::io::stdin(), tokio::io::stdout());
+    Echo.serve(io).await.unwrap().waiting().await.unwrap();
+}
 
 struct Server {
     child: Child,
@@ -27,11 +65,21 @@ struct Server {
 }
 
 impl Server {
-    fn start(state: &std::path::Path) -> (Self, Duration) {
+    fn ours(state: &std::path::Path) -> (Self, Duration) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nomad-build"));
+        command.arg("serve").env("NOMAD_BUILD_STATE_DIR", state);
+        Self::start(command)
+    }
+
+    fn echo() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("--echo");
+        Self::start(command).0
+    }
+
+    fn start(mut command: Command) -> (Self, Duration) {
         let begun = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nomad-build"))
-            .arg("serve")
-            .env("NOMAD_BUILD_STATE_DIR", state)
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -79,7 +127,7 @@ impl Server {
         let begun = Instant::now();
         let result = self.request("tools/call", json!({"name": tool, "arguments": arguments}));
         let took = begun.elapsed();
-        assert_eq!(result["isError"], false, "{result}");
+        assert_ne!(result["isError"], true, "{result}");
         (result["structuredContent"].clone(), took)
     }
 }
@@ -96,12 +144,63 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn first_state() {
+fn state() -> tempfile::TempDir {
     let state = tempfile::tempdir().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(state.path(), mode).unwrap();
-    let (mut server, started) = Server::start(state.path());
-    println!("spawn to initialize answered: {started:.1?}");
+    state
+}
+
+fn idle() {
+    let state = state();
+    let starts = (0..21).map(|_| Server::ours(state.path()).1).collect();
+    println!("spawn to initialize answered: {:.1?}", median(starts));
+    let (server, _) = Server::ours(state.path());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let memory = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    let program = std::fs::metadata(env!("CARGO_BIN_EXE_nomad-build"))
+        .unwrap()
+        .len();
+    println!(
+        "memory of an idle server: {}",
+        memory.split_once(':').unwrap().1.trim()
+    );
+    println!("size of the program: {:.1} MB", program as f64 / 1e6);
+}
+
+fn calls() {
+    let state = state();
+    let (mut ours, mut bare) = (Server::ours(state.path()).0, Server::echo());
+    let mut ratios = Vec::new();
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let turn = |server: &mut Server| {
+            let begun = Instant::now();
+            for _ in 0..CALLS {
+                server.call("status", json!({"limit": 1}));
+            }
+            begun.elapsed() / u32::try_from(CALLS).unwrap()
+        };
+        let (echoed, answered) = (turn(&mut bare), turn(&mut ours));
+        ratios.push(answered.as_secs_f64() / echoed.as_secs_f64());
+        times.push((answered, echoed));
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (ours, bare): (Vec<_>, Vec<_>) = times.into_iter().unzip();
+    println!(
+        "a status call over stdio: {:.1?}, {:.2} × the echo of a bare server ({:.1?})",
+        median(ours),
+        ratios[ratios.len() / 2],
+        median(bare)
+    );
+}
+
+fn first_state() {
+    let state = state();
+    let (mut server, _) = Server::ours(state.path());
     let mut bare = Vec::new();
     let (mut files, mut git) = (Vec::new(), Vec::new());
     for round in 0..20 {
@@ -168,6 +267,11 @@ fn end_of_log() {
 }
 
 fn main() {
+    if std::env::args().any(|argument| argument == "--echo") {
+        return echo();
+    }
+    idle();
+    calls();
     first_state();
     end_of_log();
 }
