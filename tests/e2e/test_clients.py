@@ -49,6 +49,9 @@ CLIENTS = (
     Client("inspector.py", "py-mcp-1/bin/python", ("legacy", "auto", "modern")),
 )
 
+FRAMEWORKS = ("langchain_agent.py", "openai_agent.py", "pydantic_agent.py")
+"""Agents of frameworks, with a stand-in for the model."""
+
 
 def cases(*transports: str) -> Any:
     """A test's parameters: each client over each of the transports, in each era."""
@@ -154,6 +157,20 @@ def test_a_client_does_what_agents_do(served: Served, programs: Path, client: Cl
     refused = seen["refused"]
     assert refused["isError"] and "structuredContent" not in refused
     assert refused["content"][0]["text"].startswith("error[invalid_argument] source.git")
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+@pytest.mark.parametrize("program", FRAMEWORKS)
+def test_a_framework_takes_the_tools_in(served: Served, programs: Path, program: str, transport: str) -> None:
+    build = {"source": files(Containerfile="FROM scratch\nCOPY Containerfile /\n"), "name": unique(), "wait": 45}
+    agent = Client(program, "py-frameworks/bin/python", ())
+    done = start(programs, agent, {**served.connection(transport), "build": build})
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    seen = json.loads(done.stdout)
+    assert seen["tools"] == ["build", "status", "logs", "kill"]
+    built, status, logs, kill = seen["answers"]
+    assert build["name"] in built and "succeeded" in built
+    assert "succeeded" in status and "COPY Containerfile /" in logs and "already_finished" in kill
 
 
 @cases(*(transport for transport in TRANSPORTS if transport != "stdio"))

@@ -1,0 +1,91 @@
+"""What the README tells people and agents to type does what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from conftest import MakeServer
+from helpers import ask_both
+from local_registry import LocalRegistry
+from server import REPOSITORY, Server, binary
+
+README = (REPOSITORY / "README.md").read_text()
+TAG = "registry.example.com/me/api:1"
+DIRECTORY = "/home/me/api"
+ID = "b7k2m-9xqdt"
+
+
+def project(directory: Path, base: str) -> Path:
+    """A directory whose image has what the README's test calls."""
+    directory.mkdir()
+    (directory / "Containerfile").write_text(f"FROM {base}\nCOPY make /usr/local/bin/make\nRUN echo error: none\n")
+    make = directory / "make"
+    make.write_text('#!/bin/sh\ntest "$1" = check\n')
+    make.chmod(0o755)
+    # Builds run as another user when the tests run as root.
+    directory.chmod(0o755)
+    return directory
+
+
+def shell(server: Server, line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = server.env | {"PATH": f"{binary().parent}:{server.env['PATH']}"}
+    return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+
+
+def test_the_commands_of_the_readme_work_one_after_the_other(
+    make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path
+) -> None:
+    server = make_server()
+    directory = project(tmp_path / "api", base)
+    tmp_path.chmod(0o711)
+    section = README.split("## On the command line", 1)[1]
+    block = re.search(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert block
+    lines = block[1].splitlines()
+    assert [line.split()[1] for line in lines] == ["build", "status", "status", "logs", "kill"]
+    build_id = ""
+    for line in lines:
+        line = line.replace(TAG, f"{registry.host}/me/api:1").replace(ID, build_id)
+        done = shell(server, line, directory)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        build_id = build_id or re.findall(r"\b[2-9a-z]{5}-[2-9a-z]{5}\b", done.stdout + done.stderr)[0]
+        assert build_id in done.stdout + done.stderr or " logs " in line, done.stdout
+        if " logs " in line:
+            assert "error: none" in done.stdout
+    assert registry.digest("me/api", "1")
+
+
+async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
+    make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path
+) -> None:
+    directory = project(tmp_path / "api", base)
+    found = re.search(r"A first call:\n\n```json\n(.*?)\n```", README, re.DOTALL)
+    assert found
+    text = found[1].replace(DIRECTORY, str(directory)).replace(TAG, f"{registry.host}/first/api:1")
+    async with make_server().connect() as session:
+        built, text = await ask_both(session, "build", json.loads(text))
+        while built["state"] in ("queued", "running"):
+            answer, text = await ask_both(session, "status", {"build_id": built["build_id"], "wait": 45})
+            built = answer["builds"][0]
+        assert built["state"] == "succeeded" and built["image"]["published"], text
+    assert registry.digest("first/api", "1") == built["image"]["digest"]
+
+
+def test_other_commands_of_the_readme_answer(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server()
+    for line in (
+        "nomad-build check",
+        "nomad-build check --json",
+        "nomad-build config show",
+        "nomad-build config reference",
+        "nomad-build config schema",
+        "nomad-build schema --format openai build",
+        "nomad-build completions bash",
+        "nomad-build man man",
+    ):
+        assert line.rsplit(" ", 1)[0] in README or line.split(" --")[0] in README, line
+        done = shell(server, line, tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"

@@ -1,0 +1,182 @@
+"""What stands in examples/ works as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from helpers import ask, fail, succeed
+from local_registry import LocalRegistry
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from server import REPOSITORY, Server, binary, serve
+from test_clients import installed
+
+EXAMPLES = REPOSITORY / "examples"
+CHECKS = {
+    "c": "make check",
+    "python": "python3 -m unittest",
+    "go": "go vet ./... && go test ./...",
+    "rust": "cargo test --release --locked",
+}
+"""The test of each example, as its README has it."""
+RUNS = {
+    "c": (["/count", "one two three"], "3"),
+    "python": (["python3", "-m", "greet", "Ann", "Bob"], "Hello, Ann and Bob!"),
+    "go": (["/oracle", "Is it ready?"], "yes|no|ask again"),
+    "rust": (["/roman", "1994"], "MCMXCIV"),
+}
+"""What the final image does."""
+TOOLS = ["build", "status", "logs", "kill"]
+
+
+@pytest.fixture(scope="module")
+def bases(registry: LocalRegistry) -> Iterator[Any]:
+    """Base images of the examples' own making, each made when it is first needed."""
+    made: dict[str, str] = {}
+
+    def base(language: str) -> str:
+        if language not in made:
+            image = f"{registry.host}/examples/{language}:1"
+            subprocess.run([EXAMPLES / "base.sh", language, image, "--insecure"], check=True)
+            made[language] = image
+        return made[language]
+
+    yield base
+
+
+def copied(language: str, tmp_path: Path, *variants: str) -> Path:
+    """An example in a directory of its own, broken by patches."""
+    directory = tmp_path / language
+    shutil.copytree(EXAMPLES / language, directory)
+    for variant in variants:
+        patch = EXAMPLES / "variants" / f"{variant}.patch"
+        subprocess.run(["patch", "-d", directory, "-p1", "-i", patch], check=True)
+    return directory
+
+
+def arguments(language: str, base: str, directory: Path | None = None) -> dict[str, Any]:
+    test = {"name": "check", "command": CHECKS[language]}
+    return {
+        "source": {"path": str(directory or EXAMPLES / language)},
+        "build_args": [f"BASE={base}"],
+        "tests": [test if language == "python" else test | {"stage": "builder"}],
+    }
+
+
+@pytest.mark.parametrize("language", CHECKS)
+async def test_an_example_builds_and_does_what_it_says(plain: ClientSession, bases: Any, language: str) -> None:
+    argv, printed = RUNS[language]
+    wanted = arguments(language, bases(language))
+    wanted["tests"].append({"name": "runs", "argv": argv})
+    status = await succeed(plain, **wanted)
+    assert [test["status"] for test in status["tests"]] == ["passed", "passed"]
+    log = await ask(plain, "logs", {"build_id": status["build_id"], "test": "runs", "from": "start"})
+    assert re.search(printed, log["text"]), log["text"]
+
+
+async def test_variants_fail_as_they_are_meant_to(plain: ClientSession, bases: Any, tmp_path: Path) -> None:
+    broken = arguments("c", bases("c"), copied("c", tmp_path, "c-compile-error"))
+    failure = (await fail(plain, "compile_error", "code", **broken))["failure"]
+    (place,) = failure["locations"]
+    assert (place["file"], place["line"]) == ("src/words.c", 14) and "did you mean" in place["message"]
+
+    broken = arguments("python", bases("python"), copied("python", tmp_path, "python-failing-test"))
+    failure = (await fail(plain, "test_failed", "code", **broken))["failure"]
+    assert failure["test"] == "check" and "Hello, Ann, Bob, Eve!" in failure["excerpt"]
+
+    broken = arguments("go", bases("go"), copied("go", tmp_path, "go-missing-source"))
+    failure = (await fail(plain, "copy_source_missing", "code", **broken))["failure"]
+    assert (failure["file"], failure["line"]) == ("Containerfile", 8)
+
+
+@pytest.mark.parametrize("sdk", ["py-mcp-1", "py-mcp-2"])
+def test_an_agent_reads_the_failure_and_mends_the_source(
+    plain_server: Server, bases: Any, tmp_path: Path, sdk: str
+) -> None:
+    directory = copied("c", tmp_path, "c-compile-error")
+    command = [installed(f"{sdk}/bin/python"), EXAMPLES / "agent.py", directory, f"BASE={bases('c')}"]
+    command += ["--test", CHECKS["c"], "--stage", "builder"]
+    env = plain_server.env | {"NOMAD_BUILD_BIN": str(binary())}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert "code/compile_error" in lines[0] and "succeeded" in lines[2]
+    assert lines[1] == "mended: src/words.c:14: spaces → space"
+    assert (directory / "src/words.c").read_text() == (EXAMPLES / "c/src/words.c").read_text()
+
+
+def read(path: Path) -> dict[str, Any]:
+    parse = {".json": json.loads, ".toml": tomllib.loads, ".yaml": yaml.safe_load}[path.suffix]
+    return parse(path.read_text())
+
+
+CLIENTS = sorted(path for path in (EXAMPLES / "clients").iterdir() if path.suffix != ".md")
+SECTIONS = ("mcpServers", "servers", "mcp_servers", "extensions", "mcp", "context_servers")
+
+
+def entries(path: Path) -> dict[str, dict[str, Any]]:
+    """The servers of a client's file, each as {command, env} or {url, headers}."""
+    whole = read(path)
+    (section,) = (whole[name] for name in SECTIONS if name in whole)
+    found = {}
+    for name, entry in section.items():
+        command = entry.get("command", entry.get("cmd"))
+        if command is not None:
+            line = command if isinstance(command, list) else [command, *entry.get("args", [])]
+            env = next((entry[key] for key in ("env", "envs", "environment") if key in entry), {})
+            found[name] = {"command": line, "env": env}
+        else:
+            headers = dict(entry.get("headers", {}))
+            if variable := entry.get("bearer_token_env_var"):
+                headers["Authorization"] = f"Bearer ${variable}"
+            url = next(entry[key] for key in ("url", "httpUrl", "uri") if key in entry)
+            found[name] = {"url": url, "headers": headers}
+    return found
+
+
+def test_every_client_of_the_list_has_an_entry() -> None:
+    names = {path.stem for path in CLIENTS}
+    assert names == {"claude-code", "claude-desktop", "vscode", "cursor", "codex", "gemini-cli", "goose", "opencode", "zed"}
+    readme = (EXAMPLES / "clients/README.md").read_text()
+    assert all(f"({path.name})" in readme for path in CLIENTS)
+
+
+@pytest.mark.parametrize("path", CLIENTS, ids=lambda path: path.stem)
+async def test_the_server_accepts_the_entry_of_a_client(plain_server: Server, path: Path) -> None:
+    servers = entries(path)
+    here = servers.pop("nomad-build")
+    program, *args = here["command"]
+    assert program == "nomad-build"
+    environment = plain_server.env | here["env"]
+    parameters = StdioServerParameters(command=str(binary()), args=args, env=environment)
+    async with stdio_client(parameters) as (read_stream, write), ClientSession(read_stream, write) as session:
+        await session.initialize()
+        assert [tool.name for tool in (await session.list_tools()).tools] == TOOLS
+
+    for name, entry in servers.items():
+        assert name == "nomad-build-team"
+        with serve(plain_server, name=f"clients-{path.stem}") as address:
+            url = entry["url"].replace("https://build.example.com", address)
+            assert url != entry["url"]
+            # However the client writes that the token comes from elsewhere.
+            token = re.compile(r"(?<=^Bearer )(\S*NOMAD_BUILD_TOKEN\S*|\$\{input:[\w-]+\}|YOUR_TOKEN)$")
+            headers = {key: token.sub(plain_server.token, value) for key, value in entry["headers"].items()}
+            assert headers["Authorization"] == f"Bearer {plain_server.token}"
+            async with (
+                httpx.AsyncClient(headers=headers, trust_env=False, timeout=60) as client,
+                streamable_http_client(url, http_client=client) as (read_stream, write, _),
+                ClientSession(read_stream, write) as session,
+            ):
+                await session.initialize()
+                assert [tool.name for tool in (await session.list_tools()).tools] == TOOLS
