@@ -14,42 +14,22 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
+mod echo;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nomad_build::build::{Phase, request::Stream};
 use nomad_build::log::{Line, LogReader, Query, RecordWriter, Start};
-use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities,
-    ServerConfig,
-};
-use rmcp::service::RequestContext;
-use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt as _};
+use rmcp::ServiceExt as _;
 use serde_json::{Value, json};
+
+use echo::Echo;
 
 /// Turns of each server, and calls in one.
 const ROUNDS: usize = 15;
 const CALLS: usize = 300;
-
-/// Answers each call with what it was asked.
-#[derive(Clone)]
-struct Echo;
-
-impl ServerHandler for Echo {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-    }
-
-    async fn call_tool(
-        &self,
-        request: CallToolRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let text = serde_json::to_string(&request.arguments).unwrap();
-        Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
-    }
-}
 
 #[tokio::main]
 async fn echo() {
