@@ -146,12 +146,8 @@ def long_build(bench: Bench) -> None:
         return bench.context(name, [work.format(f"{name} {step}") for step in range(5)], 200)
 
     bench.ours(bench.context("warm-up", [], 0))
-    times = []
-    for number in range(3):
-        plain, ours = fresh(f"long-plain{number}"), fresh(f"long-ours{number}")
-        times.append((seconds(lambda: bench.plain(plain)), seconds(lambda: bench.ours(ours))))
-    ratio, plain_time, our_time = sorted((ours / plain, plain, ours) for plain, ours in times)[1]
-    print(f"a long build: Buildah {plain_time:.1f} s, nomad-build {our_time:.1f} s, {ratio:.2f} times", flush=True)
+    plain, ours = (iter([fresh(f"long-{whose}{number}") for number in range(3)]) for whose in ("plain", "ours"))
+    side_by_side("a long build", lambda: bench.plain(next(plain)), lambda: bench.ours(next(ours)), 3)
 
 
 def throughput(bench: Bench, slots: int) -> None:

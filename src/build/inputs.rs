@@ -168,11 +168,9 @@ impl BaseChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// In the build that succeeded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<String>,
+    pub before: String,
     /// In this build.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub now: Option<String>,
+    pub now: String,
 }
 
 /// A base image that is another.
@@ -198,11 +196,12 @@ pub fn is_same_source(one: &Made<'_>, other: &Made<'_>) -> bool {
 
 /// What is otherwise in `now` than in the build `id`, which succeeded.
 pub fn since_success(id: &str, before: &Made<'_>, now: &Made<'_>) -> SinceSuccess {
-    let change = |before: &Option<String>, now: &Option<String>| {
-        (before.is_some() && now.is_some() && before != now).then(|| Change {
+    let change = |before: &Option<String>, now: &Option<String>| match (before, now) {
+        (Some(before), Some(now)) if before != now => Some(Change {
             before: before.clone(),
             now: now.clone(),
-        })
+        }),
+        _ => None,
     };
     let step = first_step(before.inputs, now.inputs);
     let mut since = SinceSuccess {
@@ -246,12 +245,12 @@ fn first_step<'a>(before: &Inputs, now: &'a Inputs) -> Option<(&'a StepInput, bo
 
 /// Whether nothing of the steps and their files escapes the comparison.
 fn are_compared(before: &Inputs, now: &Inputs) -> bool {
-    let steps = before.steps.iter().zip(&now.steps);
+    let mut steps = before.steps.iter().zip(&now.steps);
     let bases = before.bases.is_some() && now.bases.is_some();
     bases
         && !before.more_steps
         && !now.more_steps
-        && steps.into_iter().all(|(one, other)| one.is_compared(other))
+        && steps.all(|(one, other)| one.is_compared(other))
 }
 
 fn bases(before: &[BaseInput], now: &[BaseInput]) -> Vec<BaseChange> {
@@ -300,8 +299,8 @@ fn summary(since: &SinceSuccess, fewer: usize, all_compared: bool) -> String {
     if let Some(commit) = &since.commit {
         changes.push(format!(
             "commit {} instead of {}",
-            short(commit.now.as_deref()),
-            short(commit.before.as_deref())
+            short(&commit.now),
+            short(&commit.before)
         ));
     }
     if since.context.is_some() {
@@ -346,12 +345,11 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 /// The beginning of a commit, where it is one.
-fn short(commit: Option<&str>) -> String {
-    let commit = commit.filter(|commit| commit.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    commit.map_or_else(
-        || "?".to_owned(),
-        |commit| commit.chars().take(SHORT).collect(),
-    )
+fn short(commit: &str) -> String {
+    match commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => commit.chars().take(SHORT).collect(),
+        false => "?".to_owned(),
+    }
 }
 
 #[cfg(test)]

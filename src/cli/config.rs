@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::block_on;
 use crate::config::origin::Row;
 use crate::config::overlay::Overlay;
 use crate::config::reference;
@@ -115,13 +116,10 @@ fn read(base: &Config, prefix: &str) -> anyhow::Result<Result<Keys, ConsulError>
     let token = consul::token(base.consul.token_file.clone(), |name| {
         std::env::var(name).ok()
     });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(async {
+    Ok(block_on(async {
         let client = Client::new(&base.consul, token)?;
         client.keys(prefix, 0, Duration::ZERO).await
-    }))
+    })?)
 }
 
 fn lines(rows: &[Row]) -> Vec<String> {

@@ -17,6 +17,8 @@ mod show;
 pub mod status;
 pub mod token;
 
+use std::io;
+
 use clap::{Parser, Subcommand};
 
 /// A container build server for coding agents.
@@ -50,4 +52,15 @@ pub enum Command {
     /// Parts of a build's job; started by the server, not by people.
     #[command(hide = true)]
     Runner(runner::Runner),
+}
+
+/// Asks others over the network, in this thread, until they have answered.
+///
+/// # Errors
+/// When the kernel gives nothing to wait with.
+pub(crate) fn block_on<T>(asking: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(asking))
 }

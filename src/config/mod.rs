@@ -286,7 +286,7 @@ impl Config {
             let path = ["consul", key].map(str::to_owned);
             reader.given(&path, &value, &Place::Variable(name.into()));
         }
-        for (path, _) in schema::leaves() {
+        for path in schema::leaves() {
             let name = schema::variable(&path);
             if let Some(value) = env(&name) {
                 reader.given(&path, &value, &Place::Variable(name));
@@ -298,15 +298,12 @@ impl Config {
                 Err(fault) => reader.fault(Some(Place::Flag), fault),
             }
         }
-        let mut config: Self =
-            reader
-                .table
-                .clone()
-                .try_into()
-                .unwrap_or_else(|error: toml::de::Error| {
-                    reader.fault(None, error.message().to_owned());
-                    Self::default()
-                });
+        let mut config: Self = std::mem::take(&mut reader.table).try_into().unwrap_or_else(
+            |error: toml::de::Error| {
+                reader.fault(None, error.message().to_owned());
+                Self::default()
+            },
+        );
         for fault in config.value_faults() {
             reader.value_fault(&fault);
         }

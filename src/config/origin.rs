@@ -132,7 +132,7 @@ fn unfold(path: Vec<String>, value: Value, take: &mut impl FnMut(Vec<String>, Va
 }
 
 /// As it is written in TOML.
-fn key(path: &[String]) -> String {
+pub(super) fn key(path: &[String]) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let name = |name: &String| match !name.is_empty() && name.chars().all(bare) {
         true => name.clone(),

@@ -280,7 +280,7 @@ fn quoted(text: &str) -> Option<String> {
 /// others name variables after services, too.
 pub fn strays(names: impl Iterator<Item = String>) -> Vec<String> {
     let known: Vec<String> = (schema::leaves().iter())
-        .map(|(path, _)| schema::variable(path))
+        .map(|path| schema::variable(path))
         .collect();
     let is_other = |name: &str| {
         let rest = name.strip_prefix(schema::VARIABLES);

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::origin::key;
 use super::schema;
 
 /// Characters of a line of a comment.
@@ -39,24 +40,24 @@ impl Page {
             self.describe(inner);
             match (inner["type"].as_str(), named(inner)) {
                 (Some("array"), _) => {
-                    self.0.push_str(&format!("#[[{}]]\n", path.join(".")));
+                    self.0.push_str(&format!("#[[{}]]\n", key(&path)));
                     self.table(&path, &inner["items"]);
                 }
                 (_, Some((name, value))) if is_table_itself(value) => {
-                    let path = [path.as_slice(), &[quoted(name)]].concat();
-                    self.0.push_str(&format!("#[{}]\n", path.join(".")));
-                    self.table(&path, value);
+                    self.section(&[path.as_slice(), &[name.to_owned()]].concat(), value);
                 }
                 (_, Some((name, value))) => {
-                    self.0.push_str(&format!("#[{}]\n", path.join(".")));
-                    self.setting(&quoted(name), value);
+                    self.0.push_str(&format!("#[{}]\n", key(&path)));
+                    self.setting(name, value);
                 }
-                (_, None) => {
-                    self.0.push_str(&format!("#[{}]\n", path.join(".")));
-                    self.table(&path, inner);
-                }
+                (_, None) => self.section(&path, inner),
             }
         }
+    }
+
+    fn section(&mut self, path: &[String], node: &Value) {
+        self.0.push_str(&format!("#[{}]\n", key(path)));
+        self.table(path, node);
     }
 
     fn describe(&mut self, node: &Value) {
@@ -81,6 +82,7 @@ impl Page {
     }
 
     fn setting(&mut self, name: &str, node: &Value) {
+        let name = key(&[name.to_owned()]);
         self.0.push_str(&format!("#{name} = {}\n", shown(node)));
     }
 }
@@ -139,14 +141,6 @@ fn toml(value: &Value) -> String {
     }
 }
 
-fn quoted(name: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    match name.chars().all(bare) {
-        true => name.to_owned(),
-        false => Value::from(name).to_string(),
-    }
-}
-
 /// The JSON Schema, for editors.
 pub fn json_schema() -> Value {
     let mut root = Map::new();
@@ -193,7 +187,7 @@ mod tests {
             .filter(|fault| !fault.ends_with("No such file or directory (os error 2)"))
             .collect();
         assert!(others.is_empty(), "{others:#?}\n{text}");
-        for (path, _) in schema::leaves() {
+        for path in schema::leaves() {
             let name = path.last().unwrap();
             assert!(
                 text.contains(&format!("{name} = "))

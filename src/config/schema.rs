@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Config;
 
@@ -64,14 +64,11 @@ fn simplify(node: &mut Value) {
     if let Some(Value::Array(words)) = map.get_mut("enum") {
         words.retain(|word| !word.is_null());
     }
-    for key in ["properties", "items", "additionalProperties"] {
-        match map.get_mut(key) {
-            Some(Value::Object(inner)) if key == "properties" => {
-                inner.values_mut().for_each(simplify);
-            }
-            Some(inner) => simplify(inner),
-            None => {}
-        }
+    let properties = map.get_mut("properties").and_then(Value::as_object_mut);
+    let properties = properties.into_iter().flat_map(Map::values_mut);
+    properties.for_each(simplify);
+    for key in ["items", "additionalProperties"] {
+        map.get_mut(key).into_iter().for_each(simplify);
     }
 }
 
@@ -84,20 +81,15 @@ fn choose(map: &mut Map<String, Value>, choices: Vec<Value>) {
         map.insert("enum".into(), words.into());
         return;
     }
-    let other = (choices.into_iter()).find(|choice| choice["type"] != json!("null"));
-    if let Some(Value::Object(mut other)) = other {
-        simplify_in_place(&mut other);
+    let mut others = choices
+        .into_iter()
+        .filter(|choice| choice["type"] != "null");
+    let mut other = others.next().unwrap_or_default();
+    simplify(&mut other);
+    if let Value::Object(other) = other {
         for (key, value) in other {
             map.entry(key).or_insert(value);
         }
-    }
-}
-
-fn simplify_in_place(map: &mut Map<String, Value>) {
-    let mut node = Value::Object(std::mem::take(map));
-    simplify(&mut node);
-    if let Value::Object(simple) = node {
-        *map = simple;
     }
 }
 
@@ -126,13 +118,13 @@ pub fn names(node: &Value) -> impl Iterator<Item = (&str, &Value)> {
 }
 
 /// Every key with a fixed name that holds a value, a list, or what the operator names.
-pub fn leaves() -> Vec<(Vec<String>, &'static Value)> {
-    fn walk(path: &[String], node: &'static Value, found: &mut Vec<(Vec<String>, &'static Value)>) {
+pub fn leaves() -> Vec<Vec<String>> {
+    fn walk(path: &[String], node: &Value, found: &mut Vec<Vec<String>>) {
         for (name, inner) in names(node) {
             let path = [path, &[name.to_owned()]].concat();
             match names(inner).next() {
                 Some(_) => walk(&path, inner, found),
-                None => found.push((path, inner)),
+                None => found.push(path),
             }
         }
     }
@@ -149,6 +141,7 @@ pub fn variable(path: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::collections::BTreeSet;
 
     fn each(node: &Value, see: &mut impl FnMut(&Value)) {
@@ -182,7 +175,7 @@ mod tests {
     #[test]
     fn each_key_has_a_variable_of_its_own() {
         let leaves = leaves();
-        let variables: BTreeSet<String> = leaves.iter().map(|(path, _)| variable(path)).collect();
+        let variables: BTreeSet<String> = leaves.iter().map(|path| variable(path)).collect();
         assert_eq!(variables.len(), leaves.len());
         for name in [
             "NOMAD_BUILD_STATE_DIR",

@@ -1,6 +1,6 @@
 //! What files of a context are, in short: to tell whether they are those of another build.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::Limits;
 use super::beneath::{Beneath, open_file};
-use super::control::Control;
 use super::error::Faults;
 use super::glob::{SPECIAL, translate};
-use super::walk::{Node, Tree, Walk};
+use super::snapshot::Survey;
+use super::walk::{Node, Tree};
 
 /// Entries of a context in which files are looked for.
 const ENTRIES: u64 = 20_000;
@@ -39,21 +39,16 @@ impl Fingerprints {
     /// it has more than 20,000 entries or such as no context may have. Blocks.
     #[must_use]
     pub fn of(root: &Path, containerfile: Option<&str>) -> Option<Self> {
-        let mut beneath = Beneath::open(root).ok()?;
-        let mut faults = Faults::default();
-        let control = Control::find(&mut beneath, &[], containerfile, &mut faults);
         let limits = Limits {
             bytes: u64::MAX,
             entries: ENTRIES,
         };
-        let given = BTreeSet::new();
-        let mut walk = Walk::new(&control, &given, limits, &mut faults);
-        walk.run(beneath.root()).ok()?;
-        let tree = walk.tree;
+        let mut faults = Faults::default();
+        let survey = Survey::walk(root, containerfile, &[], limits, &mut faults).ok()?;
         faults.check().ok()?;
         Some(Self {
-            beneath,
-            tree,
+            beneath: survey.beneath,
+            tree: survey.tree,
             read: HashMap::new(),
             bytes_left: BYTES,
         })

@@ -98,32 +98,45 @@ fn open(root: &Path) -> Result<Beneath, SnapshotError> {
     })
 }
 
-/// A directory that can become a context.
-struct Survey {
-    beneath: Beneath,
-    tree: Tree,
+/// What is in a directory that is to become a context.
+pub(super) struct Survey {
+    pub beneath: Beneath,
+    pub tree: Tree,
     skipped: u64,
     control: ControlFiles,
 }
 
 impl Survey {
+    /// All that can become one, with the given files.
     fn of(
         root: &Path,
         containerfile: Option<&str>,
         files: &[ContextFile],
         limits: Limits,
     ) -> Result<Self, SnapshotError> {
-        let mut beneath = open(root)?;
         let mut faults = Faults::from(check_files(files));
-        let control = Control::find(&mut beneath, files, containerfile, &mut faults);
-        let given: BTreeSet<&Path> = files.iter().map(|file| Path::new(&file.path)).collect();
-        let mut walk = Walk::new(&control, &given, limits, &mut faults);
-        walk.run(beneath.root())?;
-        let (mut tree, skipped) = (walk.tree, walk.skipped);
-        lay_over(&mut tree, files, &mut faults);
-        check_links(&tree, &mut faults);
+        let mut survey = Self::walk(root, containerfile, files, limits, &mut faults)?;
+        lay_over(&mut survey.tree, files, &mut faults);
+        check_links(&survey.tree, &mut faults);
         faults.check()?;
-        check_size(&tree, files, limits)?;
+        check_size(&survey.tree, files, limits)?;
+        Ok(survey)
+    }
+
+    /// What is there beside the files, without what the ignore file keeps out.
+    pub fn walk(
+        root: &Path,
+        containerfile: Option<&str>,
+        files: &[ContextFile],
+        limits: Limits,
+        faults: &mut Faults,
+    ) -> Result<Self, SnapshotError> {
+        let mut beneath = open(root)?;
+        let control = Control::find(&mut beneath, files, containerfile, faults);
+        let given: BTreeSet<&Path> = files.iter().map(|file| Path::new(&file.path)).collect();
+        let mut walk = Walk::new(&control, &given, limits, faults);
+        walk.run(beneath.root())?;
+        let (tree, skipped) = (walk.tree, walk.skipped);
         Ok(Self {
             beneath,
             tree,

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use sha2::{Digest, Sha256};
-
 use crate::build::Phase;
+use crate::build::digest::Digest;
 use crate::build::failure::{Failure, Kind};
 use crate::containerfile::Containerfile;
 use crate::diagnosis::{BuildahEnd, Steps, Tree, buildah_failure};
@@ -190,8 +189,8 @@ fn preparations(sandbox: &Sandbox<'_>) -> Vec<Vec<String>> {
 
 /// A name that no image has but the one of this digest.
 fn unused_name(pinned: &str) -> String {
-    let sum = hex::encode(Sha256::digest(pinned));
-    let short: String = sum.chars().take(20).collect();
+    let digest = Digest::of(pinned.as_bytes());
+    let short: String = digest.hex().chars().take(20).collect();
     format!("localhost/nomad-build/moved:{short}")
 }
 

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
+use crate::build::digest::Digest;
 use crate::build::inputs::{BaseInput, Files, Inputs, MAX_STEPS, StepInput};
-use crate::containerfile::{Containerfile, Step};
+use crate::containerfile::Step;
 use crate::context::Fingerprints;
 use crate::diagnosis::Steps;
 use crate::log::Event;
 
 use super::cache::Base;
 use super::phases::{Job, Stop};
-use super::source::Sources;
+use super::source::{Sources, needed_stages};
 
-/// Bytes of a fingerprint.
-const SHORT: usize = 4;
+/// Digits of a fingerprint.
+const SHORT: usize = 8;
 
 /// What is being read of the context, while images are fetched.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Reading {
     /// Begins to read what the steps take of the context.
     pub fn begin(job: &Job<'_>, sources: &Sources) -> Self {
         let plan = job.plan;
-        let stages = needed(&sources.parsed, job);
+        let stages = needed_stages(&sources.parsed, plan);
         let inputs = Inputs {
             containerfile: sources.containerfile_shown.clone(),
             target: plan.target.clone(),
@@ -61,21 +61,6 @@ impl Reading {
         job.reporter.event(Event::Inputs { inputs });
         Ok(())
     }
-}
-
-/// The stages that the target and the tests need.
-fn needed(parsed: &Containerfile, job: &Job<'_>) -> BTreeSet<usize> {
-    let tests = job
-        .plan
-        .tests
-        .iter()
-        .filter_map(|test| test.stage.as_deref());
-    std::iter::once(job.plan.target.as_deref())
-        .chain(tests.map(Some))
-        .filter_map(|target| parsed.plan(target, &job.plan.build_args).ok())
-        .flatten()
-        .map(|stage| stage.index)
-        .collect()
 }
 
 /// One more than are kept, where there are more.
@@ -138,13 +123,17 @@ fn base(base: &Base) -> BaseInput {
 }
 
 fn fingerprint(text: &str) -> String {
-    let sum = Sha256::digest(text);
-    hex::encode(sum.get(..SHORT).unwrap_or_default())
+    Digest::of(text.as_bytes())
+        .hex()
+        .chars()
+        .take(SHORT)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::containerfile::Containerfile;
     use std::fs;
     use std::path::Path;
 

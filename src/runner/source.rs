@@ -1,6 +1,7 @@
 //! Phase source: the sources are brought in, outside the sandbox and with credentials, and the
 //! Containerfile is read before anything runs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -450,18 +451,23 @@ async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
     })
 }
 
-/// A secret that a stage of this build requires and the request does not name.
-pub fn missing_secret(parsed: &Containerfile, plan: &Plan) -> Option<SecretUse> {
+/// Indices of the stages that the target and the tests need.
+pub fn needed_stages(parsed: &Containerfile, plan: &Plan) -> BTreeSet<usize> {
     let targets = std::iter::once(plan.target.as_deref()).chain(
         plan.tests
             .iter()
             .filter_map(|test| test.stage.as_deref().map(Some)),
     );
-    let stages: Vec<usize> = targets
+    targets
         .filter_map(|target| parsed.plan(target, &plan.build_args).ok())
         .flatten()
         .map(|stage| stage.index)
-        .collect();
+        .collect()
+}
+
+/// A secret that a stage of this build requires and the request does not name.
+pub fn missing_secret(parsed: &Containerfile, plan: &Plan) -> Option<SecretUse> {
+    let stages = needed_stages(parsed, plan);
     parsed.secret_ids().into_iter().find(|secret| {
         secret.required && stages.contains(&secret.stage) && !plan.secrets.contains(&secret.id)
     })

@@ -10,8 +10,8 @@ use super::{Principal, Service};
 impl Service {
     /// What is otherwise in a build that did not succeed than in the last before it that did.
     pub async fn since_success(&self, view: &View) -> Option<SinceSuccess> {
-        let end = view.record.end.as_ref()?;
-        if matches!(end.state, State::Succeeded | State::Cancelled) || end.inputs.is_none() {
+        let now = made(view)?;
+        if matches!(view.state(), State::Succeeded | State::Cancelled) {
             return None;
         }
         let id = &view.record.id;
@@ -21,7 +21,6 @@ impl Service {
         // Whoever asks, an operator too, the builds that count are those of who asked for it.
         let owner = Principal(view.record.principal.clone());
         let own = self.own(&owner).await.ok()?;
-        let now = made(view)?;
         let last = (own.iter())
             .filter(|other| other.record.submitted < view.record.submitted)
             .filter(|other| other.state() == State::Succeeded && is_same(other, view))

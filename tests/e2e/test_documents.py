@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import MakeServer
-from helpers import ask_both
+from helpers import ask, wait_final
 from local_registry import LocalRegistry
 from server import REPOSITORY, Server, binary
 
@@ -66,11 +66,9 @@ async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
     assert found
     text = found[1].replace(DIRECTORY, str(directory)).replace(TAG, f"{registry.host}/first/api:1")
     async with make_server().connect() as session:
-        built, text = await ask_both(session, "build", json.loads(text))
-        while built["state"] in ("queued", "running"):
-            answer, text = await ask_both(session, "status", {"build_id": built["build_id"], "wait": 45})
-            built = answer["builds"][0]
-        assert built["state"] == "succeeded" and built["image"]["published"], text
+        begun = await ask(session, "build", json.loads(text))
+        built = await wait_final(session, begun["build_id"])
+        assert built["state"] == "succeeded" and built["image"]["published"], built
     assert registry.digest("first/api", "1") == built["image"]["digest"]
 
 

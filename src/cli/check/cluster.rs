@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::cli::block_on;
 use crate::config::Config;
 use crate::nomad::{
     Client, Dispatch, Items, Job, Node, NomadError, Options, Position, Stream, TaskState, Topic,
@@ -47,10 +48,7 @@ pub fn gather(config: &Config) -> io::Result<Facts> {
     let options = Options::from_env(|name| std::env::var(name).ok()).map_err(io::Error::other)?;
     let options = options.in_namespace(config.nomad.namespace.as_deref());
     let client = Client::new(options).map_err(io::Error::other)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(ask(&client, config)))
+    block_on(ask(&client, config))
 }
 
 async fn ask(client: &Client, config: &Config) -> Facts {

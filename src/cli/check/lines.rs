@@ -24,7 +24,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
 pub const TUN: &str = "/dev/net/tun";
 
 /// One item.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Line {
     /// What it is about.
     pub item: String,
@@ -36,7 +36,7 @@ pub struct Line {
 pub type State = Result<String, Lack>;
 
 /// Something that builds need and that is not there, or is there and is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Lack {
     there: bool,
     wrong: String,

@@ -72,7 +72,11 @@ impl Check {
                 let plan = vault::Plan::new(&config, self.places, namespace);
                 vault::lines(&vault::gather(&plan)?, &plan)
             }
-            Place::Local => [lines(&gather(&config)?), registries::lines(&config)?].concat(),
+            Place::Local => {
+                let mut found = lines(&gather(&config)?);
+                found.extend(registries::lines(&config)?);
+                found
+            }
             Place::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
         };
         let well = found.iter().all(|line| line.state.is_ok());
@@ -111,7 +115,7 @@ fn gather(config: &Config) -> io::Result<Facts> {
         programs,
         powerless,
         netavark: (HELPERS.iter()).any(|dir| Path::new(dir).join("netavark").is_file()),
-        tun: (first.as_ref()).map(|(name, user)| (name.clone(), open_tun(user))),
+        tun: first.map(|(name, user)| (name, open_tun(&user))),
         max_user_namespaces: number("user/max_user_namespaces"),
         unprivileged_userns_clone: number("kernel/unprivileged_userns_clone"),
         apparmor_restricts: number("kernel/apparmor_restrict_unprivileged_userns"),

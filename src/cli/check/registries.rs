@@ -1,9 +1,11 @@
 //! The registries that the configuration names: whether each is there and takes the credentials for it.
 
 use std::collections::BTreeSet;
-use std::{fs, io};
+use std::io;
 
+use crate::backend::local::credentials;
 use crate::build::reference::Repository;
+use crate::cli::block_on;
 use crate::config::Config;
 use crate::registry::{Auth, Client, ClientOptions, RegistryError};
 
@@ -19,17 +21,16 @@ const ANY: &str = "check";
 /// # Errors
 /// When nothing can be asked at all.
 pub fn lines(config: &Config) -> io::Result<Vec<Line>> {
-    let auth = match credentials(config) {
-        Ok(auth) => auth,
-        Err(wrong) => {
-            let state = flaw(wrong, "correct registry.auth_file");
-            return Ok(vec![line("registries", state)]);
-        }
-    };
+    let read = credentials::registry(config).map_err(|error| error.to_string());
+    let auth =
+        match read.and_then(|json| Auth::from_slice(&json).map_err(|error| error.to_string())) {
+            Ok(auth) => auth,
+            Err(wrong) => {
+                let state = flaw(wrong, "correct registry.auth_file");
+                return Ok(vec![line("registries", state)]);
+            }
+        };
     let client = Client::new(ClientOptions::from(&config.registry)).map_err(io::Error::other)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let named = named(config, &auth);
     let ask = async {
         let asked = named
@@ -38,15 +39,7 @@ pub fn lines(config: &Config) -> io::Result<Vec<Line>> {
             .map(|repository| ask(&client, repository, &auth));
         futures_util::future::join_all(asked).await
     };
-    Ok(runtime.block_on(ask))
-}
-
-fn credentials(config: &Config) -> Result<Auth, String> {
-    let Some(file) = &config.registry.auth_file else {
-        return Ok(Auth::anonymous());
-    };
-    let text = fs::read(file).map_err(|error| error.to_string())?;
-    Auth::from_slice(&text).map_err(|error| error.to_string())
+    block_on(ask)
 }
 
 /// A repository of each registry, or part of one, that the configuration or its credentials name.

@@ -17,6 +17,7 @@ use vaultrs::error::ClientError;
 use super::env::Env;
 use super::role::Role;
 use super::{Answer, Facts, Fault, Plan, Status};
+use crate::cli::block_on;
 use crate::wire;
 
 /// Longest for an answer.
@@ -29,10 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub fn gather(plan: &Plan) -> io::Result<Facts> {
     let env = Env::read(|name| std::env::var(name).ok())?;
     let client = client(&env)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(ask(client, &env, plan)))
+    block_on(ask(client, &env, plan))
 }
 
 fn client(env: &Env) -> io::Result<VaultClient> {
