@@ -16,6 +16,11 @@ from bait import Host, as_user, give
 from machine import processes_with
 
 
+def _is_of_a_crowd(attack: Attack) -> bool:
+    """Whether it is shown together with others, in one build."""
+    return attack.kind == "code" and attack.control.way == "buildah"
+
+
 class Unprotected:
     """Runs the controls of attacks; afterwards there is `evidence`."""
 
@@ -36,21 +41,24 @@ class Unprotected:
         single = []
         for attack in self._attacks:
             host.stage(attack)
-            if attack.kind == "code" and attack.control.way == "buildah":
+            if _is_of_a_crowd(attack):
                 crowds.setdefault(attack.control.options, []).append(attack)
             else:
                 single.append(attack)
         # The first fetches the base image for all.
         self._plain("pull", "--tls-verify=false", host.words["BASE"])
         with ThreadPoolExecutor(3) as pool:
-            waiting = [pool.submit(self._crowd, number, *item) for number, item in enumerate(crowds.items())]
+            waiting = [pool.submit(self._crowd, f"crowd-{number}", *item) for number, item in enumerate(crowds.items())]
             waiting += [pool.submit(self._one, attack) for attack in single]
             for one in waiting:
                 one.result()
 
     def again(self, attack: Attack) -> Evidence:
         """Runs one of them once more, alone: Buildah 1.28 now and then loses what a RUN prints (chroot isolation)."""
-        self._one(attack)
+        if _is_of_a_crowd(attack):
+            self._crowd(f"{attack.name}-alone", attack.control.options, [attack])
+        else:
+            self._one(attack)
         return self.evidence[attack.name]
 
     def clean(self) -> None:
@@ -98,8 +106,8 @@ class Unprotected:
         fixed = ("--isolation", "chroot", "--network", "host", "--tls-verify=false")
         return self._run(self._command("build", *fixed, *options, str(source)), self._host.directory)
 
-    def _crowd(self, number: int, options: tuple[str, ...], attacks: list[Attack]) -> None:
-        source = crowd_source(self._host, attacks, f"crowd-{number}")
+    def _crowd(self, name: str, options: tuple[str, ...], attacks: list[Attack]) -> None:
+        source = crowd_source(self._host, attacks, name)
         code, lines = self._build(source, *self._host.fill(attacks[0], options))
         for attack in attacks:
             self.evidence[attack.name] = Evidence(lines_of(attack, lines), _state(code))
