@@ -9,7 +9,7 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 4 '*' $$(nproc) + 8))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo demo-nomad machine test test-all attacks endurance lint bench
+.PHONY: help setup release demo demo-nomad machine compiled test test-all attacks endurance lint bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,13 @@ machine:
 	cargo build --release --locked
 	$(program) setup $(test_accounts)
 
+# The last crate is compiled by one processor for minutes: the other has the tests to compile.
+compiled:
+	scripts/setup.sh test
+	cargo test --locked --all-features --no-run & tests=$$!; cargo build --release --locked && wait $$tests
+
 # cargo test also compiles the fixture of test_conformance.py.
-test: machine ## Run every test: Rust, then end to end with real Buildah and registries
+test: compiled machine ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked --all-features
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest -n 2 --dist loadgroup tests/e2e

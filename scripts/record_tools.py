@@ -49,7 +49,7 @@ class Recorder:
     def call(self, tool: str, arguments: dict[str, Any], structured: bool = False, show: bool = True) -> Any:
         result = self.server.call(tool, arguments)
         if show:
-            answer = "\n".join(block["text"] for block in result["content"])
+            answer = "\n".join(block["text"] for block in result["content"] if block["type"] == "text")
             if structured:
                 answer = json.dumps(result["structuredContent"], indent=2, ensure_ascii=False)
             call = self.clean(json.dumps(arguments, ensure_ascii=False))
@@ -88,6 +88,9 @@ def record(recorder: Recorder, base: str, host: str, directory: Path) -> None:
     failed = recorder.call("build", {"like": built["build_id"], "wait": 45})
     recorder.until_ended(failed["build_id"])
     script.write_text(text)
+    recorder.say("`outputs` hands over what the image has, and the image itself:")
+    handed = recorder.call("build", {"like": built["build_id"], "tags": [], "outputs": ["/usr/local/bin/hello", "image"], "wait": 45})
+    recorder.until_ended(handed["build_id"])
     recorder.say("An argument that does not fit is told with what would:")
     recorder.call("build", {"sorce": {"path": "hello"}, "tags": ["hello"]})
     recorder.say("## `status`\n\nOne build, waited for until it ends; `until` also `started` or `change`. The structured answer of the failed one:")
@@ -122,7 +125,7 @@ def main() -> None:
                 "NOMAD_BUILD_REGISTRY_INSECURE": registry.host,
                 "NOMAD_BUILD_LOCAL_SLOTS": "2",
             }
-            names = {str(directory): "/home/me/hello", registry.host: HOST}
+            names = {str(work / "state"): "/var/lib/nomad-build", str(directory): "/home/me/hello", registry.host: HOST}
             with McpProcess([str(find_binary()), "serve"], environment, stderr=work / "log") as server:
                 server.initialize()
                 recorder = Recorder(server, names)

@@ -18,10 +18,11 @@ readonly PACKAGES=(
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
-# promtool for the metrics; sshd for git; ripgrep beside which benches/logs.rs measures; what examples/ are built with.
+# promtool for the metrics; sshd for git; ripgrep beside which benches/logs.rs measures; what examples/ are built with; podman, which
+# loads what nomad-build saves.
 readonly TEST_PACKAGES=(
   docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server ripgrep
-  dash gcc libc6-dev make patch python3
+  dash gcc libc6-dev make patch python3 podman
 )
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -8,6 +8,7 @@
 )]
 
 use nomad_build::backend::View;
+use nomad_build::build::output::{OutputKind, OutputStatus};
 use nomad_build::build::record::{CancelMark, Final, RECORD_VERSION};
 use nomad_build::build::request::{StatusRequest, Stream};
 use nomad_build::build::state::Standing;
@@ -71,6 +72,7 @@ fn ended(state: State, change: impl FnOnce(&mut Final)) -> View {
         inputs: None,
         image: None,
         tests: vec![],
+        outputs: vec![],
         phase_seconds: vec![(Phase::Source, 0.4), (Phase::Build, 12.1)],
         log_lines: 120,
         resources: Some(Resources {
@@ -95,6 +97,7 @@ fn test(name: &str, status: TestResult, exit_code: Option<i32>) -> TestStatus {
         first_line: ran.then_some(90),
         last_line: ran.then_some(120),
         excerpt: None,
+        report: None,
     }
 }
 
@@ -439,5 +442,29 @@ fn a_valid_plan() {
         }),
         ..BuildStatus::default()
     };
+    insta::assert_snapshot!(render::build(&status, NONCE));
+}
+
+#[test]
+fn outputs_and_what_is_missing() {
+    let mut done = ended(State::Succeeded, |end| {
+        let there = OutputStatus {
+            kind: Some(OutputKind::File),
+            size_bytes: Some(120),
+            digest: Some(DIGEST.into()),
+            ..OutputStatus::of("/usr/bin/app", None, "app".into())
+        };
+        let none = OutputStatus {
+            missing: Some("there is nothing at this path".into()),
+            ..OutputStatus::of("/tmp/x", Some("unit"), "x".into())
+        };
+        end.outputs = vec![there, none];
+    });
+    done.record.tags.clear();
+    let mut status = present::full(&done, NOW, None);
+    let place = format!("build://{}/outputs/app", status.build_id);
+    if let Some(first) = status.outputs.first_mut() {
+        first.uri = Some(place);
+    }
     insta::assert_snapshot!(render::build(&status, NONCE));
 }

@@ -26,6 +26,7 @@ pub fn ending(record: &Record, progress: &Progress, gone: Gone, now: i64) -> Fin
             state == State::Succeeded || phase >= Some(Phase::Test) || !image.tags.is_empty()
         }),
         tests: every_test(&record.tests, &progress.tests),
+        outputs: progress.outputs.clone(),
         phase_seconds: progress.phase_seconds.clone(),
         log_lines: progress.lines,
         resources: progress.resources.clone(),

@@ -1,13 +1,14 @@
 //! Where builds run. The service knows this trait only; the local machine and a Nomad cluster
 //! implement it, and both pass the same suite of contract tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use crate::build::output::OutputStatus;
 use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::state::State;
 use crate::build::status::QueueStatus;
@@ -140,6 +141,17 @@ pub trait Backend: Send + Sync {
 
     /// Lines of the log.
     async fn read_log(&self, id: &BuildId, query: Query) -> Result<Selection, BackendError>;
+
+    /// Whether there is a place for outputs.
+    fn keeps_outputs(&self) -> bool;
+
+    /// Where on this machine the bytes of an output are, which nobody changes; fetched where they are elsewhere. `None`:
+    /// they are not there any more.
+    async fn output(
+        &self,
+        id: &BuildId,
+        output: &OutputStatus,
+    ) -> Result<Option<PathBuf>, BackendError>;
 
     /// Asks for the end; the runner ends at a safe point.
     async fn cancel(&self, id: &BuildId, mark: CancelMark) -> Result<CancelOutcome, BackendError>;

@@ -161,6 +161,8 @@ Containerfile {
     SecretMissing = "secret_missing", Request, "Name the secret in secrets.";
     /// A name of an image cannot be read.
     ImageReferenceInvalid = "image_reference_invalid", Code, "Write it as registry.example.com/name:tag, in lower case.";
+    /// The image has nothing at a path of `outputs`.
+    OutputMissing = "output_missing", Request, "Name a path that the final image has; mind the case of letters.";
     /// Buildah failed in a way that is not in this table.
     BuildError = "build_error", Unknown, "Read the message and the log.";
 }

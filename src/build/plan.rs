@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::BuildId;
+use super::output::IMAGE;
 use super::request::FileRequest;
 use super::scope::Scopes;
 
@@ -44,6 +45,9 @@ pub struct Plan {
     /// Tests, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<PlanTest>,
+    /// What is handed over: absolute paths in the final image, and `image` for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// Stop after the first failing test.
     #[serde(default)]
     pub fail_fast: bool,
@@ -70,6 +74,17 @@ impl Plan {
     /// No part of this build may go on after this moment, in seconds since 1970.
     pub fn latest_end(&self) -> i64 {
         self.submitted + i64::from(self.queue_timeout) + i64::from(self.timeout)
+    }
+
+    /// Paths of the final image that are handed over.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        let paths = self.outputs.iter().filter(|from| *from != IMAGE);
+        paths.map(String::as_str)
+    }
+
+    /// Whether the image itself is handed over.
+    pub fn wants_image(&self) -> bool {
+        self.outputs.iter().any(|from| from == IMAGE)
     }
 
     /// Names of the secrets that tests find, each once.
@@ -124,4 +139,10 @@ pub struct PlanTest {
     /// Names of the secrets that it finds at `/run/secrets/NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Absolute paths in its container that are handed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// Absolute path in its container of a JUnit file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
 }

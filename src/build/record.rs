@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::inputs::Inputs;
+use super::output::OutputStatus;
 use super::status::{ImageStatus, Resources, SourceStatus, StepStatus, TestStatus};
 use super::{BuildId, Phase, State};
 
@@ -101,6 +102,9 @@ pub struct Final {
     /// Results of the tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestStatus>,
+    /// What was handed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputStatus>,
     /// Seconds each phase took, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phase_seconds: Vec<(Phase, f64)>,
@@ -223,6 +227,7 @@ pub(crate) mod tests {
             inputs: None,
             image: None,
             tests: vec![],
+            outputs: vec![],
             phase_seconds: vec![],
             log_lines: 0,
             resources: None,

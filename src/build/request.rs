@@ -40,6 +40,10 @@ pub struct BuildRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub tests: Vec<TestRequest>,
+    /// What to hand over as files when it has ended: absolute paths in the final image (a directory comes as a tar archive), and the word image for the tested image as an OCI archive. Default: none. How to get them stands in outputs of status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 1024)), example = ["/usr/local/bin/app", "image"])]
+    pub outputs: Vec<String>,
     /// Stop after the first failing test. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
@@ -172,6 +176,14 @@ pub struct TestRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 64)))]
     pub secrets: Vec<String>,
+    /// Absolute paths that this test leaves behind in its container, to hand over as files, whether it passes or not. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 1024)), example = ["/tmp/coverage"])]
+    pub outputs: Vec<String>,
+    /// Absolute path of a JUnit XML file that this test writes: its failing cases are told with file and line. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024), example = &"/tmp/junit.xml")]
+    pub report: Option<String>,
 }
 
 /// Arguments of `status`.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::inputs::SinceSuccess;
+use super::output::OutputStatus;
 use super::state::{Phase, State};
 
 /// A build as the tools tell it. Absent means: does not apply, or not known yet.
@@ -56,6 +57,9 @@ pub struct BuildStatus {
     /// Each test that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestStatus>,
+    /// What was to be handed over, and where it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputStatus>,
     /// Why it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -250,6 +254,42 @@ pub struct TestStatus {
     /// Its last lines, where it failed; data from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
+    /// What its JUnit file says; data from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportStatus>,
+}
+
+/// What a test's JUnit file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportStatus {
+    /// Number of its cases.
+    pub cases: u64,
+    /// How many of them failed.
+    pub failed: u64,
+    /// How many were skipped.
+    pub skipped: u64,
+    /// Those that failed, at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<CaseStatus>,
+    /// Why there is nothing to say: the file is missing, or no JUnit file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A case that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CaseStatus {
+    /// Its name, with that of its class.
+    pub name: String,
+    /// File of the source, relative to its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Line in that file, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 impl TestStatus {
@@ -263,6 +303,7 @@ impl TestStatus {
             first_line: None,
             last_line: None,
             excerpt: None,
+            report: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::classify::{PathOrText, classify_path_or_text};
 use super::git_ref::RefName;
 use super::git_url::GitUrl;
+use super::output::{self, IMAGE, MAX_OUTPUTS};
 use super::plan::{PLAN_VERSION, Plan, PlanSource, PlanTest};
 use super::reference::{PushReference, ReferenceError};
 use super::request::{BuildRequest, FileRequest, SourceRequest, TestRequest};
@@ -40,6 +41,8 @@ pub struct Rules {
     pub paths: bool,
     /// Whether uploads are taken.
     pub uploads: bool,
+    /// Whether there is a place for outputs.
+    pub outputs: bool,
 }
 
 /// The base of the sources, checked as far as that goes without a look at it.
@@ -129,6 +132,7 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
     let build_args = check.pairs("build_args", &request.build_args, true);
     let labels = check.pairs("labels", &request.labels, false);
     check.tags(&request.tags);
+    check.outputs(request);
     let tests = check.tests(&request.tests);
     let profile = check.profile(request.profile.as_deref());
     check.secrets("secrets", &request.secrets, &profile);
@@ -161,6 +165,7 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
                 labels,
                 tags: request.tags.clone(),
                 tests,
+                outputs: request.outputs.clone(),
                 fail_fast: request.fail_fast.unwrap_or(false),
                 secrets: request.secrets.clone(),
                 no_cache: request.no_cache.unwrap_or(false),
@@ -468,9 +473,62 @@ impl Check<'_> {
                 timeout: test.timeout.unwrap_or(DEFAULT_TEST_TIMEOUT),
                 stage: test.stage.clone(),
                 secrets: test.secrets.clone(),
+                outputs: test.outputs.clone(),
+                report: test.report.clone(),
             });
         }
         out
+    }
+
+    /// What is handed over, of the image and of the tests.
+    fn outputs(&mut self, request: &BuildRequest) {
+        let mut paths = vec![("outputs".to_owned(), request.outputs.as_slice())];
+        for (index, test) in request.tests.iter().enumerate() {
+            paths.push((format!("tests[{index}].outputs"), &test.outputs));
+            let report = test.report.as_slice();
+            paths.push((format!("tests[{index}].report"), report));
+        }
+        let count: usize = paths.iter().map(|(_, paths)| paths.len()).sum();
+        let handed_over = paths
+            .iter()
+            .any(|(argument, paths)| argument.ends_with("outputs") && !paths.is_empty());
+        if handed_over && !self.rules.outputs {
+            self.faults.push(
+                not_allowed("outputs", "this server has no place for outputs")
+                    .expecting("none; the operator must set nomad.repository"),
+            );
+        }
+        if count > MAX_OUTPUTS {
+            self.faults.push(
+                invalid(
+                    "outputs",
+                    format!("with those of the tests there are {count}"),
+                )
+                .expecting(format!(
+                    "at most {MAX_OUTPUTS}; a directory comes as one archive"
+                )),
+            );
+        }
+        for (argument, paths) in paths {
+            for (index, path) in paths.iter().enumerate() {
+                let is_image = argument == "outputs" && path == IMAGE;
+                let twice = paths.iter().take(index).any(|other| other == path);
+                let problem = output::path_fault(path).filter(|_| !is_image);
+                let Some(problem) = problem.or(twice.then_some("it stands there twice")) else {
+                    continue;
+                };
+                let at = match argument.ends_with("outputs") {
+                    true => format!("{argument}[{index}]"),
+                    false => argument.clone(),
+                };
+                let expected = match argument.as_str() {
+                    "outputs" => "an absolute path in the image, or the word image",
+                    _ => "an absolute path in the test's container",
+                };
+                self.faults
+                    .push(invalid(&at, problem).expecting(expected).got(path));
+            }
+        }
     }
 
     fn secrets(&mut self, path: &str, secrets: &[String], profile: &str) {
@@ -580,6 +638,7 @@ mod tests {
             ]),
             tags: Some(vec!["r.example.com/team".into()]),
             paths: true,
+            outputs: true,
             ..Rules::default()
         }
     }
@@ -617,9 +676,10 @@ mod tests {
             "tags": ["r.example.com/Team/x:1", "r.example.com/team2/x:1", "x"],
             "tests": [{"command": "a", "argv": ["b"]}, {}, {"command": "x", "env": ["s3cret"]}],
             "secrets": ["npm_token"], "profile": "larg", "cancel_previous": true,
+            "outputs": ["image", "/app", "app", "/app"],
         }));
         let text = all.join("\n");
-        assert_eq!(all.len(), 13, "{text}");
+        assert_eq!(all.len(), 15, "{text}");
         for part in [
             "source: it has git and path at once",
             "build_args[0]",
@@ -629,6 +689,8 @@ mod tests {
             "tests[0]",
             "tests[1]",
             "tests[2].env[0]",
+            "outputs[2]: it is not absolute",
+            "outputs[3]: it stands there twice",
             "did you mean npm-token?",
             "did you mean large?",
             "cancel_previous",

@@ -11,6 +11,7 @@ use crate::build::status::BuildStatus;
 use crate::client::Steady;
 
 use super::follow::{self, Followed};
+use super::outputs::{Extract, Wanted};
 use super::reach::{Reach, arguments, read};
 use super::{exit, show};
 
@@ -42,6 +43,16 @@ pub struct Build {
     /// Run the tests in this stage, not in the final image.
     #[arg(long, value_name = "STAGE", requires = "tests")]
     pub test_stage: Option<String>,
+    /// Absolute path of a JUnit file that each test writes: its failing cases are told.
+    #[arg(long, value_name = "PATH", requires = "tests")]
+    pub report: Option<String>,
+    /// Save the tested image as an OCI archive, for `podman load`, `docker load` or skopeo.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Save a file of the image, or a directory as a tar archive; may be given several times. FILE: the same name
+    /// here.
+    #[arg(long, value_name = "PATH[=FILE]")]
+    pub extract: Vec<Extract>,
     /// A build argument; may be given several times.
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub build_args: Vec<String>,
@@ -70,7 +81,7 @@ pub struct Build {
     #[arg(long)]
     pub validate_only: bool,
     /// Print the id, and do not wait for the end.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["output", "extract"])]
     pub detach: bool,
     /// Where.
     #[command(flatten)]
@@ -102,10 +113,15 @@ impl Build {
             Followed::Ended(answer, status) => {
                 let text = show::end(&status, self.directory());
                 show::status(self.reach.json, &answer, &text)?;
+                self.wanted().save(&mut tools, &status).await?;
                 Ok(exit::of(&status))
             }
             Followed::Left(code) => Ok(ExitCode::from(code)),
         }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted::new(self.output.as_deref(), &self.extract)
     }
 
     fn is_git(&self) -> bool {
@@ -140,7 +156,7 @@ impl Build {
         let tests = numbered.map(|(n, command)| {
             let name = format!("test-{}", n + 1);
             Value::from(arguments(
-                json!({"name": name, "command": command, "stage": self.test_stage}),
+                json!({"name": name, "command": command, "stage": self.test_stage, "report": self.report}),
             ))
         });
         arguments(json!({
@@ -151,6 +167,7 @@ impl Build {
             "labels": self.labels,
             "tags": self.tags,
             "tests": tests.collect::<Vec<_>>(),
+            "outputs": self.wanted().names(),
             "secrets": self.secrets,
             "name": self.name,
             "profile": self.profile,

@@ -8,6 +8,7 @@ pub mod exit;
 mod follow;
 pub mod kill;
 pub mod logs;
+mod outputs;
 mod reach;
 pub mod runner;
 pub mod schema;

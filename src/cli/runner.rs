@@ -22,8 +22,8 @@ use crate::registry::Auth;
 use crate::runner::process::Bounds;
 use crate::runner::workdir::read_json;
 use crate::runner::{
-    Cgroup, Handoff, LogSoFar, Reporter, Settings, WorkDir, attack, enclose, enter, entry, exit,
-    phases, probe, publish, sweep, userns,
+    Cgroup, Handoff, LogSoFar, Reporter, Settings, WorkDir, attack, collect, enclose, enter, entry,
+    exit, phases, probe, publish, sweep, userns,
 };
 
 /// See [`Part`].
@@ -113,6 +113,12 @@ pub enum Part {
         #[command(flatten)]
         targets: attack::Targets,
     },
+    /// Copies what is handed over out of a container; within the sandbox.
+    Collect {
+        /// What to copy.
+        #[command(flatten)]
+        asked: collect::Asked,
+    },
     /// The way into the sandbox.
     Enter {
         /// Description of what is in the sandbox.
@@ -178,6 +184,10 @@ impl Runner {
             }
             Part::Attack { targets } => {
                 attack::attack(&targets)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Part::Collect { asked } => {
+                collect::collect(&asked)?;
                 Ok(ExitCode::SUCCESS)
             }
             Part::Enter { spec } => {

@@ -32,7 +32,7 @@ pub use steady::{Away, Steady};
 const CONNECTING: Duration = Duration::from_secs(10);
 /// How long nothing may come of the answer of a tool; the longest waits for [`MAX_WAIT`].
 const SILENT: Duration = Duration::from_secs(MAX_WAIT as u64 + 30);
-/// How long an upload may take, and all that the server does with it.
+/// How long an upload may take, and all that the server does with it; and a download.
 const UPLOADING: Duration = Duration::from_secs(3 * 60 * 60);
 /// Of what a server said that is no MCP, at most so many bytes are repeated.
 const REPEATED: usize = 2000;
@@ -143,6 +143,40 @@ impl Remote {
         let uploaded: Uploaded = serde_json::from_str(&text)
             .context("what the server says is no answer of nomad-build")?;
         Ok(uploaded.context)
+    }
+
+    /// Fetches an output of a build.
+    ///
+    /// # Errors
+    /// What the server says, or when it does not come to its end.
+    pub async fn download(
+        &self,
+        id: &str,
+        name: &str,
+        to: &mut impl io::Write,
+    ) -> anyhow::Result<()> {
+        let mut request = self
+            .http
+            .get(self.at(&format!("/v1/builds/{id}/outputs/{name}")))
+            .timeout(UPLOADING);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let unreachable = || format!("the server {} cannot be reached", self.url);
+        let mut response = request.send().await.with_context(unreachable)?;
+        let status = response.status();
+        if !status.is_success() {
+            let text = response.text().await.unwrap_or_default();
+            let said: String = text.chars().take(REPEATED).collect();
+            bail!(
+                "the server does not give the output ({status}): {}",
+                said.trim()
+            );
+        }
+        while let Some(bytes) = response.chunk().await? {
+            to.write_all(&bytes)?;
+        }
+        Ok(())
     }
 
     /// Begins to talk MCP.

@@ -93,6 +93,8 @@ limits! {
         files = 2_000_000, 1000..=10_000_000_000;
         /// Size of one file that foreign code writes, in MiB.
         file_mb = 8192, 1..=1_073_741_824;
+        /// What one build may hand over as outputs, in MiB; 0: nothing.
+        outputs_mb = 2048, 0..=1_048_576;
     }
     optional {
         /// Memory of all processes of a build together, in MiB; absent: not limited. Needs a cgroup: as root, or a

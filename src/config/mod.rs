@@ -149,6 +149,8 @@ pub struct Local {
     pub keep_builds: u32,
     /// Days for which an ended build is kept.
     pub keep_days: u32,
+    /// What the outputs of all ended builds may take on the disk, in MiB; those of the oldest builds go first.
+    pub keep_outputs_mb: u64,
     /// What base images, layers and sources may take on the disk, in MiB, for each user that builds run as; and
     /// the blobs of base images, where there are several users.
     pub cache_mb: u64,
@@ -196,6 +198,7 @@ impl Default for Local {
             slots: u32::try_from(cores).unwrap_or(2).max(2),
             keep_builds: 200,
             keep_days: 14,
+            keep_outputs_mb: 20_480,
             cache_mb: 20_480,
             paths: Vec::new(),
         }

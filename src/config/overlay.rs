@@ -25,8 +25,8 @@ const MAX_FAULTS: usize = 20;
 /// Longest key and longest reason in a fault, in characters.
 const MAX_TEXT: usize = 160;
 /// What may stand there, in words.
-const ALLOWED: &str = "limits, profiles (without network), principals, registry.allow, git.allow, and keep_builds \
-    and keep_days of local and nomad";
+const ALLOWED: &str = "limits, profiles (without network), principals, registry.allow, git.allow, keep_builds and \
+    keep_days of local and nomad, and local.keep_outputs_mb";
 
 /// A key below the prefix, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,7 +218,7 @@ fn is_allowed(path: &[String], value: &Value) -> bool {
         // One that differs in nothing from the others.
         ["profiles" | "principals", _] => value.is_table(),
         ["registry" | "git", "allow"] => true,
-        ["local" | "nomad", "keep_builds" | "keep_days"] => true,
+        ["local" | "nomad", "keep_builds" | "keep_days"] | ["local", "keep_outputs_mb"] => true,
         _ => false,
     }
 }

@@ -21,6 +21,7 @@ pub mod issuers;
 pub mod listen;
 mod logs;
 pub mod metrics;
+mod outputs;
 mod page;
 mod plain;
 mod resource;
@@ -97,7 +98,8 @@ pub async fn serve(
     let plain = service.max_wait() <= MAX_WAIT;
     let agents = (stack.streamable(move || server.for_another(), plain))
         .merge(streams.clone().router())
-        .merge(logs::router(Arc::clone(&service), metrics.clone(), ending));
+        .merge(logs::router(Arc::clone(&service), metrics.clone(), ending))
+        .merge(outputs::router(Arc::clone(&service)));
     let uploads = contexts::router(Arc::clone(&service), metrics.clone());
     let operations = Operations {
         service,

@@ -2,6 +2,7 @@
 
 use crate::build::conclude::Outcome;
 use crate::build::inputs::Inputs;
+use crate::build::output::OutputStatus;
 use crate::build::state::{Event as Change, Standing, apply};
 use crate::build::status::{
     ImageStatus, Resources, SourceStatus, StepStatus, TagState, TestStatus,
@@ -33,6 +34,8 @@ pub struct Progress {
     pub image: Option<ImageStatus>,
     /// Tests that ended.
     pub tests: Vec<TestStatus>,
+    /// What is ready to be handed over, or is not there.
+    pub outputs: Vec<OutputStatus>,
     /// Test that runs.
     pub running_test: Option<String>,
     /// Seconds of each phase that ended.
@@ -60,6 +63,7 @@ impl Default for Progress {
             step: None,
             image: None,
             tests: Vec::new(),
+            outputs: Vec::new(),
             running_test: None,
             phase_seconds: Vec::new(),
             committed: false,
@@ -110,6 +114,10 @@ impl Progress {
             Event::TestEnded { result } => {
                 self.running_test = None;
                 self.tests.push(result);
+            }
+            Event::Output { output } => {
+                self.outputs.retain(|old| !old.is_same(&output));
+                self.outputs.push(output);
             }
             Event::Packed { digest, size_bytes } => {
                 let image = self.image.get_or_insert_default();

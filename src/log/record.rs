@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::failure::Failure;
 use crate::build::inputs::Inputs;
+use crate::build::output::OutputStatus;
 use crate::build::request::Stream;
 use crate::build::status::{SourceStatus, StepStatus, TagStatus, TestStatus};
 use crate::build::{Phase, conclude::Outcome};
@@ -96,6 +97,11 @@ pub enum Event {
     TestEnded {
         /// How.
         result: TestStatus,
+    },
+    /// Something is ready to be handed over, or there is none.
+    Output {
+        /// What.
+        output: OutputStatus,
     },
     /// The image lies ready for the push.
     Packed {
@@ -199,7 +205,18 @@ impl Event {
                     input.step.stage.iter_mut().for_each(change);
                 }
             }
-            Event::TestEnded { result } => result.excerpt.iter_mut().for_each(change),
+            Event::TestEnded { result } => {
+                result.excerpt.iter_mut().for_each(change);
+                for case in result
+                    .report
+                    .iter_mut()
+                    .flat_map(|report| &mut report.failures)
+                {
+                    change(&mut case.name);
+                    let words = [&mut case.file, &mut case.message];
+                    words.into_iter().flatten().for_each(change);
+                }
+            }
             Event::Result {
                 failure: Some(failure),
                 ..

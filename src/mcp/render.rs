@@ -2,6 +2,7 @@
 
 use crate::build::Failure;
 use crate::build::inputs::SinceSuccess;
+use crate::build::output::OutputStatus;
 use crate::build::request::StatusRequest;
 use crate::build::status::{
     BuildStatus, KillAnswer, LogsAnswer, Offers, PlanStatus, ProfileOffer, StatusAnswer, TagState,
@@ -51,6 +52,7 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
                 }
             }),
     );
+    out.extend(status.outputs.iter().map(output));
     if let Some(plan) = &status.plan {
         out.extend(plan_lines(plan));
     }
@@ -80,6 +82,23 @@ pub fn build(status: &BuildStatus, nonce: &str) -> String {
     out.extend(status.notes.iter().map(|note| format!("note: {note}")));
     out.extend(status.next.iter().map(|next| format!("next: {next}")));
     out.join("\n")
+}
+
+/// How to get an output: names are of plain characters, and what was asked for was checked when it was accepted.
+fn output(output: &OutputStatus) -> String {
+    let of = match &output.test {
+        Some(test) => format!("{} of test {test}", output.from),
+        None => output.from.clone(),
+    };
+    if let Some(missing) = &output.missing {
+        return format!("no output {of}: {missing}");
+    }
+    let size = output.size_bytes.unwrap_or(0);
+    let place = [&output.path, &output.uri].into_iter().flatten().next();
+    match place {
+        Some(place) => format!("output {} ({of}, {size} bytes): {place}", output.name),
+        None => format!("output {} ({of}, {size} bytes)", output.name),
+    }
 }
 
 /// Passed tests are counted in the summary; those that did not run are news only in a failed build.

@@ -203,10 +203,11 @@ impl Asked<'_> {
             gone: self.patience(context.ct.clone()),
             tell: &mut tell,
         };
+        let links = resources::are_linked(context);
         // Boxed: a call that waits takes the memory of its own tool alone.
         match name {
-            "build" => Box::pin(self.build(decoded.value, notes, &mut waiting)).await,
-            "status" => Box::pin(self.status(decoded.value, notes, &mut waiting)).await,
+            "build" => Box::pin(self.build(decoded.value, notes, links, &mut waiting)).await,
+            "status" => Box::pin(self.status(decoded.value, notes, links, &mut waiting)).await,
             "logs" => Box::pin(self.logs(decoded.value, notes, &mut waiting)).await,
             _ => Box::pin(self.kill(decoded.value, notes, &mut waiting)).await,
         }
@@ -245,6 +246,7 @@ impl Asked<'_> {
         &self,
         arguments: Value,
         notes: Vec<String>,
+        links: bool,
         waiting: &mut Waiting<'_>,
     ) -> Result<CallToolResult, ToolError> {
         let path = arguments.pointer("/source/path").and_then(Value::as_str);
@@ -259,7 +261,11 @@ impl Asked<'_> {
             self.server.add_mine(&status.build_id);
         }
         let text = render::build(&status, &fence::nonce());
-        success(&status, text)
+        let mut result = success(&status, text)?;
+        if links {
+            result.content.extend(resources::links(&status));
+        }
+        Ok(result)
     }
 
     /// A directory that this server cannot read can be uploaded.
@@ -281,6 +287,7 @@ impl Asked<'_> {
         &self,
         arguments: Value,
         notes: Vec<String>,
+        links: bool,
         waiting: &mut Waiting<'_>,
     ) -> Result<CallToolResult, ToolError> {
         let request: StatusRequest = typed(arguments)?;
@@ -291,7 +298,12 @@ impl Asked<'_> {
         answer.notes = notes;
         self.mark_mine(&mut answer);
         let text = render::status(&answer, &request, &fence::nonce());
-        success(&answer, text)
+        let mut result = success(&answer, text)?;
+        if links {
+            let links = answer.builds.iter().flat_map(resources::links);
+            result.content.extend(links);
+        }
+        Ok(result)
     }
 
     fn mark_mine(&self, answer: &mut StatusAnswer) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use super::Repository;
 use super::auth::Auth;
 use super::client::Client;
 use super::error::RegistryError;
@@ -116,7 +117,14 @@ impl Client {
         let mut files = Vec::new();
         for (index, layer) in read.layers.into_iter().enumerate() {
             let path = into.join(format!("layer-{index}"));
-            self.fetch(reference, &layer, &path, auth).await?;
+            self.pull_blob(
+                reference.repository(),
+                &layer.digest,
+                layer.size,
+                &path,
+                auth,
+            )
+            .await?;
             files.push(ArtifactFile {
                 path,
                 media_type: layer.media_type,
@@ -125,19 +133,23 @@ impl Client {
         Ok(files)
     }
 
-    async fn fetch(
+    /// Fetches a blob of `size` bytes to `path`, and compares every byte.
+    ///
+    /// # Errors
+    /// When it is not there, is another, or cannot be written.
+    pub async fn pull_blob(
         &self,
-        reference: &Reference,
-        layer: &Descriptor,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
         path: &Path,
         auth: &Auth,
     ) -> Result<(), RegistryError> {
-        let host = || reference.repository().host().to_owned();
+        let host = || repository.host().to_owned();
         let local = |error: io::Error| RegistryError::Setup(format!("{}: {error}", path.display()));
         let mut file = tokio::fs::File::create(path).await.map_err(local)?;
-        let repository = reference.repository();
-        let mut response = self.blob(repository, &layer.digest, auth).await?;
-        let (mut hash, mut size) = (Sha256::new(), 0u64);
+        let mut response = self.blob(repository, digest, auth).await?;
+        let (mut hash, mut came) = (Sha256::new(), 0u64);
         loop {
             let chunk = tokio::time::timeout(STALLED, response.chunk()).await;
             let chunk = chunk.map_err(|_| RegistryError::Protocol {
@@ -146,8 +158,8 @@ impl Client {
             })?;
             let chunk = chunk.map_err(|error| RegistryError::from_transport(&host(), error))?;
             let Some(bytes) = chunk else { break };
-            size += bytes.len() as u64;
-            if size > layer.size {
+            came += bytes.len() as u64;
+            if came > size {
                 break;
             }
             hash.update(&bytes);
@@ -155,10 +167,10 @@ impl Client {
         }
         file.flush().await.map_err(local)?;
         let found = Digest::of_hash(hash);
-        if size != layer.size || found != layer.digest {
+        if came != size || found != *digest {
             return Err(RegistryError::DigestMismatch {
                 host: host(),
-                expected: layer.digest.clone(),
+                expected: digest.clone(),
                 found,
             });
         }
@@ -206,5 +218,5 @@ fn lay_out(dir: &Path, artifact_type: &str, files: &[ArtifactFile], owner: &str)
     let named = bytes_in(&bytes, OCI_MANIFEST)?;
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [named]});
     fs::write(dir.join("index.json"), index.to_string())?;
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
+    fs::write(dir.join("oci-layout"), super::layout::LAYOUT_FILE)
 }

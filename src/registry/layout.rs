@@ -21,6 +21,11 @@ use crate::build::digest::Digest;
 /// Most layers an image may have.
 pub const MAX_LAYERS: usize = 1000;
 
+/// What the file `oci-layout` says.
+pub(super) const LAYOUT_FILE: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// Media type of `index.json`.
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// Why a directory isn't a layout that can be published. `file` is a path within it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -199,6 +204,48 @@ impl Layout {
         let (file, size) = open_file(&self.blobs_dir, blob.digest.hex(), &blob_file(&blob.digest))?;
         check_size(blob, size)?;
         Ok(file)
+    }
+
+    /// Writes the image as an OCI archive: the layout in a tar archive, which tells `podman load`, `docker load` and
+    /// skopeo that it is called `name` (OCI image layout, "index.json"; containers-transports(5), "oci-archive").
+    ///
+    /// # Errors
+    /// When a blob has changed its size, or the archive cannot be written.
+    pub fn archive(&self, name: &str, to: &mut impl std::io::Write) -> std::io::Result<()> {
+        let manifest = &self.manifest;
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{
+            "mediaType": manifest.media_type(),
+            "digest": manifest.digest(),
+            "size": manifest.bytes().len(),
+            "annotations": {
+                "org.opencontainers.image.ref.name": name,
+                "io.containerd.image.name": name,
+            },
+        }]});
+        let mut archive = tar::Builder::new(to);
+        let mut add = |path: &str, bytes: &mut dyn std::io::Read, size: u64| {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_size(size);
+            archive.append_data(&mut header, path, bytes)
+        };
+        let small = [
+            ("oci-layout".to_owned(), LAYOUT_FILE.as_bytes().to_vec()),
+            ("index.json".to_owned(), index.to_string().into_bytes()),
+            (blob_file(manifest.digest()), manifest.bytes().to_vec()),
+        ];
+        for (path, bytes) in small {
+            add(&path, &mut bytes.as_slice(), bytes.len() as u64)?;
+        }
+        for blob in &self.blobs {
+            let file = self.open_blob(blob).map_err(std::io::Error::other)?;
+            add(
+                &blob_file(&blob.digest),
+                &mut file.take(blob.size),
+                blob.size,
+            )?;
+        }
+        archive.finish()
     }
 
     fn verify(&self, blob: &Blob) -> Result<(), LayoutError> {

@@ -102,6 +102,7 @@ async fn one(
         },
         layers: true,
         network: true,
+        own_binary: false,
     };
     let started = match opening {
         Some(opening) => sandbox.fill(opening, commands, reach),

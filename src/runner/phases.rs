@@ -20,6 +20,7 @@ use super::cache::Layers;
 use super::cgroup::{Cgroup, Counters};
 use super::inputs::Reading;
 use super::limits::{Evidence, explain};
+use super::outputs::{self, Outputs};
 use super::probe::{self, Host};
 use super::process::{Bounds, Ended, Output, capture};
 use super::reporter::Reporter;
@@ -343,14 +344,23 @@ async fn in_sandbox(
     sources: &Sources,
     opening: Opening,
 ) -> Result<(), Stop> {
-    let built = build_phase(job, sandbox, sources, opening);
+    let outputs = Outputs::default();
+    let built = build_phase(job, sandbox, sources, opening, &outputs);
     let images = in_phase(job, Phase::Build, built).await?;
     if !job.plan.tests.is_empty() {
-        in_phase(job, Phase::Test, test::test(job, sandbox, sources, &images)).await?;
+        let tested = test::test(job, sandbox, sources, &images, &outputs);
+        in_phase(job, Phase::Test, tested).await?;
         job.work.forget_test_secrets().map_err(Stop::internal)?;
     }
-    if !job.plan.tags.is_empty() {
-        pack(job, sandbox, &images.id).await?;
+    let last = match job.plan.tests.as_slice() {
+        [] => Phase::Build,
+        _ => Phase::Test,
+    };
+    if !job.plan.tags.is_empty() || job.plan.wants_image() {
+        pack(job, sandbox, last, &images.id).await?;
+    }
+    if job.plan.wants_image() {
+        outputs::of_packed(job, &outputs, last, &images.id).await?;
     }
     Ok(())
 }
@@ -543,11 +553,13 @@ async fn build_phase(
     sandbox: &Sandbox<'_>,
     sources: &Sources,
     opening: Opening,
+    outputs: &Outputs,
 ) -> Result<build::Images, Stop> {
     let images = build::build(job, sandbox, sources, opening).await?;
     job.work.renew_box().map_err(Stop::internal)?;
     // Nothing after this phase needs them.
     job.work.forget_secrets().map_err(Stop::internal)?;
+    outputs::of_image(job, sandbox, outputs, &images.id).await?;
     Ok(images)
 }
 
@@ -607,12 +619,7 @@ fn announce(job: &Job<'_>, host: &Host) {
 }
 
 /// Writes the tested image as an OCI layout, ready for the push.
-async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, id: &str) -> Result<(), Stop> {
-    let phase = if job.plan.tests.is_empty() {
-        Phase::Build
-    } else {
-        Phase::Test
-    };
+async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, phase: Phase, id: &str) -> Result<(), Stop> {
     let mut argv = sandbox.buildah(Store::Own);
     argv.extend(["push", "--quiet", "--format=oci", id].map(String::from));
     argv.push(format!("oci:{}:image", job.work.layout().display()));

@@ -98,6 +98,8 @@ pub struct Reach<'a> {
     pub layers: bool,
     /// The network of the profile; without it there is none, unless builds share the host's.
     pub network: bool,
+    /// This program, to run a part of it in there.
+    pub own_binary: bool,
 }
 
 /// Where Buildah writes images and containers.
@@ -292,6 +294,9 @@ impl Sandbox<'_> {
         });
         if !self.host.buildah.starts_with("/usr/") {
             binds.push(read(PathBuf::from(&self.host.buildah), false));
+        }
+        if reach.own_binary {
+            binds.push(read(self.host.own_binary.clone(), false));
         }
         binds.extend(self.images()?);
         if reach.sources {

@@ -56,6 +56,8 @@ pub struct Limits {
     pub files: u64,
     /// Bytes of one file that foreign code writes.
     pub file_bytes: u64,
+    /// Bytes that it may hand over as outputs.
+    pub outputs_bytes: u64,
 }
 
 impl Default for Limits {
@@ -70,6 +72,7 @@ impl Default for Limits {
             disk_bytes: 20 << 30,
             files: 2_000_000,
             file_bytes: 8 << 30,
+            outputs_bytes: 2 << 30,
         }
     }
 }

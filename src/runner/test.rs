@@ -4,20 +4,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::build::Location;
 use crate::build::Phase;
 use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::plan::PlanTest;
-use crate::build::status::{TestResult, TestStatus};
-use crate::diagnosis::{Command, explain_test, tail};
+use crate::build::status::{ReportStatus, TestResult, TestStatus};
+use crate::diagnosis::{Command, explain_test, report, tail};
 use crate::log::Event;
 
 use super::build::Images;
+use super::outputs::{self, Left, Outputs};
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
 use super::sandbox::{Reach, Sandbox, Secrets, Store};
 use super::seen;
 use super::source::Sources;
 
+/// Places that a failure names at most.
+const MOST_LOCATIONS: usize = 10;
 /// Where a test finds its secrets, as the commands of RUN do.
 const SECRETS: &str = "/run/secrets";
 /// Where the init lies in the container.
@@ -41,9 +45,16 @@ pub async fn test(
     sandbox: &Sandbox<'_>,
     sources: &Sources,
     images: &Images,
+    outputs: &Outputs,
 ) -> Result<(), Stop> {
     let mut first: Option<Failure> = None;
     let mut failed = 0;
+    let around = Around {
+        job,
+        sandbox,
+        sources,
+        outputs,
+    };
     for (index, test) in job.plan.tests.iter().enumerate() {
         if job.plan.fail_fast && first.is_some() {
             job.reporter.event(Event::TestEnded {
@@ -56,7 +67,7 @@ pub async fn test(
             .as_ref()
             .and_then(|stage| images.stages.iter().find(|(name, _)| name == stage))
             .map_or(&images.id, |(_, id)| id);
-        let (result, failure) = one(job, sandbox, sources, test, index, image).await?;
+        let (result, failure) = around.one(test, index, image).await?;
         job.reporter.event(Event::TestEnded { result });
         if let Some(failure) = failure {
             failed += 1;
@@ -78,95 +89,149 @@ pub async fn test(
     }
 }
 
-async fn one(
-    job: &Job<'_>,
-    sandbox: &Sandbox<'_>,
-    sources: &Sources,
-    test: &PlanTest,
-    index: usize,
-    image: &str,
-) -> Result<(TestStatus, Option<Failure>), Stop> {
-    job.reporter.event(Event::TestStarted {
-        name: test.name.clone(),
-    });
-    job.reporter.say(
-        Phase::Test,
-        format!("test {} begins, at most {} s", test.name, test.timeout),
-    );
-    let (before, counted) = (job.reporter.last(), job.cgroup.counters());
-    let begun = Instant::now();
-    let bounds = job.bounds.within(Duration::from_secs(test.timeout.into()));
-    let started = sandbox
-        .start(
-            commands(sandbox, test, index, image),
-            Reach {
-                network: true,
-                secrets: Secrets::OfTest(&test.secrets),
-                ..Reach::default()
-            },
-        )
-        .map_err(Stop::internal)?;
-    let output = Output {
-        reporter: job.reporter,
-        phase: Phase::Test,
-        test: Some(&test.name),
-    };
-    let ended = started.run(output, &bounds, |_| {}).await;
-    let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-    let last = job.reporter.last();
-    let (status, exit_code) = match ended {
-        Ended::Exited(0) => (TestResult::Passed, Some(0)),
-        Ended::Exited(_) if job.killed_by_a_stranger(sandbox, counted, Some(&test.name)) => {
-            return Err(Stop::Interrupted);
-        }
-        Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
-        Ended::Exited(code) => (TestResult::Failed, Some(code)),
-        Ended::Cancelled => return Err(Stop::Interrupted),
-        Ended::OutOfTime if Instant::now() >= job.bounds.deadline => {
-            return Err(job.out_of_time(Phase::Test));
-        }
-        Ended::OutOfTime => (TestResult::TimedOut, None),
-    };
-    let mut own = job.reporter.kept();
-    own.retain(|(n, line)| *n > before && line.test.as_deref() == Some(&test.name));
-    let said = tail(&own);
-    let says = |sign: &&str| said.as_ref().is_some_and(|(text, _)| text.contains(*sign));
-    let (unstarted, killed) = (says(&INIT_ERROR), KILLED.iter().any(says));
-    let failure = failure(test, status, exit_code, unstarted, killed).map(|mut failure| {
-        let command = Command {
-            lines: &own,
-            status: exit_code.unwrap_or(-1),
-            text: test.argv.last().map_or("", String::as_str),
+/// What every test has around it.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    job: &'a Job<'a>,
+    sandbox: &'a Sandbox<'a>,
+    sources: &'a Sources,
+    outputs: &'a Outputs,
+}
+
+impl Around<'_> {
+    async fn one(
+        &self,
+        test: &PlanTest,
+        index: usize,
+        image: &str,
+    ) -> Result<(TestStatus, Option<Failure>), Stop> {
+        let Self { job, sandbox, .. } = *self;
+        job.reporter.event(Event::TestStarted {
+            name: test.name.clone(),
+        });
+        job.reporter.say(
+            Phase::Test,
+            format!("test {} begins, at most {} s", test.name, test.timeout),
+        );
+        let (before, counted) = (job.reporter.last(), job.cgroup.counters());
+        let begun = Instant::now();
+        let bounds = job.bounds.within(Duration::from_secs(test.timeout.into()));
+        let started = sandbox
+            .start(
+                commands(sandbox, test, index, image),
+                Reach {
+                    network: true,
+                    secrets: Secrets::OfTest(&test.secrets),
+                    ..Reach::default()
+                },
+            )
+            .map_err(Stop::internal)?;
+        let output = Output {
+            reporter: job.reporter,
+            phase: Phase::Test,
+            test: Some(&test.name),
         };
-        let tree = seen::by_test(job, sources, test.stage.as_deref());
-        explain_test(&mut failure, &command, &tree);
-        job.explained(failure, counted, Some(&test.name))
-    });
-    let result = TestStatus {
-        name: test.name.clone(),
-        status,
-        exit_code,
-        seconds: Some(seconds),
-        first_line: (last > before).then_some(before + 1),
-        last_line: (last > before).then_some(last),
-        excerpt: failure.as_ref().and_then(|failure| failure.excerpt.clone()),
-    };
-    job.reporter.say(
-        Phase::Test,
-        match (status, exit_code) {
-            (TestResult::Passed, _) => format!("test {} passed in {seconds:.1} s", test.name),
-            (TestResult::TimedOut, _) => format!(
-                "test {} did not end within {} s and was ended",
-                test.name, test.timeout
-            ),
-            (_, code) => format!(
-                "test {} failed with status {}",
-                test.name,
-                code.unwrap_or(-1)
-            ),
-        },
+        let ended = started.run(output, &bounds, |_| {}).await;
+        let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        let last = job.reporter.last();
+        let (status, exit_code) = match ended {
+            Ended::Exited(0) => (TestResult::Passed, Some(0)),
+            Ended::Exited(_) if job.killed_by_a_stranger(sandbox, counted, Some(&test.name)) => {
+                return Err(Stop::Interrupted);
+            }
+            Ended::Exited(_) if !sandbox.was_reached() => return Err(job.not_entered()),
+            Ended::Exited(code) => (TestResult::Failed, Some(code)),
+            Ended::Cancelled => return Err(Stop::Interrupted),
+            Ended::OutOfTime if Instant::now() >= job.bounds.deadline => {
+                return Err(job.out_of_time(Phase::Test));
+            }
+            Ended::OutOfTime => (TestResult::TimedOut, None),
+        };
+        let mut own = job.reporter.kept();
+        own.retain(|(n, line)| *n > before && line.test.as_deref() == Some(&test.name));
+        let said = tail(&own);
+        let says = |sign: &&str| said.as_ref().is_some_and(|(text, _)| text.contains(*sign));
+        let (unstarted, killed) = (says(&INIT_ERROR), KILLED.iter().any(says));
+        let tree = || seen::by_test(job, self.sources, test.stage.as_deref());
+        let mut failure = failure(test, status, exit_code, unstarted, killed).map(|mut failure| {
+            let command = Command {
+                lines: &own,
+                status: exit_code.unwrap_or(-1),
+                text: test.argv.last().map_or("", String::as_str),
+            };
+            explain_test(&mut failure, &command, &tree());
+            job.explained(failure, counted, Some(&test.name))
+        });
+        let left = outputs::of_test(job, sandbox, self.outputs, test, &container(index)).await?;
+        let report = left.map(|left| match left {
+            Left::Report(text) => report(&text, &tree()),
+            Left::NoReport(problem) => ReportStatus {
+                problem: Some(problem),
+                ..ReportStatus::default()
+            },
+        });
+        if let (Some(failure), Some(report)) = (&mut failure, &report) {
+            name_cases(failure, report);
+        }
+        let result = TestStatus {
+            name: test.name.clone(),
+            status,
+            exit_code,
+            seconds: Some(seconds),
+            first_line: (last > before).then_some(before + 1),
+            last_line: (last > before).then_some(last),
+            excerpt: failure.as_ref().and_then(|failure| failure.excerpt.clone()),
+            report,
+        };
+        job.reporter.say(
+            Phase::Test,
+            match (status, exit_code) {
+                (TestResult::Passed, _) => format!("test {} passed in {seconds:.1} s", test.name),
+                (TestResult::TimedOut, _) => format!(
+                    "test {} did not end within {} s and was ended",
+                    test.name, test.timeout
+                ),
+                (_, code) => format!(
+                    "test {} failed with status {}",
+                    test.name,
+                    code.unwrap_or(-1)
+                ),
+            },
+        );
+        Ok((result, failure))
+    }
+}
+
+/// What the report of a failed test says comes first: it knows its cases.
+fn name_cases(failure: &mut Failure, report: &ReportStatus) {
+    if report.failed == 0 {
+        return;
+    }
+    failure.message = format!(
+        "{}; {} of {} cases failed",
+        failure.message, report.failed, report.cases
     );
-    Ok((result, failure))
+    let cases = report.failures.iter().filter_map(|case| {
+        Some(Location {
+            file: case.file.clone()?,
+            line: case.line,
+            column: None,
+            message: case.message.clone().or_else(|| Some(case.name.clone())),
+        })
+    });
+    let mut locations: Vec<Location> = Vec::new();
+    for place in cases.chain(std::mem::take(&mut failure.locations)) {
+        let same = |other: &Location| other.file == place.file && other.line == place.line;
+        if !locations.iter().any(same) && locations.len() < MOST_LOCATIONS {
+            locations.push(place);
+        }
+    }
+    failure.locations = locations;
+}
+
+/// Name of the container of a test.
+fn container(index: usize) -> String {
+    format!("test-{index}")
 }
 
 fn failure(
@@ -211,7 +276,7 @@ fn failure(
 
 /// A fresh container, then the test in it: the image's WORKDIR, USER and ENV, not its ENTRYPOINT.
 fn commands(sandbox: &Sandbox<'_>, test: &PlanTest, index: usize, image: &str) -> Vec<Vec<String>> {
-    let name = format!("test-{index}");
+    let name = container(index);
     let mut from = sandbox.buildah(Store::Own);
     from.extend(["from", "--quiet", "--pull-never", "--name", &name, image].map(String::from));
     from.insert(from.len() - 1, sandbox.file_limit());

@@ -8,6 +8,7 @@
 //!      outside/{home,tmp,run}                 scratch space outside of the sandbox
 //!      box/{s,r,tmp,out,run}                  Buildah's storage and scratch space
 //!      spent/                                 that of the phase build, in the phases after it
+//!      outputs/                               what is handed over
 //!
 //! PRIVATE/credentials/                        in memory; phase source only, as git/
 //!         secrets/                            secrets of RUN --mount=type=secret; phase build only
@@ -187,6 +188,11 @@ impl WorkDir {
     /// The packed image, an OCI image layout.
     pub fn layout(&self) -> PathBuf {
         self.boxed("out").join("image")
+    }
+
+    /// What is handed over, ready for whoever takes it.
+    pub fn outputs(&self) -> PathBuf {
+        self.root.join("outputs")
     }
 
     /// Where it is noted that the limit of the disk was reached.

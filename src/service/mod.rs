@@ -7,6 +7,7 @@ pub mod error;
 pub mod kill;
 pub mod logs;
 pub mod offers;
+pub mod outputs;
 pub mod present;
 mod remembered;
 mod rights;

@@ -69,6 +69,7 @@ fn offer(profile: &Profile) -> ProfileOffer {
             limits.context_mb, limits.context_entries
         ),
         format!("log {} MiB", limits.log_mb),
+        format!("outputs {} MiB", limits.outputs_mb),
         format!("network {}", profile.network.as_str()),
     ];
     ProfileOffer {
@@ -101,10 +102,11 @@ mod tests {
                 "disk 100 MiB in 2000000 files of at most 8192 MiB",
                 "sources 2048 MiB in 200000 files",
                 "log 256 MiB",
+                "outputs 2048 MiB",
                 "network egress",
             ]
         );
         let default = offer(&config.profile("default").unwrap());
-        assert_eq!((default.limits.len(), default.description), (5, None));
+        assert_eq!((default.limits.len(), default.description), (6, None));
     }
 }

@@ -52,6 +52,7 @@ pub fn full(view: &View, now: i64, typical: Option<u64>) -> BuildStatus {
             },
             |end| end.tests.clone(),
         ),
+        outputs: end.map_or(&progress.outputs, |end| &end.outputs).clone(),
         failure: end
             .and_then(|end| end.failure.clone())
             .map(|failure| Failure {

@@ -110,6 +110,7 @@ impl Service {
         let mut rules = rules(&self.config, &self.rights(principal));
         rules.paths = self.paths;
         rules.uploads = self.takes_uploads();
+        rules.outputs = self.backend.keeps_outputs();
         rules
     }
 

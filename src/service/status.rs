@@ -53,10 +53,12 @@ impl Service {
     /// Everything about one build, and how it stands to others.
     pub(super) async fn told(&self, principal: &Principal, view: &View) -> BuildStatus {
         let typical = self.typical_seconds(principal, &view.record).await;
-        BuildStatus {
+        let mut status = BuildStatus {
             since_success: self.since_success(view).await,
             ..present::full(view, now_ms(), typical)
-        }
+        };
+        self.place_outputs(view, &mut status).await;
+        status
     }
 
     async fn list(

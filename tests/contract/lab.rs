@@ -243,15 +243,24 @@ impl<L: Lab> Bench<L> {
         self.server.cancel(id, mark("tester")).await.unwrap()
     }
 
-    /// All lines of the log.
+    /// All lines of the log; those of a build that has ended may take a moment to come.
     pub async fn log(&self, id: &BuildId) -> Vec<(u64, Line)> {
-        let selection = self
-            .server
-            .read_log(id, query(Start::After(0), 1_000_000))
-            .await
-            .unwrap();
-        assert!(!selection.more, "the log is longer than one read");
-        selection.into_lines()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let view = self.server.look(id).await.unwrap();
+            let wanted = view.record.end.map_or(0, |end| end.log_lines);
+            let read = self
+                .server
+                .read_log(id, query(Start::After(0), 1_000_000))
+                .await;
+            let selection = read.unwrap();
+            assert!(!selection.more, "the log is longer than one read");
+            let lines = selection.into_lines();
+            let last = lines.last().map_or(0, |(number, _)| *number);
+            if last >= wanted || view.log_missing.is_some() || Instant::now() >= deadline {
+                return lines;
+            }
+        }
     }
 }
 

@@ -122,6 +122,8 @@ impl Order {
             timeout,
             stage: None,
             secrets: Vec::new(),
+            outputs: Vec::new(),
+            report: None,
         });
         self
     }
@@ -207,6 +209,7 @@ impl Order {
                 labels: Vec::new(),
                 tags: self.tags,
                 tests: self.tests,
+                outputs: Vec::new(),
                 fail_fast: false,
                 secrets: Vec::new(),
                 no_cache: false,

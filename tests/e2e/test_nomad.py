@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,30 @@ async def test_an_agent_builds_tests_and_publishes(
     # What is found in Nomad by the build's id alone.
     jobs = nomad.request("GET", f"/v1/jobs?namespace={NAMESPACE}&prefix=nomad-build-default/dispatch-{status['build_id']}")
     assert len(jobs) == 1
+
+
+async def test_outputs_come_through_the_registry(
+    session: ClientSession, cluster: Server, registry: LocalRegistry, nomad: LocalNomad, base: str, tmp_path: Path
+) -> None:
+    word = unique()
+    source = files(Containerfile=f"FROM {base}\nRUN printf {word} >/word && chmod 755 /word\n")
+    test = {"name": "leaves", "command": "printf left >/left; exit 3", "outputs": ["/left"]}
+    status = await succeed(session, source=source, outputs=["/word", "image"])
+    outputs = {output["name"]: output for output in status["outputs"]}
+    assert Path(outputs["word"]["path"]).read_text() == word and outputs["word"]["executable"]
+    assert tarfile.is_tarfile(outputs["image.tar"]["path"])
+    # A failed build, of whose tasks Nomad takes no word any more, hands over as well.
+    failed = await fail(session, "test_failed", "code", source=source, tests=[test], outputs=["/word"])
+    outputs = {output["name"]: output for output in failed["outputs"]}
+    assert Path(outputs["left"]["path"]).read_text() == "left" and Path(outputs["word"]["path"]).read_text() == word
+    # Another server has never seen it.
+    command = [*cluster.command[:-3], "status", status["build_id"], "--backend", "nomad", "--json"]
+    told = json.loads(subprocess.run(command, env=cluster.env, check=True, capture_output=True, text=True).stdout)
+    assert {output["digest"] for output in told["outputs"]} == {one["digest"] for one in status["outputs"]}
+    command = [*cluster.command[:-3], "build", str(tmp_path), "--backend", "nomad", "--extract", "/word"]
+    (tmp_path / "Containerfile").write_text(f"FROM {base}\nRUN printf {word} >/word\n")
+    subprocess.run(command, env=cluster.env, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (tmp_path / "word").read_text() == word
 
 
 VARYING = {"build_id", "times", "elapsed_seconds", "resources", "next", "summary", "idle_seconds"}
@@ -256,4 +281,6 @@ def test_without_a_repository_no_uploads_are_taken(nomad: LocalNomad) -> None:
         assert "source.context" not in refusal["content"][0]["text"], refusal
         offers = session.call("status", {})["structuredContent"]["offers"]
         assert offers["sources"] == ["git", "files"]
+        refusal = session.call("build", {"source": {"git": "https://git.example/x"}, "outputs": ["image"]})
+        assert "error[not_allowed] outputs: this server has no place for outputs" in refusal["content"][0]["text"]
     server.remove()

@@ -159,7 +159,10 @@ impl Job {
             }
         };
         let lease = place.as_ref().map(|place| &place.lease);
-        self.clean_up(lease).await;
+        self.stop_all(lease).await;
+        let outputs = self.workshop.dir.outputs();
+        tokio::task::block_in_place(|| self.workshop.take_outputs(&outputs));
+        self.remove_work();
         let written = conclude::write_end(&self.workshop.dir, gone);
         // Nobody waits for the rest, but no other build may run as this user meanwhile.
         if let Some(lease) = lease {
@@ -259,13 +262,17 @@ impl Job {
         }
     }
 
-    /// Leaves nothing behind: no process, no storage, no snapshot.
-    async fn clean_up(&mut self, lease: Option<&Lease>) {
+    /// Nothing of the build runs on.
+    async fn stop_all(&mut self, lease: Option<&Lease>) {
         reap::reap(&self.record.id).await;
         self.workshop.let_go_of_secrets();
         if let Some(Err(error)) = lease.map(Lease::clear) {
             tracing::error!(%error, "something of the build runs on");
         }
+    }
+
+    /// Leaves nothing behind: no storage, no snapshot.
+    fn remove_work(&self) {
         let (program, dir) = (&self.workshop.program, &self.workshop.dir);
         if let Err(error) = reap::remove_work(program, dir, &self.record.id) {
             tracing::error!(%error, "the work directory cannot be removed");

@@ -4,6 +4,7 @@
 //! STATE/b/ID/record.json   the record; changed under record.lock, replaced by rename
 //!            plan.json request.json config.json context.tar log.ndjson runner.log
 //!            cgroup.json   where its cgroup is, while it runs
+//!            outputs/      what was handed over
 //!            job.lock      held by the job's process as long as it lives
 //!            work/         the runner's, owned by the user that builds run as
 //!       k/NAME             claims
@@ -193,6 +194,11 @@ impl BuildDir {
     pub fn is_tidy(&self) -> bool {
         let goes = [self.cgroup(), self.context(), self.work()];
         !goes.iter().any(|path| path.exists())
+    }
+
+    /// What was handed over.
+    pub fn outputs(&self) -> PathBuf {
+        self.root.join("outputs")
     }
 
     /// The runner's directory.

@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::build::conclude::Gone;
+use crate::build::output::OutputStatus;
 use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::status::QueueStatus;
 use crate::build::{BuildId, Record};
@@ -480,6 +481,19 @@ impl Backend for LocalBackend {
         Ok(tokio::task::spawn_blocking(read)
             .await
             .map_err(io::Error::other)??)
+    }
+
+    fn keeps_outputs(&self) -> bool {
+        true
+    }
+
+    async fn output(
+        &self,
+        id: &BuildId,
+        output: &OutputStatus,
+    ) -> Result<Option<PathBuf>, BackendError> {
+        let path = self.dir(id)?.outputs().join(&output.name);
+        Ok(path.is_file().then_some(path))
     }
 
     async fn cancel(&self, id: &BuildId, mark: CancelMark) -> Result<CancelOutcome, BackendError> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::build::BuildId;
 use crate::config::Config;
@@ -52,10 +52,33 @@ pub fn sweep(layout: &Layout, config: &Config, program: &Path, now: i64) {
             tracing::warn!(%error, "an old build cannot be removed");
         }
     }
+    let outputs = ended.iter().map(|(_, dir)| dir.outputs());
+    if let Err(error) = sweep_outputs(outputs, config.local.keep_outputs_mb << 20) {
+        tracing::warn!(%error, "outputs of old builds cannot be removed");
+    }
     claims::sweep(layout, now);
     if let Err(error) = sweep_unaccepted(layout) {
         tracing::warn!(%error, "what dead servers were about to accept remains");
     }
+}
+
+/// Keeps outputs within their limit; those of the newest build stay in any case.
+fn sweep_outputs(newest_first: impl Iterator<Item = PathBuf>, limit: u64) -> io::Result<()> {
+    let mut total = 0;
+    for dir in newest_first {
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        let is_first = total == 0;
+        for entry in entries {
+            total += entry?.metadata()?.len();
+        }
+        if total > limit && !is_first {
+            fs::remove_dir_all(dir)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what servers that died had of builds that they did not come to accept: directories and
@@ -99,6 +122,22 @@ mod tests {
     use super::*;
     use crate::build::State;
     use crate::build::record::tests::{end, record};
+
+    #[test]
+    fn outputs_of_the_oldest_builds_go_first() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs: Vec<PathBuf> = (0..5).map(|n| root.path().join(n.to_string())).collect();
+        for (n, dir) in dirs.iter().enumerate().filter(|(n, _)| *n != 1) {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("a"), vec![0; 10 * (n + 1)]).unwrap();
+        }
+        let left = |limit| {
+            sweep_outputs(dirs.iter().cloned(), limit).unwrap();
+            dirs.iter().filter(|dir| dir.exists()).count()
+        };
+        assert_eq!((left(130), left(129), left(79), left(1)), (4, 3, 2, 1));
+        assert!(dirs[0].exists());
+    }
 
     #[test]
     fn the_newest_ended_and_every_unfinished_build_stay() {

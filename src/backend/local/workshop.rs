@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::build::output::OutputStatus;
 use crate::build::{Failure, Kind, Plan};
 use crate::config::Config;
 use crate::log::{Event, Progress};
@@ -21,7 +22,7 @@ use crate::runner::limits::{Evidence, explain};
 use crate::runner::phases::{deadline, now_seconds};
 use crate::runner::settings::{Limits, Settings};
 use crate::runner::workdir::write_json;
-use crate::runner::{LogSoFar, WorkDir, exit};
+use crate::runner::{LogSoFar, WorkDir, exit, outputs};
 
 use super::layout::{BuildDir, Layout};
 use super::mirror::Mirror;
@@ -196,6 +197,37 @@ impl<O: Output> Workshop<O> {
         self.part(command, Some(auth), None, end, stop).await
     }
 
+    /// Takes what the runner has laid ready into a directory of this process's user; nothing of the build runs any
+    /// more. What cannot be taken is told in the log.
+    pub fn take_outputs(&self, into: &Path) {
+        let ready = self.output.progress().map(|progress| progress.outputs);
+        let ready = ready.unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be told what was handed over");
+            Vec::new()
+        });
+        let from = WorkDir::new(self.dir.work()).outputs();
+        for output in ready.iter().filter(|output| output.digest.is_some()) {
+            let taken = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(into)
+                .and_then(|()| {
+                    let (from, to) = (from.join(&output.name), into.join(&output.name));
+                    outputs::hand_over(&from, output, &to)
+                });
+            if let Err(error) = taken {
+                tracing::error!(%error, output = output.name, "an output cannot be taken");
+                let output = OutputStatus {
+                    missing: Some("it could not be taken out of the build".into()),
+                    ..OutputStatus::of(&output.from, output.test.as_deref(), output.name.clone())
+                };
+                if let Err(error) = self.output.append(Event::Output { output }) {
+                    tracing::error!(%error, "the log cannot be written");
+                }
+            }
+        }
+    }
+
     fn log(&self, progress: &Progress) -> io::Result<LogSoFar> {
         Ok(LogSoFar {
             last_line: progress.lines,
@@ -362,6 +394,7 @@ impl<O: Output> Workshop<O> {
                 disk_bytes: limits.disk_mb << 20,
                 files: limits.files,
                 file_bytes: limits.file_mb << 20,
+                outputs_bytes: limits.outputs_mb << 20,
             },
             environment: PROXIES
                 .iter()

@@ -105,6 +105,6 @@ impl Depot for NomadDepot {
     }
 
     async fn clear(&self, place: &str) -> Result<(), BackendError> {
-        Ok(self.shelf()?.remove_context(place).await?)
+        Ok(self.shelf()?.remove_tagged(place).await?)
     }
 }

@@ -31,7 +31,7 @@ pub mod tender;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::build::output::OutputStatus;
 use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::status::QueueStatus;
 use crate::build::{BuildId, State};
@@ -339,6 +340,32 @@ impl Backend for NomadBackend {
         Ok(tokio::task::spawn_blocking(read)
             .await
             .map_err(io::Error::other)??)
+    }
+
+    fn keeps_outputs(&self) -> bool {
+        self.core.shelf.is_some()
+    }
+
+    async fn output(
+        &self,
+        id: &BuildId,
+        output: &OutputStatus,
+    ) -> Result<Option<PathBuf>, BackendError> {
+        let path = self.core.spool.output(id, &output.name);
+        if path.is_file() {
+            return Ok(Some(path));
+        }
+        // Whoever asks may not wait for it; the next one finds it.
+        let (core, wanted, to) = (Arc::clone(&self.core), output.clone(), path.clone());
+        let fetching = tokio::spawn(async move {
+            let Some(shelf) = &core.shelf else {
+                return Ok(false);
+            };
+            core.spool.make_room(wanted.size_bytes.unwrap_or(0))?;
+            shelf.fetch_output(&wanted, &to).await
+        });
+        let fetched = fetching.await.map_err(io::Error::other)??;
+        Ok(fetched.then_some(path))
     }
 
     async fn cancel(&self, id: &BuildId, mark: CancelMark) -> Result<CancelOutcome, BackendError> {

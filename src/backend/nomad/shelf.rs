@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
 
 use crate::backend::local::credentials;
+use crate::build::output::OutputStatus;
 use crate::build::{BuildId, Plan};
 use crate::config::Config;
 use crate::registry::{
-    ArtifactFile, Auth, Client, ClientOptions, PushReference, Reference, Repository,
+    ArtifactFile, Auth, Client, ClientOptions, Digest, PushReference, Reference, RegistryError,
+    Repository,
 };
 use crate::runner::workdir::write_json;
 
@@ -141,11 +144,11 @@ impl Shelf {
         std::fs::rename(file.path, to)
     }
 
-    /// Removes an upload; one that is not there is no error.
+    /// Removes what has a tag; nothing is no error.
     ///
     /// # Errors
     /// When the registry does not remove it.
-    pub async fn remove_context(&self, tag: &str) -> io::Result<()> {
+    pub async fn remove_tagged(&self, tag: &str) -> io::Result<()> {
         match self.resolve(tag).await? {
             Some(artifact) => self.remove(&artifact).await,
             None => Ok(()),
@@ -170,6 +173,35 @@ impl Shelf {
         let files = pulled.await.map_err(io::Error::other)?;
         let first = files.into_iter().next();
         first.ok_or_else(|| io::Error::other("the artifact is empty"))
+    }
+
+    /// Fetches an output to `to`; `false`: it is not there any more.
+    ///
+    /// # Errors
+    /// When the registry does not answer, or has something else.
+    pub async fn fetch_output(&self, output: &OutputStatus, to: &Path) -> io::Result<bool> {
+        let digest = output.digest.as_deref().unwrap_or_default();
+        let digest = Digest::parse(digest).map_err(io::Error::other)?;
+        let near = to.parent().unwrap_or(to);
+        let scratch = tempfile::Builder::new()
+            .prefix("output-")
+            .tempdir_in(near.parent().unwrap_or(near))?;
+        let part = scratch.path().join("part");
+        let auth = self.auth()?;
+        let size = output.size_bytes.unwrap_or(0);
+        let pulled = self
+            .client
+            .pull_blob(&self.repository, &digest, size, &part, &auth);
+        match pulled.await {
+            Ok(()) => {}
+            Err(RegistryError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        if output.executable == Some(true) {
+            std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o700))?;
+        }
+        std::fs::rename(part, to)?;
+        Ok(true)
     }
 
     /// The log of an allocation, which it brought there itself; `None`: it did not.
@@ -214,7 +246,7 @@ impl Shelf {
             .client
             .delete_manifest(reference.repository(), digest, &auth);
         match removed.await {
-            Err(crate::registry::RegistryError::NotFound { .. }) | Ok(()) => Ok(()),
+            Err(RegistryError::NotFound { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(io::Error::other(error)),
         }
     }

@@ -20,6 +20,9 @@ use super::cluster::PUBLISH;
 
 const PREFIX: &str = "spool-";
 const LOCK: &str = ".lock";
+const OUTPUTS: &str = "outputs";
+/// Most bytes of outputs that are kept at the same time.
+const MAX_OUTPUTS: u64 = 4 << 30;
 /// Most logs that are kept at the same time; the oldest goes first.
 const MAX_LOGS: usize = 500;
 
@@ -95,6 +98,37 @@ impl Spool {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs.remove(id);
         let _ = fs::remove_file(self.path(id));
+    }
+
+    /// Where an output of a build is, once it was fetched.
+    pub fn output(&self, id: &BuildId, name: &str) -> PathBuf {
+        self.dir.path().join(OUTPUTS).join(format!("{id}-{name}"))
+    }
+
+    /// Removes outputs, the oldest first, until with `more` bytes there are no more than what is kept of them.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn make_room(&self, more: u64) -> io::Result<()> {
+        let dir = self.dir.path().join(OUTPUTS);
+        fs::create_dir_all(&dir)?;
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            kept.push((metadata.modified()?, metadata.len(), entry.path()));
+        }
+        kept.sort();
+        let mut total = kept.iter().map(|(_, size, _)| size).sum::<u64>() + more;
+        for (_, size, path) in kept {
+            if total <= MAX_OUTPUTS {
+                break;
+            }
+            // Whoever reads it reads on.
+            fs::remove_file(path)?;
+            total -= size;
+        }
+        Ok(())
     }
 
     /// Where a build's log is.

@@ -114,7 +114,12 @@ impl Stored {
             },
             |stored| {
                 if let Some(end) = &mut stored.record.end {
-                    end.tests.iter_mut().for_each(|test| test.excerpt = None);
+                    for test in &mut end.tests {
+                        test.excerpt = None;
+                        test.report
+                            .iter_mut()
+                            .for_each(|report| report.failures.clear());
+                    }
                 }
             },
             |stored| stored.request = None,
@@ -239,6 +244,7 @@ pub(super) mod tests {
             first_line: Some(1),
             last_line: Some(2),
             excerpt: Some(noise()),
+            report: None,
         };
         Final {
             tests: (0..count).map(test).collect(),

@@ -13,6 +13,7 @@ use super::books::Page;
 use super::claims;
 use super::core::Core;
 use super::stored::path;
+use super::task::archive::outputs_tag;
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 /// No claim lasts longer, in milliseconds.
@@ -93,6 +94,13 @@ async fn remove(core: &Core, page: Page) {
                 tracing::warn!(%error, build = %id, "an artifact of an old build cannot be removed");
             }
         }
+    }
+    let end = stored.record.end.as_ref();
+    if end.is_some_and(|end| end.outputs.iter().any(|output| output.digest.is_some()))
+        && let (Some(shelf), Some(allocation)) = (&core.shelf, &stored.allocation)
+        && let Err(error) = shelf.remove_tagged(&outputs_tag(id, allocation)).await
+    {
+        tracing::warn!(%error, build = %id, "the outputs of an old build cannot be removed");
     }
     match core
         .client

@@ -87,6 +87,18 @@ pub fn end(status: &BuildStatus, sources: Option<&Path>) -> String {
             took.unwrap_or_default()
         ));
     }
+    for output in &status.outputs {
+        out.push(
+            match (
+                &output.missing,
+                output.path.as_ref().or(output.uri.as_ref()),
+            ) {
+                (Some(missing), _) => format!("no output {}: {missing}", output.from),
+                (None, Some(place)) => format!("output {}: {place}", output.name),
+                (None, None) => format!("output {}", output.name),
+            },
+        );
+    }
     if let Some(queue) = &status.queue {
         out.push(format!("it waits: {}", queue.reason));
     }

@@ -105,7 +105,14 @@ export function tests(status) {
     el("td", {}, test.first_line !== undefined && el("a", { href: `#build/${status.build_id}/${test.first_line}` }, `line ${test.first_line}`))));
   const excerpts = status.tests.filter((test) => test.excerpt)
     .map((test) => [el("h3", {}, `Last lines of ${test.name}`), el("pre", { class: "excerpt" }, test.excerpt)]);
-  return [el("h2", { id: "tests-title" }, "Tests"), table(["Test", "Result", "Exit status", "Took", "Log"], ["Exit status", "Took"], rows), excerpts];
+  const cases = status.tests.filter((test) => test.report?.failures?.length)
+    .map((test) => [el("h3", {}, `Cases of ${test.name} that failed`), el("ul", {}, test.report.failures.map(caseItem))]);
+  return [el("h2", { id: "tests-title" }, "Tests"), table(["Test", "Result", "Exit status", "Took", "Log"], ["Exit status", "Took"], rows), cases, excerpts];
+}
+
+function caseItem({ name, file, line, message }) {
+  const place = file && ` (${file}${line ? `:${line}` : ""})`;
+  return el("li", { class: "words" }, name, place, message && `: ${message}`);
 }
 
 export function image(status) {
@@ -156,7 +163,13 @@ export function details(status) {
     ["May take", status.timeout_seconds !== undefined && duration(status.timeout_seconds)],
     ["Largest memory", memory && (resources.limit_mb ? `${memory} of ${resources.limit_mb} MiB` : memory)],
     ["End asked for by", by],
+    ...(status.outputs ?? []).map((output) => [`Output ${output.name}`, outputWords(output)]),
   ])];
+}
+
+function outputWords({ from, test, missing, size_bytes: size }) {
+  const of = test ? `${from} of the test ${test}` : from;
+  return missing ? `none of ${of}: ${missing}` : `${of}, ${bytes(size)}`;
 }
 
 /** A list of names and values, without those that have no value. */

@@ -14,6 +14,7 @@ use flate2::write::GzEncoder;
 use crate::backend::ending::ending;
 use crate::backend::local::reap;
 use crate::build::conclude::{Gone, Outcome};
+use crate::build::output::OutputStatus;
 use crate::build::{BuildId, Phase, Record};
 use crate::config::Config;
 use crate::log::Progress;
@@ -35,6 +36,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const TASKS: &[&str] = &["build", "publish"];
 /// Type of the artifact.
 pub const LOG_ARTIFACT: &str = "application/vnd.nomad-build.log.v1";
+/// Type of the artifact of what a build has handed over.
+pub const OUTPUTS_ARTIFACT: &str = "application/vnd.nomad-build.outputs.v1";
 /// Media type of the log in it.
 pub const LOG_TYPE: &str = "application/vnd.nomad-build.log.v1.ndjson+gzip";
 
@@ -73,6 +76,14 @@ pub async fn run(config: Config) -> io::Result<u8> {
         remove_dirs(&place, &id)?;
         return Ok(exit::INTERRUPTED);
     }
+    let mut progress = progress;
+    if let Err(error) = push_outputs(&place, &config, &id, &progress.outputs).await {
+        tracing::error!(%error, "the outputs cannot be stored");
+        for output in &mut progress.outputs {
+            output.digest = None;
+            output.missing = Some("it could not be brought into the registry".into());
+        }
+    }
     clean_up(&place, &id).await;
     let change = |stored: &mut Stored| {
         if !stored.is_for(&place.allocation) {
@@ -97,6 +108,12 @@ pub async fn run(config: Config) -> io::Result<u8> {
         tracing::warn!(%error, "the end is left to the server");
     }
     Ok(exit::PASSED)
+}
+
+/// Tag of what a build has handed over.
+pub fn outputs_tag(id: &BuildId, allocation: &str) -> String {
+    let allocation: String = allocation.chars().take(8).collect();
+    format!("outputs-{id}-{allocation}")
 }
 
 /// Tag of a log, by which it is found without a word in the record.
@@ -150,7 +167,11 @@ async fn clean_up(place: &Place, id: &BuildId) {
 
 fn remove_dirs(place: &Place, id: &BuildId) -> io::Result<()> {
     reap::remove_work(&std::env::current_exe()?, &place.dir(), id)?;
-    for dir in [place.dir().root().to_owned(), place.packed()] {
+    for dir in [
+        place.dir().root().to_owned(),
+        place.packed(),
+        place.outputs(),
+    ] {
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -202,6 +223,45 @@ async fn push(place: &Place, config: &Config, id: &BuildId) -> io::Result<(Optio
         .map_err(io::Error::other)?;
     let artifact = Reference::by_digest(repository, digest).to_string();
     Ok((Some(artifact), shared.is_headless()))
+}
+
+/// Brings what was handed over into the registry, where each is found by its digest.
+async fn push_outputs(
+    place: &Place,
+    config: &Config,
+    id: &BuildId,
+    outputs: &[OutputStatus],
+) -> io::Result<()> {
+    let files: Vec<ArtifactFile> = outputs
+        .iter()
+        .filter(|output| output.digest.is_some())
+        .map(|output| ArtifactFile {
+            path: place.outputs().join(&output.name),
+            media_type: output.media_type().into(),
+        })
+        .collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let repository = config.nomad.repository.as_ref();
+    let repository =
+        repository.ok_or_else(|| io::Error::other("there is no repository (nomad.repository)"))?;
+    let tag = outputs_tag(id, &place.allocation);
+    let target = PushReference::parse(&format!("{repository}:{tag}"));
+    let target = target.map_err(io::Error::other)?;
+    let scratch = tempfile::tempdir_in(place.alloc_dir.join("data"))?;
+    let layout = scratch.path().join("layout");
+    registry_client(config)?
+        .push_artifact(
+            &target,
+            OUTPUTS_ARTIFACT,
+            &files,
+            &layout,
+            &registry_auth(config)?,
+        )
+        .await
+        .map(drop)
+        .map_err(io::Error::other)
 }
 
 fn compress(log: &SharedLog, to: &Path) -> io::Result<()> {

@@ -174,7 +174,7 @@ impl Build {
         exit::FAILED
     }
 
-    /// Leaves nothing of the build but its packed image, where that is to be published.
+    /// Leaves nothing of the build but its packed image, where that is to be published, and what is handed over.
     async fn put_away(&mut self, lease: &Lease, status: u8) -> u8 {
         reap::reap(&self.workshop.plan.build_id).await;
         self.workshop.let_go_of_secrets();
@@ -183,6 +183,8 @@ impl Build {
         }
         let wanted = status == exit::PASSED && !self.workshop.plan.tags.is_empty();
         let kept = if wanted { self.keep_image() } else { Ok(()) };
+        let outputs = self.place.outputs();
+        tokio::task::block_in_place(|| self.workshop.take_outputs(&outputs));
         let workshop = &self.workshop;
         let (program, dir, id) = (&workshop.program, &workshop.dir, &workshop.plan.build_id);
         if let Err(error) = reap::remove_work(program, dir, id) {

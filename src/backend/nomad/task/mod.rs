@@ -84,6 +84,11 @@ impl Place {
         self.alloc_dir.join("data/packed")
     }
 
+    /// Where what is handed over waits for archive.
+    fn outputs(&self) -> PathBuf {
+        self.alloc_dir.join("data/outputs")
+    }
+
     fn payload(&self) -> io::Result<Payload> {
         let path = self.task_dir.join(PAYLOAD);
         let bytes = fs::read(&path).map_err(|error| {

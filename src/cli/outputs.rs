@@ -1,0 +1,177 @@
+//! What a build has handed over, saved where the user wants it.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::build::digest::Digest;
+use crate::build::output::{IMAGE, OutputStatus};
+use crate::build::status::BuildStatus;
+use crate::client::Steady;
+
+use super::show;
+
+/// A path in the image, and the file that is wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extract {
+    from: String,
+    to: PathBuf,
+}
+
+impl FromStr for Extract {
+    type Err = String;
+
+    /// `PATH=FILE`, or `PATH` alone for a file of the same name here.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = match text.split_once('=') {
+            Some((from, to)) => (from, PathBuf::from(to)),
+            None => {
+                let name = Path::new(text).file_name();
+                (text, name.map(PathBuf::from).unwrap_or_default())
+            }
+        };
+        if !from.starts_with('/') || to.as_os_str().is_empty() {
+            return Err(
+                "an absolute path in the image is needed, such as /usr/local/bin/app=app".into(),
+            );
+        }
+        Ok(Self {
+            from: from.to_owned(),
+            to,
+        })
+    }
+}
+
+/// Everything that is wanted as files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted(Vec<Extract>);
+
+impl Wanted {
+    /// The image's archive, and paths of the image.
+    pub fn new(image: Option<&Path>, paths: &[Extract]) -> Self {
+        let image = image.map(|to| Extract {
+            from: IMAGE.to_owned(),
+            to: to.to_owned(),
+        });
+        Self(image.into_iter().chain(paths.iter().cloned()).collect())
+    }
+
+    /// What to ask for in `outputs`, each once.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for wanted in &self.0 {
+            if !names.contains(&wanted.from.as_str()) {
+                names.push(&wanted.from);
+            }
+        }
+        names
+    }
+
+    /// Saves what the build has handed over.
+    ///
+    /// # Errors
+    /// When something is not there, or cannot be fetched or written.
+    pub async fn save(&self, tools: &mut Steady, status: &BuildStatus) -> anyhow::Result<()> {
+        for wanted in &self.0 {
+            let is_it =
+                |output: &&OutputStatus| output.from == wanted.from && output.test.is_none();
+            match status.outputs.iter().find(is_it) {
+                Some(output) if output.digest.is_some() => {
+                    save(tools, &status.build_id, output, &wanted.to).await?;
+                    show::note(&format!("{} is in {}", wanted.from, wanted.to.display()));
+                }
+                Some(OutputStatus {
+                    missing: Some(why), ..
+                }) => bail!("there is no {}: {why}", wanted.from),
+                // It ended before it came to that.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn save(
+    tools: &mut Steady,
+    id: &str,
+    output: &OutputStatus,
+    to: &Path,
+) -> anyhow::Result<()> {
+    let cannot = || format!("{} cannot be written", to.display());
+    let near = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Beside it first: what was there before stays until the new one is whole.
+    let mut part = NamedTempFile::new_in(near).with_context(cannot)?;
+    let mut hash = Sha256::new();
+    match (&output.path, tools.remote()) {
+        (Some(path), _) => {
+            let file = File::open(path).with_context(|| format!("{path} cannot be read"))?;
+            let mut copy = Both(part.as_file_mut(), &mut hash);
+            io::copy(&mut io::BufReader::new(file), &mut copy).with_context(cannot)?;
+        }
+        (None, Some(remote)) => {
+            let mut copy = Both(part.as_file_mut(), &mut hash);
+            remote.download(id, &output.name, &mut copy).await?;
+        }
+        (None, None) => bail!(
+            "the output {} of {id} cannot be had at the moment; nomad-build status {id} says where it is",
+            output.name
+        ),
+    }
+    if Some(Digest::of_hash(hash).to_string()) != output.digest {
+        bail!("the output {} of {id} did not come whole", output.name);
+    }
+    let mode = match output.executable {
+        Some(true) => 0o755,
+        _ => 0o644,
+    };
+    fs::set_permissions(part.path(), Permissions::from_mode(mode)).with_context(cannot)?;
+    part.persist(to).with_context(cannot)?;
+    Ok(())
+}
+
+/// Writes to a file and hashes what it writes.
+struct Both<'a>(&'a mut File, &'a mut Sha256);
+
+impl io::Write for Both<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(bytes)?;
+        self.1.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_and_where() {
+        let read = |text: &str| {
+            text.parse::<Extract>()
+                .map(|wanted| (wanted.from, wanted.to))
+        };
+        let is = |from: &str, to: &str| Ok((from.to_owned(), PathBuf::from(to)));
+        assert_eq!(read("/bin/app=out/app"), is("/bin/app", "out/app"));
+        assert_eq!(read("/bin/app"), is("/bin/app", "app"));
+        assert_eq!(read("/a=b=c"), is("/a", "b=c"));
+        for wrong in ["app", "/", "/x=", "=x"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let path: Extract = "/a".parse().unwrap();
+        let wanted = Wanted::new(Some(Path::new("i.tar")), &[path.clone(), path]);
+        assert_eq!(wanted.names(), ["image", "/a"]);
+    }
+}

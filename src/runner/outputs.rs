@@ -1,0 +1,442 @@
+//! What a build hands over: taken out of the image or of a test's container, looked at, and laid ready.
+//!
+//! ```text
+//! sandbox: buildah from ─▶ mount ─▶ runner collect ─▶ box/out/copies     may be anything
+//! runner:  not followed, only regular files ─▶ hashed ─▶ WORK/outputs    told by Event::Output
+//! job:     the same bytes? ─▶ the build's directory, or a registry
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
+
+use crate::build::digest::Digest;
+use crate::build::output::{IMAGE, OutputKind, OutputStatus, file_name};
+use crate::build::{Failure, Kind, Phase};
+use crate::log::Event;
+use crate::registry::Layout;
+
+use super::collect::{Found, LIST, read_list};
+use super::phases::{Job, Stop};
+use super::process::Ended;
+use super::sandbox::{Reach, Sandbox, Store};
+use super::workdir::read_untrusted;
+
+/// The container from which paths of the final image are taken.
+const CONTAINER: &str = "outputs";
+/// Bytes of a list at most.
+const MAX_LIST: u64 = 64 * 1024;
+/// Bytes of a JUnit file at most.
+const MAX_REPORT: u64 = 16 << 20;
+
+/// What has been laid ready so far, in this build.
+#[derive(Debug, Default)]
+pub struct Outputs(Mutex<Ready>);
+
+#[derive(Debug, Default)]
+struct Ready {
+    names: Vec<String>,
+    bytes: u64,
+}
+
+impl Outputs {
+    /// Bytes that may still be handed over.
+    fn left(&self, job: &Job<'_>) -> u64 {
+        let ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        job.settings
+            .limits
+            .outputs_bytes
+            .saturating_sub(ready.bytes)
+    }
+
+    /// Tells of one whose bytes, which nobody changes any more, are in `file`: moved to where it is ready.
+    fn ready(&self, job: &Job<'_>, made: Made<'_>, file: &Path) -> io::Result<()> {
+        let (digest, size) = hashed(&open_untrusted(file)?)?;
+        let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = ready.name(made.from, made.test, made.kind);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .create(job.work.outputs())?;
+        fs::rename(file, job.work.outputs().join(&name))?;
+        ready.bytes += size;
+        let output = OutputStatus {
+            kind: Some(made.kind),
+            size_bytes: Some(size),
+            digest: Some(digest.to_string()),
+            executable: made.executable.then_some(true),
+            ..OutputStatus::of(made.from, made.test, name)
+        };
+        job.reporter.event(Event::Output { output });
+        Ok(())
+    }
+
+    /// Tells that there is none.
+    fn missing(&self, job: &Job<'_>, from: &str, test: &str, why: &str) {
+        let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = ready.name(from, Some(test), OutputKind::File);
+        let output = OutputStatus {
+            missing: Some(why.to_owned()),
+            ..OutputStatus::of(from, Some(test), name)
+        };
+        job.reporter.event(Event::Output { output });
+    }
+}
+
+impl Ready {
+    /// A name of its own.
+    fn name(&mut self, from: &str, test: Option<&str>, kind: OutputKind) -> String {
+        let taken: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let name = file_name(from, test, kind, &taken);
+        self.names.push(name.clone());
+        name
+    }
+}
+
+/// An output that is there.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    from: &'a str,
+    test: Option<&'a str>,
+    kind: OutputKind,
+    executable: bool,
+}
+
+/// Lays the paths of the final image ready.
+///
+/// # Errors
+/// When one is not there, or too large; or why the build stops.
+pub async fn of_image(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    outputs: &Outputs,
+    image: &str,
+) -> Result<(), Stop> {
+    let paths: Vec<&str> = job.plan.paths().collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
+    job.reporter
+        .say(Phase::Build, "taking the outputs out of the image");
+    let mut from = sandbox.buildah(Store::Own);
+    from.extend(
+        [
+            "from",
+            "--quiet",
+            "--pull-never",
+            "--name",
+            CONTAINER,
+            image,
+        ]
+        .map(String::from),
+    );
+    let copies = copies(job, sandbox, outputs, vec![from], CONTAINER, &paths).await?;
+    let copies =
+        copies.map_err(|why| Stop::internal(format!("the outputs cannot be taken: {why}")))?;
+    for (index, (path, found)) in paths.iter().zip(copies.list).enumerate() {
+        let (kind, executable) = match found.kind(outputs.left(job)) {
+            Ok(what) => what,
+            Err(problem) => return Err(Stop::failed(problem.failure(path))),
+        };
+        let made = Made {
+            from: path,
+            test: None,
+            kind,
+            executable,
+        };
+        let file = copies.directory.join(index.to_string());
+        (outputs.ready(job, made, &file)).map_err(Stop::internal)?;
+    }
+    Ok(())
+}
+
+/// What a test left.
+#[derive(Debug)]
+pub enum Left {
+    /// The text of its report.
+    Report(String),
+    /// Why there is none.
+    NoReport(String),
+}
+
+/// Lays what a test left ready, and reads its report; a test that left nothing has not failed for that.
+///
+/// # Errors
+/// Why the build stops.
+pub async fn of_test(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    outputs: &Outputs,
+    test: &crate::build::plan::PlanTest,
+    container: &str,
+) -> Result<Option<Left>, Stop> {
+    let mut paths: Vec<&str> = test.outputs.iter().map(String::as_str).collect();
+    paths.extend(test.report.as_deref());
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let missing = |from: &str, why: &str| outputs.missing(job, from, &test.name, why);
+    let copies = match copies(job, sandbox, outputs, Vec::new(), container, &paths).await? {
+        Ok(copies) => copies,
+        Err(_) => {
+            let why = "its container cannot be read";
+            test.outputs.iter().for_each(|path| missing(path, why));
+            let report = test.report.as_ref();
+            return Ok(report.map(|_| Left::NoReport(why.to_owned())));
+        }
+    };
+    let mut left = None;
+    for (index, (path, found)) in paths.iter().zip(copies.list).enumerate() {
+        let file = copies.directory.join(index.to_string());
+        let what = found.kind(outputs.left(job));
+        if index >= test.outputs.len() {
+            left = Some(match what {
+                Ok((OutputKind::File, _)) => report(job, &file),
+                Ok(_) => Left::NoReport("it is a directory".into()),
+                Err(problem) => Left::NoReport(problem.words()),
+            });
+            continue;
+        }
+        match what {
+            Ok((kind, executable)) => {
+                let made = Made {
+                    from: path,
+                    test: Some(&test.name),
+                    kind,
+                    executable,
+                };
+                outputs.ready(job, made, &file).map_err(Stop::internal)?;
+            }
+            Err(problem) => missing(path, &problem.words()),
+        }
+    }
+    Ok(left)
+}
+
+fn report(job: &Job<'_>, file: &Path) -> Left {
+    match read_untrusted(file, MAX_REPORT) {
+        Ok(bytes) => Left::Report(
+            job.reporter
+                .redactor()
+                .text(&String::from_utf8_lossy(&bytes)),
+        ),
+        Err(_) => Left::NoReport(format!("it has more than {} MiB", MAX_REPORT >> 20)),
+    }
+}
+
+/// Lays the packed image ready, as an OCI archive: an image layout in a tar archive (containers-transports(5)).
+///
+/// # Errors
+/// When it is too large, or cannot be written.
+pub async fn of_packed(
+    job: &Job<'_>,
+    outputs: &Outputs,
+    phase: Phase,
+    image: &str,
+) -> Result<(), Stop> {
+    let (layout, limit) = (job.work.layout(), outputs.left(job));
+    let name = match job.plan.tags.first() {
+        Some(tag) => tag.clone(),
+        None => format!("localhost/{}:latest", job.plan.build_id),
+    };
+    let file = job.work.root().join("image.tar");
+    let (to, id) = (file.clone(), image.to_owned());
+    let archived = tokio::task::spawn_blocking(move || {
+        let layout = Layout::open(&layout, u64::MAX).map_err(io::Error::other)?;
+        if layout.config_digest().to_string() != id {
+            return Err(io::Error::other(
+                "the packed image is not the one that was tested",
+            ));
+        }
+        if layout.total_size() > limit {
+            return Ok(false);
+        }
+        layout.archive(&name, &mut File::create(&to)?)?;
+        Ok(true)
+    });
+    if !archived
+        .await
+        .map_err(Stop::internal)?
+        .map_err(Stop::internal)?
+    {
+        let failure = Problem::TooLarge(limit).failure("the image");
+        return Err(Stop::failed(Failure {
+            phase: Some(phase),
+            ..failure
+        }));
+    }
+    let made = Made {
+        from: IMAGE,
+        test: None,
+        kind: OutputKind::Image,
+        executable: false,
+    };
+    outputs.ready(job, made, &file).map_err(Stop::internal)
+}
+
+/// What the sandbox has copied.
+struct Copies {
+    directory: PathBuf,
+    list: Vec<Found>,
+}
+
+/// Copies paths out of a container, after `commands`; the inner error says why nothing came.
+async fn copies(
+    job: &Job<'_>,
+    sandbox: &Sandbox<'_>,
+    outputs: &Outputs,
+    mut commands: Vec<Vec<String>>,
+    container: &str,
+    paths: &[&str],
+) -> Result<Result<Copies, String>, Stop> {
+    let directory = job.work.boxed("out").join("copies").join(container);
+    let mut collect = vec![sandbox.host.own_binary.display().to_string()];
+    collect.extend(["runner", "collect", "--into"].map(String::from));
+    collect.push(directory.display().to_string());
+    collect.extend(["--limit".to_owned(), outputs.left(job).to_string()]);
+    for path in paths {
+        collect.push(format!("--path={path}"));
+    }
+    collect.push("--".into());
+    collect.extend(sandbox.buildah(Store::Own));
+    collect.extend(["mount", container].map(String::from));
+    commands.push(collect);
+    let reach = Reach {
+        own_binary: true,
+        ..Reach::default()
+    };
+    let started = sandbox.start(commands, reach).map_err(Stop::internal)?;
+    let phase = match job.plan.tests.iter().any(|_| container != CONTAINER) {
+        true => Phase::Test,
+        false => Phase::Build,
+    };
+    let before = job.cgroup.counters();
+    match started.capture(&job.bounds, 4096).await {
+        (Ended::Exited(0), _) => {}
+        (Ended::Exited(_), _) if job.killed_by_a_stranger(sandbox, before, None) => {
+            return Err(Stop::Interrupted);
+        }
+        (Ended::Exited(_), said) => {
+            let failure = Failure::new(phase, Kind::Internal, said.clone());
+            let explained = job.explained(failure.clone(), before, None);
+            return match explained == failure {
+                true => Ok(Err(said)),
+                false => Err(Stop::failed(explained)),
+            };
+        }
+        (Ended::Cancelled, _) => return Err(Stop::Interrupted),
+        (Ended::OutOfTime, _) => return Err(job.out_of_time(phase)),
+    }
+    let list = read_untrusted(&directory.join(LIST), MAX_LIST);
+    let list = list.and_then(|bytes| read_list(&mut bytes.as_slice()));
+    Ok(match list {
+        Ok(list) if list.len() == paths.len() => Ok(Copies { directory, list }),
+        Ok(_) => Err("the list of copies has another length".into()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+/// Why there is no output.
+#[derive(Debug, Clone, Copy)]
+enum Problem {
+    Nothing,
+    Other,
+    TooLarge(u64),
+}
+
+impl Found {
+    fn kind(self, limit: u64) -> Result<(OutputKind, bool), Problem> {
+        match self {
+            Found::File { executable } => Ok((OutputKind::File, executable)),
+            Found::Directory => Ok((OutputKind::Directory, false)),
+            Found::Nothing => Err(Problem::Nothing),
+            Found::Other => Err(Problem::Other),
+            Found::TooLarge => Err(Problem::TooLarge(limit)),
+        }
+    }
+}
+
+impl Problem {
+    fn words(self) -> String {
+        match self {
+            Problem::Nothing => "there is nothing at this path".into(),
+            Problem::Other => "it is neither a file nor a directory".into(),
+            Problem::TooLarge(limit) => format!(
+                "with it the outputs would have more than their limit; {} MiB are left of it",
+                limit >> 20
+            ),
+        }
+    }
+
+    fn failure(self, path: &str) -> Failure {
+        let message = format!("{path} cannot be handed over: {}", self.words());
+        match self {
+            Problem::Nothing | Problem::Other => {
+                Failure::new(Phase::Build, Kind::OutputMissing, message)
+                    .with_hint("Name a path that the final image has, in outputs.")
+            }
+            Problem::TooLarge(_) => Failure::new(Phase::Build, Kind::LimitReached, message)
+                .with_hint("Ask for less in outputs, or choose a profile with a higher limit."),
+        }
+    }
+}
+
+/// Opens a regular file that foreign code may have replaced.
+fn open_untrusted(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other(format!("{}: no file", path.display()))),
+    }
+}
+
+/// Digest and size of a file.
+fn hashed(mut file: &File) -> io::Result<(Digest, u64)> {
+    use sha2::Digest as _;
+    let (mut hash, mut size) = (sha2::Sha256::new(), 0);
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let count = file.read(&mut buffer)?;
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
+            return Ok((Digest::of_hash(hash), size));
+        };
+        hash.update(read);
+        size += count as u64;
+    }
+}
+
+/// Copies an output from where it lies ready to `to`, which must not exist. Whoever owns `from` may have changed it:
+/// only the bytes that were told come through.
+///
+/// # Errors
+/// When it is another, or cannot be read or written.
+pub fn hand_over(from: &Path, output: &OutputStatus, to: &Path) -> io::Result<()> {
+    let size = output.size_bytes.unwrap_or(0);
+    let mut source = open_untrusted(from)?.take(size.saturating_add(1));
+    let mode = if output.executable == Some(true) {
+        0o700
+    } else {
+        0o600
+    };
+    let mut copy = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(to)?;
+    io::copy(&mut source, &mut copy)?;
+    io::Seek::rewind(&mut copy)?;
+    let (digest, found) = hashed(&copy)?;
+    if found == size && Some(digest.to_string()) == output.digest {
+        return Ok(());
+    }
+    fs::remove_file(to)?;
+    Err(io::Error::other("it has changed since it was made"))
+}
