@@ -119,10 +119,9 @@ async fn one(
         test: None,
     };
     let ended = started.run(output, &job.bounds, |line| {
-        if let Some(step) = steps.observe(line) {
-            before = job.cgroup.counters();
-            job.reporter.event(Event::StepStarted { step });
-        }
+        let step = steps.observe(line)?;
+        before = job.cgroup.counters();
+        Some(Event::StepStarted { step })
     });
     match ended.await {
         Ended::Exited(0) => {}

@@ -289,6 +289,7 @@ impl Fetch<'_> {
             if is_id(line) {
                 id = Some(line.to_owned());
             }
+            None
         });
         match ended.await.map_err(Stop::internal)? {
             Ended::Exited(0) => Ok(id),

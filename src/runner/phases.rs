@@ -633,7 +633,7 @@ async fn pack(job: &Job<'_>, sandbox: &Sandbox<'_>, phase: Phase, id: &str) -> R
         phase,
         test: None,
     };
-    match started.run(output, &job.bounds, |_| {}).await {
+    match started.run(output, &job.bounds, |_| None).await {
         Ended::Exited(0) => Ok(()),
         Ended::Exited(_) if job.killed_by_a_stranger(sandbox, before, None) => {
             Err(Stop::Interrupted)

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::Phase;
 use crate::diagnosis::LastWords;
+use crate::log::Event;
 use crate::log::lines::LineSplitter;
 
 use super::reporter::Reporter;
@@ -77,7 +78,24 @@ pub struct Output<'a> {
     pub test: Option<&'a str>,
 }
 
-/// Runs a command to its end; `observe` sees each line before it is written.
+impl Output<'_> {
+    /// Takes a line; where it tells of something, that stands in the log between the lines before it and itself.
+    fn take(self, lines: &mut Vec<String>, line: String, event: Option<Event>) {
+        if let Some(event) = event {
+            self.write(lines);
+            self.reporter.event(event);
+        }
+        lines.push(line);
+    }
+
+    fn write(self, lines: &mut Vec<String>) {
+        if !lines.is_empty() {
+            self.reporter.output(self.phase, self.test, lines.drain(..));
+        }
+    }
+}
+
+/// Runs a command to its end; `observe` sees each line before it is written, and says what it tells of.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -85,7 +103,7 @@ pub async fn run(
     command: &mut Command,
     output: Output<'_>,
     bounds: &Bounds,
-    observe: impl FnMut(&str),
+    observe: impl FnMut(&str) -> Option<Event>,
 ) -> io::Result<Ended> {
     let started = Started::begin(command.stdin(Stdio::null()))?;
     Ok(started.run(output, bounds, observe).await)
@@ -140,7 +158,7 @@ impl Started {
         self,
         output: Output<'_>,
         bounds: &Bounds,
-        mut observe: impl FnMut(&str),
+        mut observe: impl FnMut(&str) -> Option<Event>,
     ) -> Ended {
         let Self {
             mut group,
@@ -161,12 +179,10 @@ impl Started {
                     Ok(count) => {
                         last_words.push(buffer.get(..count).unwrap_or_default(), redactor);
                         splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
-                            observe(&line);
-                            lines.push(line);
+                            let event = observe(&line);
+                            output.take(&mut lines, line, event);
                         });
-                        if !lines.is_empty() {
-                            output.reporter.output(output.phase, output.test, lines.drain(..));
-                        }
+                        output.write(&mut lines);
                     }
                 },
             }
@@ -180,8 +196,8 @@ impl Started {
             });
         }
         splitter.finish(redactor, |line| {
-            observe(&line);
-            lines.push(line);
+            let event = observe(&line);
+            output.take(&mut lines, line, event);
         });
         let last = lines.last().cloned();
         let last = last.or_else(|| output.reporter.last_text());
@@ -283,5 +299,70 @@ impl Group {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::status::StepStatus;
+    use crate::log::record::Body;
+    use crate::log::{LogReader, Redactor};
+    use crate::runner::LogSoFar;
+
+    #[tokio::test]
+    async fn a_step_begins_between_the_lines_that_come_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let file = std::fs::File::create(&path).unwrap();
+        let reporter = Reporter::new(
+            file,
+            LogSoFar::default(),
+            1 << 20,
+            Redactor::new(std::iter::empty()),
+        );
+        let output = Output {
+            reporter: &reporter,
+            phase: Phase::Build,
+            test: None,
+        };
+        let bounds = Bounds {
+            cancel: CancellationToken::new(),
+            deadline: Instant::now() + Duration::from_secs(60),
+        };
+        let mut command = Command::new("printf");
+        command.arg("STEP 1/2\\none\\nSTEP 2/2\\ntwo\\n");
+        let mut index = 0;
+        let ended = run(&mut command, output, &bounds, |line| {
+            line.starts_with("STEP").then(|| {
+                index += 1;
+                let step = StepStatus {
+                    index,
+                    of: 2,
+                    ..StepStatus::default()
+                };
+                Event::StepStarted { step }
+            })
+        });
+        assert!(ended.await.unwrap().is_success());
+        let log = LogReader::open(&path).unwrap().unwrap();
+        let told: Vec<String> = log
+            .forward(0)
+            .map(|(_, record)| match record.body {
+                Body::Line(line) => line.render(record.n),
+                Body::Event(_) => format!("behind {}", record.n),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "behind 0",
+                "1 build 1/2 | STEP 1/2",
+                "2 build 1/2 | one",
+                "behind 2",
+                "3 build 2/2 | STEP 2/2",
+                "4 build 2/2 | two"
+            ]
+        );
     }
 }

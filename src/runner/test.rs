@@ -131,7 +131,7 @@ impl Around<'_> {
             phase: Phase::Test,
             test: Some(&test.name),
         };
-        let ended = started.run(output, &bounds, |_| {}).await;
+        let ended = started.run(output, &bounds, |_| None).await;
         let seconds = (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         let last = job.reporter.last();
         let (status, exit_code) = match ended {
