@@ -9,7 +9,7 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 4 '*' $$(nproc) + 8))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo demo-nomad machine compiled test test-all attacks endurance lint bench
+.PHONY: help setup release demo demo-nomad machine compiled test test-all attacks endurance dist lint bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,8 @@ test: compiled machine ## Run every test: Rust, then end to end with real Builda
 
 test-all: machine ## Run every test, and those of Nomad once more on the oldest version that must work
 	scripts/setup.sh test-all
-	$(MAKE) test
+	$(MAKE) test dist
+	$(venvs)/py-mcp-1/bin/pytest -m dist tests/e2e/test_dist.py
 	cargo test --locked --all-features --test contract -- --ignored
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad cargo test --locked --all-features --test contract -- nomad cluster storm
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py tests/e2e/test_rights.py
@@ -58,6 +59,10 @@ attacks: machine ## Run the attacks of tests/attacks alone, and write their tabl
 
 endurance: machine ## Run the long storm: hundreds of builds that are killed at borders and at random
 	$(venvs)/py-mcp-1/bin/pytest -m endurance -s tests/e2e
+
+dist: ## Make dist/: a static program, and a Debian package of it (scripts/dist.sh image: a container image)
+	scripts/setup.sh
+	scripts/dist.sh program deb
 
 lint: ## Check format and lints
 	cargo fmt --check

@@ -6,6 +6,11 @@ use clap::Parser;
 use nomad_build::cli::{Cli, exit};
 use nomad_build::runner::core_dumps;
 
+// That of musl takes many times as long.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // What whoever started this left open reaches nothing that this starts.
     close_fds::set_fds_cloexec(3, &[]);

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes what is handed out, in dist/: a static program, a Debian package, and a container image that nomad-build has
+# built itself.
+#
+#   scripts/dist.sh [program|deb|image]...      default: all three
+#
+# Needs scripts/setup.sh and Rust; installs what else it needs, and says so.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly CARGO_DEB_VERSION=3.8.0
+dist=$PWD/dist
+target=$(uname -m)-unknown-linux-musl
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/nomad-build/tools
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+program=${CARGO_TARGET_DIR:-target}/$target/release/nomad-build
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+
+say() { printf 'dist: %s\n' "$*"; }
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+
+# The program without any library: it runs on every Linux of this architecture.
+make_program() {
+  if ! command -v musl-gcc >/dev/null; then
+    say "installing musl-tools"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends musl-tools
+  fi
+  rustup target list --installed | grep -qx "$target" || rustup target add "$target"
+  say "compiling the static program"
+  env "CC_${target//-/_}=musl-gcc" cargo build --release --locked --target "$target"
+  mkdir -p "$dist"
+  install -m 0755 "$program" "$dist/nomad-build-$version-$(uname -m)-linux"
+}
+
+make_deb() {
+  if ! "$tools/bin/cargo-deb" --version 2>/dev/null | grep -qx "cargo-deb $CARGO_DEB_VERSION"; then
+    say "installing cargo-deb $CARGO_DEB_VERSION"
+    cargo install --quiet --force --locked --root "$tools" --version "$CARGO_DEB_VERSION" cargo-deb
+  fi
+  say "making the Debian package"
+  rm -rf "$dist/share"
+  mkdir -p "$dist/share"
+  "$program" man "$dist/share/man"
+  "$program" completions bash >"$dist/share/nomad-build.bash"
+  "$tools/bin/cargo-deb" --no-build --locked --target "$target" --output "$dist/"
+}
+
+# BASE: the image that it starts from, a Debian; default that of nomad/Containerfile.
+make_image() {
+  local staged
+  staged=$(mktemp -d)
+  # Builds may run as another user.
+  chmod 0755 "$staged"
+  cp -r nomad/Containerfile "$staged/"
+  install -D -m 0755 "$program" "$staged/target/release/nomad-build"
+  say "building the image with nomad-build itself"
+  "$program" build "$staged" ${BASE:+--build-arg "BASE=$BASE"} --name nomad-build-image --test 'nomad-build --version' \
+    --output "$dist/nomad-build-$version-image.tar"
+  rm -rf "$staged"
+}
+
+for what in "${@:-program deb image}"; do
+  for one in $what; do
+    case $one in
+      program | deb | image) "make_$one" ;;
+      *) say "usage: scripts/dist.sh [program|deb|image]..." >&2; exit 2 ;;
+    esac
+  done
+done
+say "made in $dist:"
+ls -l "$dist"
