@@ -309,9 +309,9 @@ async fn copies(
         ..Reach::default()
     };
     let started = sandbox.start(commands, reach).map_err(Stop::internal)?;
-    let phase = match job.plan.tests.iter().any(|_| container != CONTAINER) {
-        true => Phase::Test,
-        false => Phase::Build,
+    let phase = match container {
+        CONTAINER => Phase::Build,
+        _ => Phase::Test,
     };
     let before = job.cgroup.counters();
     match started.capture(&job.bounds, 4096).await {
