@@ -256,8 +256,8 @@ fn pipeline(log: &Log, dir: &Path) {
             test: None,
         };
         let mut command = tokio::process::Command::new("cat");
-        let ended =
-            runtime.block_on(async { run(command.arg(&log.plain), output, &bounds, |_| None).await });
+        let ended = runtime
+            .block_on(async { run(command.arg(&log.plain), output, &bounds, |_| None).await });
         assert!(ended.unwrap().is_success());
         assert_eq!(reporter.last(), log.lines);
         std::fs::remove_file(out).unwrap();
