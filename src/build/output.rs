@@ -90,6 +90,17 @@ impl OutputStatus {
         }
     }
 
+    /// Of which there is nothing, for this reason.
+    pub fn lose(&mut self, why: &str) {
+        self.digest = None;
+        self.missing = Some(why.to_owned());
+    }
+
+    /// Whether there is something, or was when it was told.
+    pub fn is_there(&self) -> bool {
+        self.digest.is_some()
+    }
+
     /// Whether both were asked for with the same words.
     pub fn is_same(&self, other: &Self) -> bool {
         (&self.from, &self.test) == (&other.from, &other.test)

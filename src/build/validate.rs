@@ -41,8 +41,8 @@ pub struct Rules {
     pub paths: bool,
     /// Whether uploads are taken.
     pub uploads: bool,
-    /// Whether there is a place for outputs.
-    pub outputs: bool,
+    /// Profiles whose builds may hand something over.
+    pub outputs: Vec<String>,
 }
 
 /// The base of the sources, checked as far as that goes without a look at it.
@@ -132,9 +132,9 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
     let build_args = check.pairs("build_args", &request.build_args, true);
     let labels = check.pairs("labels", &request.labels, false);
     check.tags(&request.tags);
-    check.outputs(request);
     let tests = check.tests(&request.tests);
     let profile = check.profile(request.profile.as_deref());
+    check.outputs(request, &profile);
     check.secrets("secrets", &request.secrets, &profile);
     for (index, test) in request.tests.iter().enumerate() {
         check.secrets(&format!("tests[{index}].secrets"), &test.secrets, &profile);
@@ -481,22 +481,28 @@ impl Check<'_> {
     }
 
     /// What is handed over, of the image and of the tests.
-    fn outputs(&mut self, request: &BuildRequest) {
+    fn outputs(&mut self, request: &BuildRequest, profile: &str) {
         let mut paths = vec![("outputs".to_owned(), request.outputs.as_slice())];
         for (index, test) in request.tests.iter().enumerate() {
             paths.push((format!("tests[{index}].outputs"), &test.outputs));
             let report = test.report.as_slice();
             paths.push((format!("tests[{index}].report"), report));
         }
-        let count: usize = paths.iter().map(|(_, paths)| paths.len()).sum();
-        let handed_over = paths
+        let asked = paths
             .iter()
-            .any(|(argument, paths)| argument.ends_with("outputs") && !paths.is_empty());
-        if handed_over && !self.rules.outputs {
-            self.faults.push(
-                not_allowed("outputs", "this server has no place for outputs")
-                    .expecting("none; the operator must set nomad.repository"),
-            );
+            .filter(|(argument, _)| argument.ends_with("outputs"));
+        let count: usize = asked.map(|(_, paths)| paths.len()).sum();
+        if count > 0 && !self.rules.outputs.iter().any(|name| name == profile) {
+            let fault = match self.rules.outputs.as_slice() {
+                [] => not_allowed("outputs", "this server has no place for outputs")
+                    .expecting("none; the operator may set nomad.repository or limits.outputs_mb"),
+                names => not_allowed(
+                    "outputs",
+                    format!("builds of the profile {profile} hand nothing over"),
+                )
+                .expecting(format!("a profile of: {}", names.join(", "))),
+            };
+            self.faults.push(fault);
         }
         if count > MAX_OUTPUTS {
             self.faults.push(
@@ -638,7 +644,7 @@ mod tests {
             ]),
             tags: Some(vec!["r.example.com/team".into()]),
             paths: true,
-            outputs: true,
+            outputs: vec!["default".into(), "large".into()],
             ..Rules::default()
         }
     }
@@ -698,6 +704,30 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("TOKEN") && !text.contains("s3cret"));
+    }
+
+    #[test]
+    fn reports_are_no_outputs_and_outputs_are_counted() {
+        let test = |n: usize, more: serde_json::Value| {
+            let mut test = serde_json::json!({"name": n.to_string(), "command": "x"});
+            test.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            test
+        };
+        let with = |more: serde_json::Value| {
+            let tests: Vec<_> = (0..40).map(|n| test(n, more.clone())).collect();
+            faults(serde_json::json!({"source": {"path": "/x"}, "tests": tests}))
+        };
+        assert_eq!(
+            with(serde_json::json!({"report": "/r.xml"})),
+            Vec::<String>::new()
+        );
+        let many = with(serde_json::json!({"outputs": ["/o"]})).join("");
+        assert!(
+            many.contains("with those of the tests there are 40"),
+            "{many}"
+        );
     }
 
     #[test]

@@ -5,17 +5,24 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::build::digest::Digest;
 use crate::build::output::{IMAGE, OutputStatus};
-use crate::build::status::BuildStatus;
+use crate::build::status::{BuildStatus, StatusAnswer};
 use crate::client::Steady;
 
+use super::reach::{arguments, read};
 use super::show;
+
+/// How long outputs may take from elsewhere into this process, and between two looks.
+const FETCHED_WITHIN: Duration = Duration::from_secs(30 * 60);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A path in the image, and the file that is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +85,8 @@ impl Wanted {
     /// # Errors
     /// When something is not there, or cannot be fetched or written.
     pub async fn save(&self, tools: &mut Steady, status: &BuildStatus) -> anyhow::Result<()> {
+        let fetched = self.fetched(tools, status).await?;
+        let status = fetched.as_ref().unwrap_or(status);
         for wanted in &self.0 {
             let is_it =
                 |output: &&OutputStatus| output.from == wanted.from && output.test.is_none();
@@ -94,6 +103,33 @@ impl Wanted {
             }
         }
         Ok(())
+    }
+}
+
+impl Wanted {
+    /// The status once more, when what a server in this process fetches from elsewhere is here.
+    async fn fetched(
+        &self,
+        tools: &mut Steady,
+        status: &BuildStatus,
+    ) -> anyhow::Result<Option<BuildStatus>> {
+        let waits = |status: &BuildStatus| {
+            let mut outputs = status.outputs.iter();
+            outputs.any(|output| output.is_there() && output.path.is_none())
+        };
+        if self.0.is_empty() || tools.remote().is_some() || !waits(status) {
+            return Ok(None);
+        }
+        let deadline = Instant::now() + FETCHED_WITHIN;
+        loop {
+            let asked = arguments(json!({"build_id": status.build_id, "wait": 0}));
+            let told: StatusAnswer = read(&tools.call("status", &asked).await?)?;
+            match told.builds.into_iter().next() {
+                Some(status) if waits(&status) && Instant::now() < deadline => {}
+                told => return Ok(told),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

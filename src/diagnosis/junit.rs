@@ -21,10 +21,12 @@ const TEXT: usize = 16 * 1024;
 const NAME: usize = 200;
 const MESSAGE: usize = 300;
 
-/// What the file says; `tree` tells which files are the source's. Time and memory grow with the file's size only.
-pub fn report(xml: &str, tree: &Tree) -> ReportStatus {
+/// What the file says; `tree` tells which files are the source's, `mask` takes secrets out of what is told. Time and
+/// memory grow with the file's size only.
+pub fn report(xml: &str, tree: &Tree, mask: &dyn Fn(&str) -> String) -> ReportStatus {
     let mut reading = Reading {
         tree,
+        mask,
         report: ReportStatus::default(),
         case: None,
         depth: 0,
@@ -46,6 +48,7 @@ pub fn report(xml: &str, tree: &Tree) -> ReportStatus {
 
 struct Reading<'t> {
     tree: &'t Tree,
+    mask: &'t dyn Fn(&str) -> String,
     report: ReportStatus,
     case: Option<Case>,
     depth: usize,
@@ -148,15 +151,18 @@ impl Reading<'_> {
         if case.failure.is_some() {
             report.failed += 1;
             if report.failures.len() < MOST {
-                report.failures.push(told(case, self.tree));
+                report.failures.push(told(case, self.tree, self.mask));
             }
         }
     }
 }
 
 /// The text of a failure knows the line better than the case's attributes, which some frameworks count from 0.
-fn told(case: Case, tree: &Tree) -> CaseStatus {
+fn told(case: Case, tree: &Tree, mask: &dyn Fn(&str) -> String) -> CaseStatus {
     let (message, text) = case.failure.unwrap_or_default();
+    // Before anything is cut: the beginning of a secret is not found any more.
+    let bounded = |text: &str| mask(text.get(..text.floor_char_boundary(TEXT)).unwrap_or(text));
+    let (message, text) = (message.as_deref().map(bounded), mask(&text));
     let place = locations(text.lines(), tree, "").into_iter().next();
     let file = case
         .file
@@ -176,6 +182,7 @@ fn told(case: Case, tree: &Tree) -> CaseStatus {
         true => case.name,
         false => format!("{}.{}", case.class, case.name),
     };
+    let name = bounded(&name);
     CaseStatus {
         name: clean::short(&name, NAME),
         file,
@@ -205,6 +212,10 @@ mod tests {
             files: files.iter().map(|file| (*file).to_owned()).collect(),
             ..Tree::default()
         }
+    }
+
+    fn report(xml: &str, tree: &Tree) -> ReportStatus {
+        super::report(xml, tree, &str::to_owned)
     }
 
     fn place(case: &CaseStatus) -> (Option<&str>, Option<u32>) {
@@ -290,6 +301,18 @@ tests/test_sum.py:8: AssertionError</failure></testcase>
         let report = report(xml, &Tree::default());
         assert_eq!(report.failures[0].message.as_deref(), Some("&"));
         assert_eq!(report.failures[0].name, "");
+    }
+
+    #[test]
+    fn secrets_are_taken_out_before_anything_is_cut() {
+        let secret = format!("top&secret-{}", "x".repeat(300));
+        let escaped = secret.replace('&', "&amp;");
+        let xml = format!(
+            "<testsuite><testcase name=\"{escaped}\"><failure message=\"it is {escaped}\"/></testcase></testsuite>"
+        );
+        let told = super::report(&xml, &Tree::default(), &|text| text.replace(&secret, "***"));
+        assert_eq!(told.failures[0].name, "***");
+        assert_eq!(told.failures[0].message.as_deref(), Some("it is ***"));
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use crate::build::conclude::Outcome;
 use crate::build::inputs::Inputs;
-use crate::build::output::OutputStatus;
+use crate::build::output::{OutputStatus, is_file_name};
 use crate::build::state::{Event as Change, Standing, apply};
 use crate::build::status::{
     ImageStatus, Resources, SourceStatus, StepStatus, TagState, TestStatus,
@@ -115,6 +115,8 @@ impl Progress {
                 self.running_test = None;
                 self.tests.push(result);
             }
+            // A name is a file's, wherever it is taken to.
+            Event::Output { output } if !is_file_name(&output.name) => {}
             Event::Output { output } => {
                 self.outputs.retain(|old| !old.is_same(&output));
                 self.outputs.push(output);

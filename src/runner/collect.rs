@@ -20,6 +20,8 @@ use super::workdir::write_json;
 
 /// The list of what was found, in the directory of the copies.
 pub const LIST: &str = "list.json";
+/// How often a path is looked up anew.
+const TRIES: u32 = 200;
 
 /// What to collect.
 #[derive(Debug, Args)]
@@ -53,6 +55,8 @@ pub enum Found {
     Nothing,
     /// It is a device, a socket or a pipe.
     Other,
+    /// Something of it cannot be read: names that are too long together, as foreign code can make them.
+    Unreadable,
     /// With it there would be more than the limit.
     TooLarge,
 }
@@ -99,7 +103,17 @@ fn one(root: &OwnedFd, path: &str, to: &Path, left: &mut u64) -> io::Result<Foun
     let open = |flags| {
         let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC;
-        openat2(root, path, flags, Mode::empty(), within)
+        let mut tries = 0;
+        loop {
+            match openat2(root, path, flags, Mode::empty(), within) {
+                // Something was renamed or mounted anywhere on the machine (openat2(2)).
+                Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::yield_now();
+                }
+                opened => return opened,
+            }
+        }
     };
     let place = match open(OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
@@ -123,6 +137,7 @@ fn one(root: &OwnedFd, path: &str, to: &Path, left: &mut u64) -> io::Result<Foun
             .open(to)?,
         left: *left,
         is_over: false,
+        has_failed: false,
     };
     let copied = match found {
         Found::Directory => pack(&place, &mut copy),
@@ -135,9 +150,17 @@ fn one(root: &OwnedFd, path: &str, to: &Path, left: &mut u64) -> io::Result<Foun
         fs::remove_file(to)?;
         return Ok(Found::TooLarge);
     }
-    copied?;
-    *left = copy.left;
-    Ok(found)
+    match copied {
+        Ok(()) => {
+            *left = copy.left;
+            Ok(found)
+        }
+        Err(_) if !copy.has_failed => {
+            fs::remove_file(to)?;
+            Ok(Found::Unreadable)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes a directory as a tar archive; nothing changes it meanwhile. Sockets are left out, as tar(1) does.
@@ -186,6 +209,8 @@ struct Limited {
     file: File,
     left: u64,
     is_over: bool,
+    /// Writing has failed, as on a full disk.
+    has_failed: bool,
 }
 
 impl Write for Limited {
@@ -195,7 +220,9 @@ impl Write for Limited {
             self.is_over = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let written = self.file.write(bytes)?;
+        let written = self.file.write(bytes);
+        self.has_failed |= written.is_err();
+        let written = written?;
         self.left -= written as u64;
         Ok(written)
     }
@@ -292,6 +319,26 @@ mod tests {
                 ("e/run".to_owned(), Regular, true)
             ]
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_costs_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("fine"), "x").unwrap();
+        let deep = root.path().join("deep");
+        fs::create_dir(&deep).unwrap();
+        let mut at = File::open(&deep).unwrap();
+        // Deeper than any path can be long.
+        for _ in 0..30 {
+            let name = "d".repeat(200);
+            rustix::fs::mkdirat(&at, &name, 0o755.into()).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            at = File::from(rustix::fs::openat(&at, &name, flags, Mode::empty()).unwrap());
+        }
+        let (list, into) = run(root.path(), &["/deep", "/fine"], 1 << 20);
+        let fine = Found::File { executable: false };
+        assert_eq!(list, [Found::Unreadable, fine]);
+        assert!(!into.path().join("0").exists());
     }
 
     #[test]

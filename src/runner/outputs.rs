@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -53,9 +53,15 @@ impl Outputs {
             .saturating_sub(ready.bytes)
     }
 
-    /// Tells of one whose bytes, which nobody changes any more, are in `file`: moved to where it is ready.
-    fn ready(&self, job: &Job<'_>, made: Made<'_>, file: &Path) -> io::Result<()> {
-        let (digest, size) = hashed(&open_untrusted(file)?)?;
+    /// Tells of one whose bytes, which nobody changes any more, are in `file`: moved to where it is ready. The inner
+    /// error: it is larger than the sandbox should have let it become.
+    fn ready(&self, job: &Job<'_>, made: Made<'_>, file: &Path) -> io::Result<Result<(), Problem>> {
+        let left = self.left(job);
+        let opened = open_untrusted(file)?;
+        let (digest, size) = tokio::task::block_in_place(|| hashed(&opened, left))?;
+        if size > left {
+            return Ok(Err(Problem::TooLarge(left)));
+        }
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = ready.name(made.from, made.test, made.kind);
         fs::DirBuilder::new()
@@ -71,7 +77,7 @@ impl Outputs {
             ..OutputStatus::of(made.from, made.test, name)
         };
         job.reporter.event(Event::Output { output });
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Tells that there is none.
@@ -148,7 +154,8 @@ pub async fn of_image(
             executable,
         };
         let file = copies.directory.join(index.to_string());
-        (outputs.ready(job, made, &file)).map_err(Stop::internal)?;
+        let ready = outputs.ready(job, made, &file).map_err(Stop::internal)?;
+        ready.map_err(|problem| Stop::failed(problem.failure(path)))?;
     }
     Ok(())
 }
@@ -156,7 +163,7 @@ pub async fn of_image(
 /// What a test left.
 #[derive(Debug)]
 pub enum Left {
-    /// The text of its report.
+    /// The text of its report, as it is.
     Report(String),
     /// Why there is none.
     NoReport(String),
@@ -173,8 +180,10 @@ pub async fn of_test(
     test: &crate::build::plan::PlanTest,
     container: &str,
 ) -> Result<Option<Left>, Stop> {
-    let mut paths: Vec<&str> = test.outputs.iter().map(String::as_str).collect();
-    paths.extend(test.report.as_deref());
+    let report = test.report.as_deref();
+    // The report first: it does not count, and is told even where the outputs are too large.
+    let outputs_of = test.outputs.iter().map(String::as_str);
+    let paths: Vec<&str> = report.into_iter().chain(outputs_of).collect();
     if paths.is_empty() {
         return Ok(None);
     }
@@ -184,7 +193,6 @@ pub async fn of_test(
         Err(_) => {
             let why = "its container cannot be read";
             test.outputs.iter().for_each(|path| missing(path, why));
-            let report = test.report.as_ref();
             return Ok(report.map(|_| Left::NoReport(why.to_owned())));
         }
     };
@@ -192,15 +200,15 @@ pub async fn of_test(
     for (index, (path, found)) in paths.iter().zip(copies.list).enumerate() {
         let file = copies.directory.join(index.to_string());
         let what = found.kind(outputs.left(job));
-        if index >= test.outputs.len() {
+        if index == 0 && report.is_some() {
             left = Some(match what {
-                Ok((OutputKind::File, _)) => report(job, &file),
-                Ok(_) => Left::NoReport("it is a directory".into()),
+                Ok((OutputKind::File, _)) => read_report(&file),
+                Ok(_) => Left::NoReport("it is no file".into()),
                 Err(problem) => Left::NoReport(problem.words()),
             });
             continue;
         }
-        match what {
+        let ready = match what {
             Ok((kind, executable)) => {
                 let made = Made {
                     from: path,
@@ -208,21 +216,20 @@ pub async fn of_test(
                     kind,
                     executable,
                 };
-                outputs.ready(job, made, &file).map_err(Stop::internal)?;
+                outputs.ready(job, made, &file).map_err(Stop::internal)?
             }
-            Err(problem) => missing(path, &problem.words()),
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = ready {
+            missing(path, &problem.words());
         }
     }
     Ok(left)
 }
 
-fn report(job: &Job<'_>, file: &Path) -> Left {
+fn read_report(file: &Path) -> Left {
     match read_untrusted(file, MAX_REPORT) {
-        Ok(bytes) => Left::Report(
-            job.reporter
-                .redactor()
-                .text(&String::from_utf8_lossy(&bytes)),
-        ),
+        Ok(bytes) => Left::Report(String::from_utf8_lossy(&bytes).into_owned()),
         Err(_) => Left::NoReport(format!("it has more than {} MiB", MAX_REPORT >> 20)),
     }
 }
@@ -274,7 +281,8 @@ pub async fn of_packed(
         kind: OutputKind::Image,
         executable: false,
     };
-    outputs.ready(job, made, &file).map_err(Stop::internal)
+    let ready = outputs.ready(job, made, &file).map_err(Stop::internal)?;
+    ready.map_err(|problem| Stop::failed(problem.failure("the image")))
 }
 
 /// What the sandbox has copied.
@@ -296,7 +304,9 @@ async fn copies(
     let mut collect = vec![sandbox.host.own_binary.display().to_string()];
     collect.extend(["runner", "collect", "--into"].map(String::from));
     collect.push(directory.display().to_string());
-    collect.extend(["--limit".to_owned(), outputs.left(job).to_string()]);
+    // What is ready is counted once more outside: a report may need the rest.
+    let limit = outputs.left(job).saturating_add(MAX_REPORT);
+    collect.extend(["--limit".to_owned(), limit.to_string()]);
     for path in paths {
         collect.push(format!("--path={path}"));
     }
@@ -320,7 +330,8 @@ async fn copies(
             return Err(Stop::Interrupted);
         }
         (Ended::Exited(_), said) => {
-            let failure = Failure::new(phase, Kind::Internal, said.clone());
+            // A limit that was reached explains what no command has done.
+            let failure = Failure::new(phase, Kind::BuildError, said.clone());
             let explained = job.explained(failure.clone(), before, None);
             return match explained == failure {
                 true => Ok(Err(said)),
@@ -344,6 +355,7 @@ async fn copies(
 enum Problem {
     Nothing,
     Other,
+    Unreadable,
     TooLarge(u64),
 }
 
@@ -354,6 +366,7 @@ impl Found {
             Found::Directory => Ok((OutputKind::Directory, false)),
             Found::Nothing => Err(Problem::Nothing),
             Found::Other => Err(Problem::Other),
+            Found::Unreadable => Err(Problem::Unreadable),
             Found::TooLarge => Err(Problem::TooLarge(limit)),
         }
     }
@@ -363,6 +376,7 @@ impl Problem {
     fn words(self) -> String {
         match self {
             Problem::Nothing => "there is nothing at this path".into(),
+            Problem::Unreadable => "it cannot be read as a whole".into(),
             Problem::Other => "it is neither a file nor a directory".into(),
             Problem::TooLarge(limit) => format!(
                 "with it the outputs would have more than their limit; {} MiB are left of it",
@@ -374,7 +388,7 @@ impl Problem {
     fn failure(self, path: &str) -> Failure {
         let message = format!("{path} cannot be handed over: {}", self.words());
         match self {
-            Problem::Nothing | Problem::Other => {
+            Problem::Nothing | Problem::Other | Problem::Unreadable => {
                 Failure::new(Phase::Build, Kind::OutputMissing, message)
                     .with_hint("Name a path that the final image has, in outputs.")
             }
@@ -397,10 +411,11 @@ fn open_untrusted(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Digest and size of a file.
-fn hashed(mut file: &File) -> io::Result<(Digest, u64)> {
+/// Digest and size of a file; of one that is larger than `limit`, no more than that and a byte is read.
+fn hashed(file: &File, limit: u64) -> io::Result<(Digest, u64)> {
     use sha2::Digest as _;
     let (mut hash, mut size) = (sha2::Sha256::new(), 0);
+    let mut file = file.take(limit.saturating_add(1));
     let mut buffer = vec![0; 128 * 1024];
     loop {
         let count = file.read(&mut buffer)?;
@@ -412,31 +427,29 @@ fn hashed(mut file: &File) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// Copies an output from where it lies ready to `to`, which must not exist. Whoever owns `from` may have changed it:
-/// only the bytes that were told come through.
+/// Copies an output from where it lies ready to `to`, which is there only as a whole. Whoever owns `from` may have
+/// changed it: only the bytes that were told come through.
 ///
 /// # Errors
-/// When it is another, or cannot be read or written.
+/// When it is another, or cannot be read or written; then there is nothing at `to`.
 pub fn hand_over(from: &Path, output: &OutputStatus, to: &Path) -> io::Result<()> {
     let size = output.size_bytes.unwrap_or(0);
     let mut source = open_untrusted(from)?.take(size.saturating_add(1));
-    let mode = if output.executable == Some(true) {
-        0o700
-    } else {
-        0o600
-    };
-    let mut copy = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(to)?;
-    io::copy(&mut source, &mut copy)?;
-    io::Seek::rewind(&mut copy)?;
-    let (digest, found) = hashed(&copy)?;
-    if found == size && Some(digest.to_string()) == output.digest {
-        return Ok(());
+    let near = to.parent().unwrap_or(to);
+    let mut part = tempfile::Builder::new()
+        .prefix(".part-")
+        .tempfile_in(near)?;
+    io::copy(&mut source, part.as_file_mut())?;
+    io::Seek::rewind(part.as_file_mut())?;
+    let (digest, found) = hashed(part.as_file(), size)?;
+    if found != size || Some(digest.to_string()) != output.digest {
+        return Err(io::Error::other("it has changed since it was made"));
     }
-    fs::remove_file(to)?;
-    Err(io::Error::other("it has changed since it was made"))
+    if output.executable == Some(true) {
+        let mode = fs::Permissions::from_mode(0o700);
+        part.as_file().set_permissions(mode)?;
+    }
+    part.as_file().sync_all()?;
+    part.persist(to)?;
+    Ok(())
 }

@@ -164,7 +164,9 @@ impl Around<'_> {
         });
         let left = outputs::of_test(job, sandbox, self.outputs, test, &container(index)).await?;
         let report = left.map(|left| match left {
-            Left::Report(text) => report(&text, &tree()),
+            Left::Report(text) => {
+                report(&text, &tree(), &|text| job.reporter.redactor().text(text))
+            }
             Left::NoReport(problem) => ReportStatus {
                 problem: Some(problem),
                 ..ReportStatus::default()

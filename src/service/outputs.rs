@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::backend::View;
 use crate::build::output::OutputStatus;
 use crate::build::status::BuildStatus;
 
 use super::{Principal, Service, ToolError};
 
-/// How long an answer waits for outputs that come from elsewhere; the next one has them.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an answer waits for outputs that come from elsewhere.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An output and the file that has its bytes.
 #[derive(Debug)]
@@ -27,26 +29,25 @@ impl Service {
         if !view.state().is_final() {
             return;
         }
-        for output in &mut status.outputs {
-            if output.digest.is_none() {
-                continue;
-            }
-            output.uri = Some(format!(
-                "build://{}/outputs/{}",
-                view.record.id, output.name
-            ));
-            if self.paths {
-                let found = self.backend.output(&view.record.id, output);
-                output.path = match tokio::time::timeout(PATIENCE, found).await {
-                    Ok(Ok(path)) => path.map(|path| path.display().to_string()),
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "an output cannot be had");
-                        None
-                    }
-                    Err(_) => None,
-                };
-            }
+        for output in status.outputs.iter_mut().filter(|one| one.is_there()) {
+            let id = &view.record.id;
+            output.uri = Some(format!("build://{id}/outputs/{}", output.name));
         }
+        if !self.paths {
+            return;
+        }
+        let found = status.outputs.iter_mut().map(|output| async {
+            if output.is_there() {
+                let found = self.backend.output(&view.record.id, output).await;
+                output.path = found
+                    .inspect_err(|error| tracing::warn!(%error, "an output cannot be had"))
+                    .ok()
+                    .flatten()
+                    .map(|path| path.display().to_string());
+            }
+        });
+        // The answer does not wait for what takes long: the next one has it.
+        let _ = tokio::time::timeout(PATIENCE, join_all(found)).await;
     }
 
     /// One output of a build, by its name.
@@ -72,10 +73,7 @@ impl Service {
                 .expecting("a build that has ended"));
             }
         };
-        let there: Vec<&OutputStatus> = outputs
-            .iter()
-            .filter(|output| output.digest.is_some())
-            .collect();
+        let there: Vec<&OutputStatus> = outputs.iter().filter(|output| output.is_there()).collect();
         let Some(output) = there.iter().find(|output| output.name == name) else {
             let names: Vec<&str> = there.iter().map(|output| output.name.as_str()).collect();
             let expected = match names.as_slice() {

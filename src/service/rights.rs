@@ -110,7 +110,9 @@ impl Service {
         let mut rules = rules(&self.config, &self.rights(principal));
         rules.paths = self.paths;
         rules.uploads = self.takes_uploads();
-        rules.outputs = self.backend.keeps_outputs();
+        if !self.backend.keeps_outputs() {
+            rules.outputs.clear();
+        }
         rules
     }
 
@@ -151,6 +153,10 @@ fn rules(config: &Config, rights: &Rights) -> Rules {
     Rules {
         secrets: (profiles.iter())
             .map(|profile| (profile.name.clone(), profile.secrets.clone()))
+            .collect(),
+        outputs: (profiles.iter())
+            .filter(|profile| profile.limits.outputs_mb > 0)
+            .map(|profile| profile.name.clone())
             .collect(),
         profiles: profiles.into_iter().map(|profile| profile.name).collect(),
         tags: narrowed(&config.registry.allow, rights.tags.as_deref()),

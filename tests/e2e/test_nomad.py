@@ -92,6 +92,17 @@ async def test_an_agent_builds_tests_and_publishes(
     assert len(jobs) == 1
 
 
+async def placed(session: ClientSession, status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The outputs of a build by their names, once they are here: they come behind its end."""
+
+    async def here() -> list[dict[str, Any]] | None:
+        told = await ask(session, "status", {"build_id": status["build_id"]})
+        outputs = told["builds"][0]["outputs"]
+        return outputs if all("path" in output for output in outputs) else None
+
+    return {output["name"]: output for output in await wait_for(here, "the outputs")}
+
+
 async def test_outputs_come_through_the_registry(
     session: ClientSession, cluster: Server, registry: LocalRegistry, nomad: LocalNomad, base: str, tmp_path: Path
 ) -> None:
@@ -99,12 +110,12 @@ async def test_outputs_come_through_the_registry(
     source = files(Containerfile=f"FROM {base}\nRUN printf {word} >/word && chmod 755 /word\n")
     test = {"name": "leaves", "command": "printf left >/left; exit 3", "outputs": ["/left"]}
     status = await succeed(session, source=source, outputs=["/word", "image"])
-    outputs = {output["name"]: output for output in status["outputs"]}
+    outputs = await placed(session, status)
     assert Path(outputs["word"]["path"]).read_text() == word and outputs["word"]["executable"]
     assert tarfile.is_tarfile(outputs["image.tar"]["path"])
     # A failed build, of whose tasks Nomad takes no word any more, hands over as well.
     failed = await fail(session, "test_failed", "code", source=source, tests=[test], outputs=["/word"])
-    outputs = {output["name"]: output for output in failed["outputs"]}
+    outputs = await placed(session, failed)
     assert Path(outputs["left"]["path"]).read_text() == "left" and Path(outputs["word"]["path"]).read_text() == word
     # Another server has never seen it.
     command = [*cluster.command[:-3], "status", status["build_id"], "--backend", "nomad", "--json"]

@@ -146,7 +146,7 @@ async def test_what_the_image_does_not_have_is_said(session: ClientSession, base
 
 
 async def test_no_more_is_handed_over_than_the_operator_allows(make_server: MakeServer, base: str) -> None:
-    server = make_server(limits={"outputs_mb": 1})
+    server = make_server(limits={"outputs_mb": 1}, profiles={"none": {"outputs_mb": 0}})
     text = f"FROM {base}\nRUN head -c 900000 /dev/urandom >/a && cp /a /b && mkdir /d && cp /a /b /d\n"
     source = file_source({"Containerfile": text})
     async with server.connect() as session:
@@ -157,6 +157,24 @@ async def test_no_more_is_handed_over_than_the_operator_allows(make_server: Make
         status = await succeed(session, source=source, tests=tests)
         first, second = status["outputs"]
         assert first["size_bytes"] == 900000 and "more than their limit" in second["missing"]
+        # A report is told all the same, and where nothing is handed over at all.
+        tests = [{"name": "t", "command": REPORT, "outputs": ["/a", "/b"], "report": "/tmp/junit.xml"}]
+        status = await succeed(session, source=source, tests=tests)
+        assert status["tests"][0]["report"]["cases"] == 2
+        tests = [{"name": "t", "command": REPORT, "report": "/tmp/junit.xml"}]
+        status = await succeed(session, source=source, tests=tests, profile="none")
+        assert status["tests"][0]["report"]["cases"] == 2
+        text = await refused(session, "build", {"source": source, "outputs": ["image"], "profile": "none"}, "not_allowed")
+        assert "outputs: builds of the profile none hand nothing over" in text and "a profile of: default" in text
+
+
+async def test_reaching_the_disk_s_limit_is_told_as_that(make_server: MakeServer, base: str) -> None:
+    server = make_server(limits={"disk_mb": 64})
+    text = f"FROM {base}\nRUN head -c 40000000 /dev/urandom >/large\n"
+    async with server.connect() as session:
+        source = file_source({"Containerfile": text})
+        failed = await fail(session, "limit_reached", "code", source=source, outputs=["/large"])
+        assert "disk_mb" in failed["failure"]["message"]
 
 
 async def test_cases_that_failed_are_named_with_their_places(session: ClientSession, base: str) -> None:

@@ -29,7 +29,14 @@ pub fn progress(dir: &BuildDir) -> io::Result<Progress> {
 /// # Errors
 /// When the record cannot be written.
 pub fn write_end(dir: &BuildDir, gone: Gone) -> io::Result<()> {
-    let progress = progress(dir)?;
+    let mut progress = progress(dir)?;
+    // What a job that died had not handed over is gone with it.
+    for output in progress.outputs.iter_mut().filter(|one| one.is_there()) {
+        let there = std::fs::metadata(dir.outputs().join(&output.name));
+        if !there.is_ok_and(|file| Some(file.len()) == output.size_bytes) {
+            output.lose("it was lost with the job of the build");
+        }
+    }
     store::update(dir, |record| {
         if record.end.is_some() {
             return;

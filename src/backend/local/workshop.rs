@@ -12,7 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::build::output::OutputStatus;
 use crate::build::{Failure, Kind, Plan};
 use crate::config::Config;
 use crate::log::{Event, Progress};
@@ -206,7 +205,7 @@ impl<O: Output> Workshop<O> {
             Vec::new()
         });
         let from = WorkDir::new(self.dir.work()).outputs();
-        for output in ready.iter().filter(|output| output.digest.is_some()) {
+        for output in ready.iter().filter(|output| output.is_there()) {
             let taken = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -217,10 +216,8 @@ impl<O: Output> Workshop<O> {
                 });
             if let Err(error) = taken {
                 tracing::error!(%error, output = output.name, "an output cannot be taken");
-                let output = OutputStatus {
-                    missing: Some("it could not be taken out of the build".into()),
-                    ..OutputStatus::of(&output.from, output.test.as_deref(), output.name.clone())
-                };
+                let mut output = output.clone();
+                output.lose("it could not be taken out of the build");
                 if let Err(error) = self.output.append(Event::Output { output }) {
                     tracing::error!(%error, "the log cannot be written");
                 }

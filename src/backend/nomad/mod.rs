@@ -251,6 +251,46 @@ impl NomadBackend {
     }
 }
 
+/// Fetches an output; `false`: it is nowhere. It comes behind the end of its build, as long as the last task runs.
+async fn fetch_output(
+    core: &Core,
+    id: &BuildId,
+    output: &OutputStatus,
+    to: &Path,
+) -> io::Result<bool> {
+    let Some(shelf) = &core.shelf else {
+        return Ok(false);
+    };
+    let mut changed = core.books.subscribe(id);
+    loop {
+        changed.borrow_and_update();
+        let coming = core.books.page(id).is_some_and(|page| {
+            let allocation = page.record.stored.allocation.as_deref();
+            let allocation = page.known.allocation(allocation);
+            allocation.is_some_and(|allocation| !cluster::is_done(allocation))
+        });
+        {
+            let _alone = core.spool.fetching.lock().await;
+            if to.is_file() {
+                return Ok(true);
+            }
+            core.spool.make_room(id, output.size_bytes.unwrap_or(0))?;
+            if shelf.fetch_output(output, to).await? {
+                return Ok(true);
+            }
+        }
+        if !coming {
+            return Ok(false);
+        }
+        tokio::select! {
+            changed = changed.changed() => if changed.is_err() {
+                return Ok(false);
+            },
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
 /// How far a build is that has its place.
 fn starting(allocation: &Allocation) -> String {
     let node = crate::build::clean::short(&allocation.node_name, 60);
@@ -356,14 +396,9 @@ impl Backend for NomadBackend {
             return Ok(Some(path));
         }
         // Whoever asks may not wait for it; the next one finds it.
-        let (core, wanted, to) = (Arc::clone(&self.core), output.clone(), path.clone());
-        let fetching = tokio::spawn(async move {
-            let Some(shelf) = &core.shelf else {
-                return Ok(false);
-            };
-            core.spool.make_room(wanted.size_bytes.unwrap_or(0))?;
-            shelf.fetch_output(&wanted, &to).await
-        });
+        let (core, wanted) = (Arc::clone(&self.core), output.clone());
+        let (id, to) = (id.clone(), path.clone());
+        let fetching = tokio::spawn(async move { fetch_output(&core, &id, &wanted, &to).await });
         let fetched = fetching.await.map_err(io::Error::other)??;
         Ok(fetched.then_some(path))
     }

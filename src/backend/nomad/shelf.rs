@@ -18,7 +18,7 @@ use crate::registry::{
 use crate::runner::workdir::write_json;
 
 use super::payload::{CONTEXT_TYPE, INPUT_TYPE, PLAN_TYPE, UPLOAD_TYPE};
-use super::task::archive::log_tag;
+use super::task::archive::{log_tag, outputs_tag};
 
 /// Most bytes of an archived log, packed and unpacked.
 const MAX_LOG: u64 = 4 << 30;
@@ -210,6 +210,15 @@ impl Shelf {
     /// When the registry does not answer.
     pub async fn find_log(&self, id: &BuildId, allocation: &str) -> io::Result<Option<String>> {
         self.resolve(&log_tag(id, allocation)).await
+    }
+
+    /// Whether an allocation has brought its outputs there.
+    ///
+    /// # Errors
+    /// When the registry does not answer.
+    pub async fn has_outputs(&self, id: &BuildId, allocation: &str) -> io::Result<bool> {
+        let found = self.resolve(&outputs_tag(id, allocation)).await?;
+        Ok(found.is_some())
     }
 
     /// Fetches an archived log and unpacks it to `to`.

@@ -33,6 +33,8 @@ pub struct Spool {
     /// Held as long as this server lives.
     _lock: File,
     logs: Mutex<HashMap<BuildId, Arc<AsyncMutex<Spooled>>>>,
+    /// Held while an output is fetched: one at a time, so that nobody fetches the same or fills the disk.
+    pub fetching: AsyncMutex<()>,
 }
 
 /// One log, as far as it was read.
@@ -65,6 +67,7 @@ impl Spool {
             dir: own,
             _lock: lock,
             logs: Mutex::default(),
+            fetching: AsyncMutex::default(),
         })
     }
 
@@ -105,11 +108,12 @@ impl Spool {
         self.dir.path().join(OUTPUTS).join(format!("{id}-{name}"))
     }
 
-    /// Removes outputs, the oldest first, until with `more` bytes there are no more than what is kept of them.
+    /// Removes outputs of other builds, the oldest first, until with `more` bytes there are no more than what is kept
+    /// of them.
     ///
     /// # Errors
-    /// When they cannot be listed.
-    pub fn make_room(&self, more: u64) -> io::Result<()> {
+    /// When they cannot be listed or removed.
+    pub fn make_room(&self, id: &BuildId, more: u64) -> io::Result<()> {
         let dir = self.dir.path().join(OUTPUTS);
         fs::create_dir_all(&dir)?;
         let mut kept = Vec::new();
@@ -120,7 +124,9 @@ impl Spool {
         }
         kept.sort();
         let mut total = kept.iter().map(|(_, size, _)| size).sum::<u64>() + more;
-        for (_, size, path) in kept {
+        let own = self.output(id, "");
+        let of_others = |path: &Path| !path.to_string_lossy().starts_with(&*own.to_string_lossy());
+        for (_, size, path) in kept.into_iter().filter(|(_, _, path)| of_others(path)) {
             if total <= MAX_OUTPUTS {
                 break;
             }

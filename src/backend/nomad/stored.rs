@@ -12,6 +12,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
+use crate::build::output::OutputStatus;
 use crate::build::record::CommitOutcome;
 use crate::build::{BuildId, Record};
 use crate::nomad::{Items, MAX_VARIABLE};
@@ -96,6 +97,14 @@ impl Stored {
             allocation: None,
             input: None,
             log: None,
+        }
+    }
+
+    /// What could not be brought into the registry.
+    pub fn lose_outputs(&mut self, lost: &[OutputStatus]) {
+        let outputs = self.record.end.iter_mut().flat_map(|end| &mut end.outputs);
+        for output in outputs.filter(|one| lost.iter().any(|other| other.is_same(one))) {
+            output.lose("it could not be brought into the registry");
         }
     }
 

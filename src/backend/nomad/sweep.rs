@@ -96,7 +96,7 @@ async fn remove(core: &Core, page: Page) {
         }
     }
     let end = stored.record.end.as_ref();
-    if end.is_some_and(|end| end.outputs.iter().any(|output| output.digest.is_some()))
+    if end.is_some_and(|end| end.outputs.iter().any(|output| output.is_there()))
         && let (Some(shelf), Some(allocation)) = (&core.shelf, &stored.allocation)
         && let Err(error) = shelf.remove_tagged(&outputs_tag(id, allocation)).await
     {

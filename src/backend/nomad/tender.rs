@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::backend::ending::ending;
 use crate::build::BuildId;
 use crate::build::conclude::Gone;
+use crate::build::output::OutputStatus;
 use crate::build::record::CancelMark;
 use crate::log::Progress;
 use crate::nomad::NomadError;
@@ -279,12 +280,36 @@ async fn find_log(core: &Arc<Core>, record: Versioned) -> Result<(), StoreError>
             }
         }
     }
+    let lost = lost_outputs(core, stored, &id, &allocation).await;
     let found = |stored: &mut Stored| {
         stored.log.get_or_insert_with(|| log.clone());
+        stored.lose_outputs(&lost);
     };
     let ((), written) = store::update(&core.client, &id, Some(record), found).await?;
     core.learn(written);
     Ok(())
+}
+
+/// What a build of which its last task could not write any more has not brought into the registry.
+async fn lost_outputs(
+    core: &Arc<Core>,
+    stored: &Stored,
+    id: &BuildId,
+    allocation: &str,
+) -> Vec<OutputStatus> {
+    let told = stored.record.end.iter().flat_map(|end| &end.outputs);
+    let told: Vec<OutputStatus> = told.filter(|one| one.is_there()).cloned().collect();
+    let Some(shelf) = core.shelf.as_ref().filter(|_| !told.is_empty()) else {
+        return told;
+    };
+    match shelf.has_outputs(id, allocation).await {
+        Ok(true) => Vec::new(),
+        Ok(false) => told,
+        Err(error) => {
+            tracing::warn!(%error, build = %id, "outputs cannot be looked for");
+            Vec::new()
+        }
+    }
 }
 
 async fn remove_input(core: &Arc<Core>, record: Versioned) -> Result<(), StoreError> {

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How often what remains is removed, and the pause in between.
 const TRIES: u32 = 20;
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long it may take to bring what was handed over into the registry.
+const OUTPUTS_WITHIN: Duration = Duration::from_secs(600);
 /// The tasks whose records are the log, in their order.
 const TASKS: &[&str] = &["build", "publish"];
 /// Type of the artifact.
@@ -74,15 +76,8 @@ pub async fn run(config: Config) -> io::Result<u8> {
     if !mine {
         tracing::warn!("the build is another allocation's");
         remove_dirs(&place, &id)?;
+        remove_dir(&place.outputs())?;
         return Ok(exit::INTERRUPTED);
-    }
-    let mut progress = progress;
-    if let Err(error) = push_outputs(&place, &config, &id, &progress.outputs).await {
-        tracing::error!(%error, "the outputs cannot be stored");
-        for output in &mut progress.outputs {
-            output.digest = None;
-            output.missing = Some("it could not be brought into the registry".into());
-        }
     }
     clean_up(&place, &id).await;
     let change = |stored: &mut Stored| {
@@ -94,15 +89,29 @@ pub async fn run(config: Config) -> io::Result<u8> {
     };
     let ended = store::update(&place.nomad, &id, known, change).await;
     let log = archive(&place, &config, &id, &progress).await;
+    if matches!(ended, Ok((false, _))) {
+        remove_dir(&place.outputs())?;
+        return Ok(exit::INTERRUPTED);
+    }
     let written = match ended {
-        Ok((false, _)) => return Ok(exit::INTERRUPTED),
-        Ok((true, written)) => {
+        Ok((_, written)) => {
             let archived = |stored: &mut Stored| stored.log = Some(log.clone());
             store::update(&place.nomad, &id, Some(written), archived)
                 .await
-                .map(drop)
+                .map(|((), written)| written)
         }
         Err(error) => Err(error),
+    };
+    // Behind the end, which does not wait for them.
+    let lost = bring_outputs(&place, &config, &id, progress.outputs).await;
+    let written = match written {
+        Ok(written) if !lost.is_empty() => {
+            let told = |stored: &mut Stored| stored.lose_outputs(&lost);
+            store::update(&place.nomad, &id, Some(written), told)
+                .await
+                .map(drop)
+        }
+        other => other.map(drop),
     };
     if let Err(error) = written {
         tracing::warn!(%error, "the end is left to the server");
@@ -167,17 +176,16 @@ async fn clean_up(place: &Place, id: &BuildId) {
 
 fn remove_dirs(place: &Place, id: &BuildId) -> io::Result<()> {
     reap::remove_work(&std::env::current_exe()?, &place.dir(), id)?;
-    for dir in [
-        place.dir().root().to_owned(),
-        place.packed(),
-        place.outputs(),
-    ] {
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    [place.dir().root(), &place.packed()]
+        .into_iter()
+        .try_for_each(remove_dir)
+}
+
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 async fn archive(place: &Place, config: &Config, id: &BuildId, progress: &Progress) -> ArchivedLog {
@@ -225,7 +233,35 @@ async fn push(place: &Place, config: &Config, id: &BuildId) -> io::Result<(Optio
     Ok((Some(artifact), shared.is_headless()))
 }
 
-/// Brings what was handed over into the registry, where each is found by its digest.
+/// Brings what was handed over into the registry, where each is found by its digest; tells which could not be.
+async fn bring_outputs(
+    place: &Place,
+    config: &Config,
+    id: &BuildId,
+    outputs: Vec<OutputStatus>,
+) -> Vec<OutputStatus> {
+    let (whole, mut lost): (Vec<_>, Vec<_>) = outputs
+        .into_iter()
+        .filter(OutputStatus::is_there)
+        .partition(|output| {
+            let file = fs::metadata(place.outputs().join(&output.name));
+            file.is_ok_and(|file| Some(file.len()) == output.size_bytes)
+        });
+    if !whole.is_empty() {
+        let pushed = push_outputs(place, config, id, &whole);
+        let pushed = tokio::time::timeout(OUTPUTS_WITHIN, pushed).await;
+        let late = |_| Err(io::Error::other("the registry takes too long"));
+        if let Err(error) = pushed.unwrap_or_else(late) {
+            tracing::error!(%error, "the outputs cannot be stored");
+            lost.extend(whole);
+        }
+    }
+    if let Err(error) = remove_dir(&place.outputs()) {
+        tracing::warn!(%error, "outputs of the build remain");
+    }
+    lost
+}
+
 async fn push_outputs(
     place: &Place,
     config: &Config,
@@ -234,15 +270,11 @@ async fn push_outputs(
 ) -> io::Result<()> {
     let files: Vec<ArtifactFile> = outputs
         .iter()
-        .filter(|output| output.digest.is_some())
         .map(|output| ArtifactFile {
             path: place.outputs().join(&output.name),
             media_type: output.media_type().into(),
         })
         .collect();
-    if files.is_empty() {
-        return Ok(());
-    }
     let repository = config.nomad.repository.as_ref();
     let repository =
         repository.ok_or_else(|| io::Error::other("there is no repository (nomad.repository)"))?;
@@ -251,14 +283,9 @@ async fn push_outputs(
     let target = target.map_err(io::Error::other)?;
     let scratch = tempfile::tempdir_in(place.alloc_dir.join("data"))?;
     let layout = scratch.path().join("layout");
+    let auth = registry_auth(config)?;
     registry_client(config)?
-        .push_artifact(
-            &target,
-            OUTPUTS_ARTIFACT,
-            &files,
-            &layout,
-            &registry_auth(config)?,
-        )
+        .push_artifact(&target, OUTPUTS_ARTIFACT, &files, &layout, &auth)
         .await
         .map(drop)
         .map_err(io::Error::other)
