@@ -214,7 +214,8 @@ async fn events_come_twice_or_never() {
             .await;
         bench.ends_as(&id, State::Succeeded).await;
         let log = bench.log(&id).await;
-        assert!(log.iter().any(|(_, line)| line.text == "built"));
+        let built = log.iter().any(|(_, line)| line.text == "built");
+        assert!(built, "{log:#?}");
         let id = bench.submit(Order::endless()).await;
         runs(&bench, &id).await;
         bench.cancel(&id).await;

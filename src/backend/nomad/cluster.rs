@@ -77,6 +77,8 @@ pub struct Known {
     pub blocked: Option<Evaluation>,
     /// When its allocation was first seen to be out of reach, in milliseconds since 1970.
     pub unreachable_since: Option<i64>,
+    /// Its allocation was asked for, as no event had told of it.
+    pub sought: bool,
 }
 
 impl Known {

@@ -46,7 +46,7 @@ use crate::build::status::QueueStatus;
 use crate::build::{BuildId, State};
 use crate::config::Live;
 use crate::log::{LogReader, Progress, Query, Selection};
-use crate::nomad::{Allocation, Client, Options};
+use crate::nomad::{Allocation, Client, NomadError, Options};
 use crate::runner::reporter::now_ms;
 
 use self::books::Page;
@@ -137,6 +137,36 @@ impl NomadBackend {
         self.core.learn(record);
         let page = self.core.books.page(id);
         page.ok_or_else(|| BackendError::NotFound(id.clone()))
+    }
+
+    /// The page of a build, where it has ended with its allocation, of which no event may have told yet. Asked for once.
+    async fn settled_page(&self, id: &BuildId) -> Result<Page, BackendError> {
+        let page = self.page(id).await?;
+        let (stored, known) = (&page.record.stored, &page.known);
+        let archived = stored
+            .log
+            .as_ref()
+            .is_some_and(|log| log.artifact.is_some());
+        let Some(allocation) = stored.allocation.as_deref() else {
+            return Ok(page);
+        };
+        let is_known = known.sought || known.allocation(Some(allocation)).is_some();
+        if stored.record.end.is_none() || archived || is_known {
+            return Ok(page);
+        }
+        let found = match self.core.client.allocation(allocation).await {
+            Ok(allocation) => Some(allocation),
+            Err(NomadError::NotFound { .. }) => None,
+            Err(error) => {
+                tracing::debug!(%error, build = %id, "the allocation of an ended build cannot be read");
+                return Ok(page);
+            }
+        };
+        self.core.books.take(id, |known| {
+            known.sought = true;
+            found.is_some_and(|allocation| known.take_allocation(allocation, now_ms()))
+        });
+        Ok(self.core.books.page(id).unwrap_or(page))
     }
 
     fn view(page: &Page, queue: Option<QueueStatus>) -> View {
@@ -342,7 +372,7 @@ impl Backend for NomadBackend {
     }
 
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
-        let page = self.page(id).await?;
+        let page = self.settled_page(id).await?;
         let view = Self::view(&page, None);
         match view.state() {
             State::Queued => Ok(View {
@@ -366,7 +396,7 @@ impl Backend for NomadBackend {
     }
 
     async fn read_log(&self, id: &BuildId, query: Query) -> Result<Selection, BackendError> {
-        let page = self.page(id).await?;
+        let page = self.settled_page(id).await?;
         if page.record.stored.record.end.is_some() {
             self.fetch_ended(id).await;
         } else {
