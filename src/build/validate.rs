@@ -492,7 +492,10 @@ impl Check<'_> {
             .iter()
             .filter(|(argument, _)| argument.ends_with("outputs"));
         let count: usize = asked.map(|(_, paths)| paths.len()).sum();
-        if count > 0 && !self.rules.outputs.iter().any(|name| name == profile) {
+        // Of a profile that does not exist nothing more is said.
+        let is = |name: &String| name == profile;
+        let hands_over = self.rules.outputs.iter().any(is) || !self.rules.profiles.iter().any(is);
+        if count > 0 && !hands_over {
             let fault = match self.rules.outputs.as_slice() {
                 [] => not_allowed("outputs", "this server has no place for outputs")
                     .expecting("none; the operator may set nomad.repository or limits.outputs_mb"),
