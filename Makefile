@@ -9,7 +9,7 @@ program := $(CARGO_TARGET_DIR)/release/nomad-build
 test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 4 '*' $$(nproc) + 8))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo demo-nomad machine compiled test test-all attacks endurance dist lint bench
+.PHONY: help setup release demo demo-nomad packages machine compiled test test-all attacks endurance dist lint bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,14 +29,15 @@ demo-nomad: release ## Bring up a Nomad with access control and do the same on i
 	$(program) setup
 	python3 scripts/demo_nomad.py
 
-machine:
+packages:
 	scripts/setup.sh test
+
+machine: packages
 	cargo build --release --locked
 	$(program) setup $(test_accounts)
 
 # The last crate is compiled by one processor for minutes: the other has the tests to compile.
-compiled:
-	scripts/setup.sh test
+compiled: packages
 	cargo test --locked --all-features --no-run & tests=$$!; cargo build --release --locked && wait $$tests
 
 # cargo test also compiles the fixture of test_conformance.py.

@@ -59,13 +59,12 @@ make_image() {
   rm -rf "$staged"
 }
 
-for what in "${@:-program deb image}"; do
-  for one in $what; do
-    case $one in
-      program | deb | image) "make_$one" ;;
-      *) say "usage: scripts/dist.sh [program|deb|image]..." >&2; exit 2 ;;
-    esac
-  done
+(($#)) || set -- program deb image
+for one in "$@"; do
+  case $one in
+    program | deb | image) "make_$one" ;;
+    *) say "usage: scripts/dist.sh [program|deb|image]..." >&2; exit 2 ;;
+  esac
 done
 say "made in $dist:"
 ls -l "$dist"

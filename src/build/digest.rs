@@ -1,6 +1,7 @@
 //! A content digest, `sha256:` and 64 lower-case hex digits; no other algorithm.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -39,6 +40,44 @@ impl Digest {
     /// The 64 hex digits.
     pub fn hex(&self) -> &str {
         self.0.strip_prefix(PREFIX).unwrap_or_default()
+    }
+}
+
+/// Hashes and counts what passes on its way to `out`.
+#[derive(Debug)]
+pub struct Hashing<W> {
+    out: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W> Hashing<W> {
+    /// Nothing has passed yet.
+    pub fn new(out: W) -> Self {
+        Self {
+            out,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Digest and number of the bytes that have passed.
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest::of_hash(self.hash), self.bytes)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(buffer)?;
+        let (done, _) = buffer.split_at_checked(written).unwrap_or((buffer, &[]));
+        self.hash.update(done);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

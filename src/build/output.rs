@@ -41,7 +41,7 @@ pub enum OutputKind {
 }
 
 /// An output that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputStatus {
     /// What was asked for: a path, or image.
     pub from: String,
@@ -80,13 +80,7 @@ impl OutputStatus {
             from: from.to_owned(),
             test: test.map(str::to_owned),
             name,
-            kind: None,
-            size_bytes: None,
-            digest: None,
-            executable: None,
-            path: None,
-            uri: None,
-            missing: None,
+            ..Self::default()
         }
     }
 

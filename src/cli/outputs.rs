@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::build::digest::Digest;
+use crate::build::digest::Hashing;
 use crate::build::output::{IMAGE, OutputStatus};
 use crate::build::status::{BuildStatus, StatusAnswer};
 use crate::client::Steady;
@@ -146,23 +145,19 @@ async fn save(
     };
     // Beside it first: what was there before stays until the new one is whole.
     let mut part = NamedTempFile::new_in(near).with_context(cannot)?;
-    let mut hash = Sha256::new();
+    let mut copy = Hashing::new(part.as_file_mut());
     match (&output.path, tools.remote()) {
         (Some(path), _) => {
-            let file = File::open(path).with_context(|| format!("{path} cannot be read"))?;
-            let mut copy = Both(part.as_file_mut(), &mut hash);
-            io::copy(&mut io::BufReader::new(file), &mut copy).with_context(cannot)?;
+            let mut file = File::open(path).with_context(|| format!("{path} cannot be read"))?;
+            io::copy(&mut file, &mut copy).with_context(cannot)?;
         }
-        (None, Some(remote)) => {
-            let mut copy = Both(part.as_file_mut(), &mut hash);
-            remote.download(id, &output.name, &mut copy).await?;
-        }
+        (None, Some(remote)) => remote.download(id, &output.name, &mut copy).await?,
         (None, None) => bail!(
             "the output {} of {id} cannot be had at the moment; nomad-build status {id} says where it is",
             output.name
         ),
     }
-    if Some(Digest::of_hash(hash).to_string()) != output.digest {
+    if Some(copy.finish().0.to_string()) != output.digest {
         bail!("the output {} of {id} did not come whole", output.name);
     }
     let mode = match output.executable {
@@ -172,21 +167,6 @@ async fn save(
     fs::set_permissions(part.path(), Permissions::from_mode(mode)).with_context(cannot)?;
     part.persist(to).with_context(cannot)?;
     Ok(())
-}
-
-/// Writes to a file and hashes what it writes.
-struct Both<'a>(&'a mut File, &'a mut Sha256);
-
-impl io::Write for Both<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(bytes)?;
-        self.1.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
 }
 
 #[cfg(test)]

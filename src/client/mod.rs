@@ -33,7 +33,7 @@ const CONNECTING: Duration = Duration::from_secs(10);
 /// How long nothing may come of the answer of a tool; the longest waits for [`MAX_WAIT`].
 const SILENT: Duration = Duration::from_secs(MAX_WAIT as u64 + 30);
 /// How long an upload may take, and all that the server does with it; and a download.
-const UPLOADING: Duration = Duration::from_secs(3 * 60 * 60);
+const TRANSFERRING: Duration = Duration::from_secs(3 * 60 * 60);
 /// Of what a server said that is no MCP, at most so many bytes are repeated.
 const REPEATED: usize = 2000;
 
@@ -119,30 +119,38 @@ impl Remote {
         let file = tokio::task::spawn_blocking(pack).await??;
         let length = file.metadata()?.len();
         let stream = tokio_util::io::ReaderStream::new(tokio::fs::File::from_std(file));
-        let mut request = self
+        let request = self
             .http
             .put(self.at("/v1/contexts"))
             .header(CONTENT_TYPE, "application/gzip")
             .header(reqwest::header::CONTENT_LENGTH, length)
-            .timeout(UPLOADING)
             .body(reqwest::Body::wrap_stream(stream));
+        let response = self.send(request, "take the upload").await?;
+        let text = response.text().await?;
+        let uploaded: Uploaded = serde_json::from_str(&text)
+            .context("what the server says is no answer of nomad-build")?;
+        Ok(uploaded.context)
+    }
+
+    /// Sends a request that may take long; what the server says when it does not do this is the error.
+    async fn send(
+        &self,
+        mut request: reqwest::RequestBuilder,
+        what: &str,
+    ) -> anyhow::Result<reqwest::Response> {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
         let unreachable = || format!("the server {} cannot be reached", self.url);
-        let response = request.send().await.with_context(unreachable)?;
+        let sent = request.timeout(TRANSFERRING).send().await;
+        let response = sent.with_context(unreachable)?;
         let status = response.status();
-        let text = response.text().await?;
-        if !status.is_success() {
-            let said: String = text.chars().take(REPEATED).collect();
-            bail!(
-                "the server does not take the upload ({status}): {}",
-                said.trim()
-            );
+        if status.is_success() {
+            return Ok(response);
         }
-        let uploaded: Uploaded = serde_json::from_str(&text)
-            .context("what the server says is no answer of nomad-build")?;
-        Ok(uploaded.context)
+        let text = response.text().await?;
+        let said: String = text.chars().take(REPEATED).collect();
+        bail!("the server does not {what} ({status}): {}", said.trim())
     }
 
     /// Fetches an output of a build.
@@ -155,24 +163,8 @@ impl Remote {
         name: &str,
         to: &mut impl io::Write,
     ) -> anyhow::Result<()> {
-        let mut request = self
-            .http
-            .get(self.at(&format!("/v1/builds/{id}/outputs/{name}")))
-            .timeout(UPLOADING);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let unreachable = || format!("the server {} cannot be reached", self.url);
-        let mut response = request.send().await.with_context(unreachable)?;
-        let status = response.status();
-        if !status.is_success() {
-            let text = response.text().await.unwrap_or_default();
-            let said: String = text.chars().take(REPEATED).collect();
-            bail!(
-                "the server does not give the output ({status}): {}",
-                said.trim()
-            );
-        }
+        let at = self.at(&format!("/v1/builds/{id}/outputs/{name}"));
+        let mut response = self.send(self.http.get(at), "give the output").await?;
         while let Some(bytes) = response.chunk().await? {
             to.write_all(&bytes)?;
         }

@@ -7,7 +7,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::beneath::{Beneath, open_file};
@@ -17,6 +16,7 @@ use super::links::{Destination, follow, leaves_by_text};
 use super::path::check_files;
 use super::walk::{Entry, Node, Tree, Walk, Weight};
 use super::{ContextFile, Limits};
+use crate::build::digest::Hashing;
 
 /// Time of given files when nothing else lies beside them, and of directories of which an archive says
 /// nothing: 1980-01-02, which also zip can store.
@@ -232,11 +232,7 @@ fn write(
     skipped_ignored: u64,
     control: ControlFiles,
 ) -> Result<Snapshot, SnapshotError> {
-    let mut tar = Builder::new(Hashing {
-        out,
-        hash: Sha256::new(),
-        bytes: 0,
-    });
+    let mut tar = Builder::new(Hashing::new(out));
     let mut count = 0;
     for (path, entry) in tree {
         count += u64::from(entry.node != Node::Directory);
@@ -251,11 +247,10 @@ fn write(
     }
     let mut done = tar.into_inner().map_err(SnapshotError::Output)?;
     done.flush().map_err(SnapshotError::Output)?;
-    let digest = done.hash.finalize();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (digest, bytes) = done.finish();
     Ok(Snapshot {
-        digest: format!("sha256:{hex}"),
-        bytes: done.bytes,
+        digest: digest.to_string(),
+        bytes,
         files: count,
         skipped_ignored,
         control,
@@ -346,27 +341,6 @@ fn set_name<'n, W: Write>(
 
 fn copy(slot: &mut [u8], name: &[u8]) {
     slot.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
-}
-
-/// Hashes and counts what passes.
-struct Hashing<W> {
-    out: W,
-    hash: Sha256,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(buffer)?;
-        let (done, _) = buffer.split_at_checked(written).unwrap_or((buffer, &[]));
-        self.hash.update(done);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }
 
 /// Tells a fault of the file apart from one of the output, and a short file from a whole one.

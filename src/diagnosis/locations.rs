@@ -8,8 +8,8 @@ use crate::build::{Location, clean};
 
 use super::tree::{Tree, normal};
 
-/// Places at most.
-const MOST: usize = 10;
+/// Places that a failure names at most.
+pub const MOST_LOCATIONS: usize = 10;
 /// Characters of a line that are looked at.
 const LOOKED_AT: usize = 1000;
 /// Directories that are remembered.
@@ -97,8 +97,8 @@ pub fn locations<'a>(
         let end = line.floor_char_boundary(LOOKED_AT);
         reader.take(line.get(..end).unwrap_or(line));
         // Guesses give way to files that are known.
-        if reader.found.iter().filter(|(known, _)| *known).count() >= MOST
-            || reader.found.len() > 10 * MOST
+        if reader.found.iter().filter(|(known, _)| *known).count() >= MOST_LOCATIONS
+            || reader.found.len() > 10 * MOST_LOCATIONS
         {
             break;
         }
@@ -260,7 +260,9 @@ impl<'a> Reader<'a, '_> {
         self.close(None);
         let any = self.found.iter().any(|(known, _)| *known);
         let own = self.found.into_iter().filter(|(known, _)| *known || !any);
-        own.map(|(_, location)| location).take(MOST).collect()
+        own.map(|(_, location)| location)
+            .take(MOST_LOCATIONS)
+            .collect()
     }
 }
 

@@ -27,6 +27,7 @@ pub use excerpt::tail;
 pub use invalid::invalid_containerfile;
 pub use junit::report;
 pub use last_words::LastWords;
+pub use locations::MOST_LOCATIONS;
 pub use recent::Recent;
 pub use steps::{Place, Steps};
 pub use store::points_at_store;

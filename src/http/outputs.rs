@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::{
     CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -49,6 +49,7 @@ async fn output(
     // A browser must not take what a build has made for a page of this server.
     let headers = [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (CONTENT_LENGTH, output.size_bytes.unwrap_or(0).to_string()),
         // Names of outputs are of plain characters only.
         (
@@ -57,13 +58,5 @@ async fn output(
         ),
         (ETAG, format!("\"{digest}\"")),
     ];
-    let mut response = Body::from_stream(ReaderStream::new(file)).into_response();
-    let all = response.headers_mut();
-    for (name, value) in headers {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            all.insert(name, value);
-        }
-    }
-    all.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    (headers, Body::from_stream(ReaderStream::new(file))).into_response()
 }

@@ -17,7 +17,7 @@ use super::client::Client;
 use super::error::RegistryError;
 use super::layout::Layout;
 use super::manifest::OCI_MANIFEST;
-use crate::build::digest::Digest;
+use crate::build::digest::{Digest, Hashing};
 use crate::build::reference::{PushReference, Reference};
 
 /// Annotation with the owner.
@@ -193,9 +193,9 @@ fn lay_out(dir: &Path, artifact_type: &str, files: &[ArtifactFile], owner: &str)
     };
     let mut layers = Vec::new();
     for file in files {
-        let (mut hash, mut from) = (Sha256::new(), fs::File::open(&file.path)?);
-        let size = io::copy(&mut from, &mut super::layout::HashWriter(&mut hash))?;
-        let digest = Digest::of_hash(hash);
+        let mut hashing = Hashing::new(io::sink());
+        io::copy(&mut fs::File::open(&file.path)?, &mut hashing)?;
+        let (digest, size) = hashing.finish();
         let blob = blobs.join(digest.hex());
         if !blob.exists() && fs::hard_link(&file.path, &blob).is_err() {
             fs::copy(&file.path, &blob)?;

@@ -13,10 +13,9 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use super::manifest::{DOCKER_MANIFEST, MAX_MANIFEST, Manifest, OCI_MANIFEST};
-use crate::build::digest::Digest;
+use crate::build::digest::{Digest, Hashing};
 
 /// Most layers an image may have.
 pub const MAX_LAYERS: usize = 1000;
@@ -251,23 +250,10 @@ impl Layout {
     fn verify(&self, blob: &Blob) -> Result<(), LayoutError> {
         // `take`, so that a file which grows meanwhile doesn't make this endless.
         let mut file = self.open_blob(blob)?.take(blob.size);
-        let mut hash = Sha256::new();
-        std::io::copy(&mut file, &mut HashWriter(&mut hash))
+        let mut hashing = Hashing::new(std::io::sink());
+        std::io::copy(&mut file, &mut hashing)
             .map_err(|source| io(&blob_file(&blob.digest), source))?;
-        check_digest(blob, Digest::of_hash(hash))
-    }
-}
-
-pub(super) struct HashWriter<'a>(pub(super) &'a mut Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+        check_digest(blob, hashing.finish().0)
     }
 }
 

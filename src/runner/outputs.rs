@@ -8,14 +8,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::OFlags;
-
-use crate::build::digest::Digest;
+use crate::build::digest::Hashing;
 use crate::build::output::{IMAGE, OutputKind, OutputStatus, file_name};
+use crate::build::plan::PlanTest;
 use crate::build::{Failure, Kind, Phase};
 use crate::log::Event;
 use crate::registry::Layout;
@@ -24,7 +23,7 @@ use super::collect::{Found, LIST, read_list};
 use super::phases::{Job, Stop};
 use super::process::Ended;
 use super::sandbox::{Reach, Sandbox, Store};
-use super::workdir::read_untrusted;
+use super::workdir::{open_untrusted, read_untrusted};
 
 /// The container from which paths of the final image are taken.
 const CONTAINER: &str = "outputs";
@@ -53,28 +52,41 @@ impl Outputs {
             .saturating_sub(ready.bytes)
     }
 
-    /// Tells of one whose bytes, which nobody changes any more, are in `file`: moved to where it is ready. The inner
-    /// error: it is larger than the sandbox should have let it become.
-    fn ready(&self, job: &Job<'_>, made: Made<'_>, file: &Path) -> io::Result<Result<(), Problem>> {
+    /// Tells of what was found, whose bytes are in `file`, where nobody changes them any more: moved to where it is
+    /// ready. The inner error says why there is none.
+    fn take(
+        &self,
+        job: &Job<'_>,
+        (from, test): (&str, Option<&str>),
+        found: What,
+        file: &Path,
+    ) -> io::Result<Result<(), Problem>> {
+        let (kind, executable) = match found {
+            Ok(what) => what,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let left = self.left(job);
-        let opened = open_untrusted(file)?;
-        let (digest, size) = tokio::task::block_in_place(|| hashed(&opened, left))?;
+        let mut opened = open_untrusted(file, u64::MAX)?.take(left.saturating_add(1));
+        let mut hashing = Hashing::new(io::sink());
+        tokio::task::block_in_place(|| io::copy(&mut opened, &mut hashing))?;
+        let (digest, size) = hashing.finish();
+        // The sandbox should not have let it become so large.
         if size > left {
             return Ok(Err(Problem::TooLarge(left)));
         }
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = ready.name(made.from, made.test, made.kind);
+        let name = ready.name(from, test, kind);
         fs::DirBuilder::new()
             .recursive(true)
             .create(job.work.outputs())?;
         fs::rename(file, job.work.outputs().join(&name))?;
         ready.bytes += size;
         let output = OutputStatus {
-            kind: Some(made.kind),
+            kind: Some(kind),
             size_bytes: Some(size),
             digest: Some(digest.to_string()),
-            executable: made.executable.then_some(true),
-            ..OutputStatus::of(made.from, made.test, name)
+            executable: executable.then_some(true),
+            ..OutputStatus::of(from, test, name)
         };
         job.reporter.event(Event::Output { output });
         Ok(Ok(()))
@@ -100,15 +112,6 @@ impl Ready {
         self.names.push(name.clone());
         name
     }
-}
-
-/// An output that is there.
-#[derive(Clone, Copy)]
-struct Made<'a> {
-    from: &'a str,
-    test: Option<&'a str>,
-    kind: OutputKind,
-    executable: bool,
 }
 
 /// Lays the paths of the final image ready.
@@ -143,33 +146,17 @@ pub async fn of_image(
     let copies =
         copies.map_err(|why| Stop::internal(format!("the outputs cannot be taken: {why}")))?;
     for (index, (path, found)) in paths.iter().zip(copies.list).enumerate() {
-        let (kind, executable) = match found.kind(outputs.left(job)) {
-            Ok(what) => what,
-            Err(problem) => return Err(Stop::failed(problem.failure(path))),
-        };
-        let made = Made {
-            from: path,
-            test: None,
-            kind,
-            executable,
-        };
         let file = copies.directory.join(index.to_string());
-        let ready = outputs.ready(job, made, &file).map_err(Stop::internal)?;
-        ready.map_err(|problem| Stop::failed(problem.failure(path)))?;
+        let found = found.kind(outputs.left(job));
+        let taken = outputs.take(job, (path, None), found, &file);
+        let taken = taken.map_err(Stop::internal)?;
+        taken.map_err(|problem| Stop::failed(problem.failure(path)))?;
     }
     Ok(())
 }
 
-/// What a test left.
-#[derive(Debug)]
-pub enum Left {
-    /// The text of its report, as it is.
-    Report(String),
-    /// Why there is none.
-    NoReport(String),
-}
-
-/// Lays what a test left ready, and reads its report; a test that left nothing has not failed for that.
+/// Lays what a test left ready, and reads its report; a test that left nothing has not failed for that. Returns the
+/// text of the report as it is, or why there is none, where one was asked for.
 ///
 /// # Errors
 /// Why the build stops.
@@ -177,9 +164,9 @@ pub async fn of_test(
     job: &Job<'_>,
     sandbox: &Sandbox<'_>,
     outputs: &Outputs,
-    test: &crate::build::plan::PlanTest,
+    test: &PlanTest,
     container: &str,
-) -> Result<Option<Left>, Stop> {
+) -> Result<Option<Result<String, String>>, Stop> {
     let report = test.report.as_deref();
     // The report first: it does not count, and is told even where the outputs are too large.
     let outputs_of = test.outputs.iter().map(String::as_str);
@@ -193,44 +180,33 @@ pub async fn of_test(
         Err(_) => {
             let why = "its container cannot be read";
             test.outputs.iter().for_each(|path| missing(path, why));
-            return Ok(report.map(|_| Left::NoReport(why.to_owned())));
+            return Ok(report.map(|_| Err(why.to_owned())));
         }
     };
     let mut left = None;
     for (index, (path, found)) in paths.iter().zip(copies.list).enumerate() {
         let file = copies.directory.join(index.to_string());
-        let what = found.kind(outputs.left(job));
+        let found = found.kind(outputs.left(job));
         if index == 0 && report.is_some() {
-            left = Some(match what {
-                Ok((OutputKind::File, _)) => read_report(&file),
-                Ok(_) => Left::NoReport("it is no file".into()),
-                Err(problem) => Left::NoReport(problem.words()),
-            });
+            left = Some(read_report(found, &file));
             continue;
         }
-        let ready = match what {
-            Ok((kind, executable)) => {
-                let made = Made {
-                    from: path,
-                    test: Some(&test.name),
-                    kind,
-                    executable,
-                };
-                outputs.ready(job, made, &file).map_err(Stop::internal)?
-            }
-            Err(problem) => Err(problem),
-        };
-        if let Err(problem) = ready {
+        let taken = outputs.take(job, (path, Some(&test.name)), found, &file);
+        if let Err(problem) = taken.map_err(Stop::internal)? {
             missing(path, &problem.words());
         }
     }
     Ok(left)
 }
 
-fn read_report(file: &Path) -> Left {
-    match read_untrusted(file, MAX_REPORT) {
-        Ok(bytes) => Left::Report(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(_) => Left::NoReport(format!("it has more than {} MiB", MAX_REPORT >> 20)),
+fn read_report(found: What, file: &Path) -> Result<String, String> {
+    match found {
+        Ok((OutputKind::File, _)) => match read_untrusted(file, MAX_REPORT) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(_) => Err(format!("it has more than {} MiB", MAX_REPORT >> 20)),
+        },
+        Ok(_) => Err("it is no file".into()),
+        Err(problem) => Err(problem.words()),
     }
 }
 
@@ -259,30 +235,20 @@ pub async fn of_packed(
             ));
         }
         if layout.total_size() > limit {
-            return Ok(false);
+            return Ok(Err(Problem::TooLarge(limit)));
         }
         layout.archive(&name, &mut File::create(&to)?)?;
-        Ok(true)
+        Ok(Ok((OutputKind::Image, false)))
     });
-    if !archived
-        .await
-        .map_err(Stop::internal)?
-        .map_err(Stop::internal)?
-    {
-        let failure = Problem::TooLarge(limit).failure("the image");
-        return Err(Stop::failed(Failure {
+    let found = archived.await.map_err(Stop::internal)?;
+    let found = found.map_err(Stop::internal)?;
+    let taken = outputs.take(job, (IMAGE, None), found, &file);
+    taken.map_err(Stop::internal)?.map_err(|problem| {
+        Stop::failed(Failure {
             phase: Some(phase),
-            ..failure
-        }));
-    }
-    let made = Made {
-        from: IMAGE,
-        test: None,
-        kind: OutputKind::Image,
-        executable: false,
-    };
-    let ready = outputs.ready(job, made, &file).map_err(Stop::internal)?;
-    ready.map_err(|problem| Stop::failed(problem.failure("the image")))
+            ..problem.failure("the image")
+        })
+    })
 }
 
 /// What the sandbox has copied.
@@ -350,6 +316,9 @@ async fn copies(
     })
 }
 
+/// What was found, and whether it is executable; or why there is nothing.
+type What = Result<(OutputKind, bool), Problem>;
+
 /// Why there is no output.
 #[derive(Debug, Clone, Copy)]
 enum Problem {
@@ -360,7 +329,7 @@ enum Problem {
 }
 
 impl Found {
-    fn kind(self, limit: u64) -> Result<(OutputKind, bool), Problem> {
+    fn kind(self, limit: u64) -> What {
         match self {
             Found::File { executable } => Ok((OutputKind::File, executable)),
             Found::Directory => Ok((OutputKind::Directory, false)),
@@ -398,35 +367,6 @@ impl Problem {
     }
 }
 
-/// Opens a regular file that foreign code may have replaced.
-fn open_untrusted(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other(format!("{}: no file", path.display()))),
-    }
-}
-
-/// Digest and size of a file; of one that is larger than `limit`, no more than that and a byte is read.
-fn hashed(file: &File, limit: u64) -> io::Result<(Digest, u64)> {
-    use sha2::Digest as _;
-    let (mut hash, mut size) = (sha2::Sha256::new(), 0);
-    let mut file = file.take(limit.saturating_add(1));
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        let count = file.read(&mut buffer)?;
-        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
-            return Ok((Digest::of_hash(hash), size));
-        };
-        hash.update(read);
-        size += count as u64;
-    }
-}
-
 /// Copies an output from where it lies ready to `to`, which is there only as a whole. Whoever owns `from` may have
 /// changed it: only the bytes that were told come through.
 ///
@@ -434,14 +374,14 @@ fn hashed(file: &File, limit: u64) -> io::Result<(Digest, u64)> {
 /// When it is another, or cannot be read or written; then there is nothing at `to`.
 pub fn hand_over(from: &Path, output: &OutputStatus, to: &Path) -> io::Result<()> {
     let size = output.size_bytes.unwrap_or(0);
-    let mut source = open_untrusted(from)?.take(size.saturating_add(1));
+    let mut source = open_untrusted(from, u64::MAX)?.take(size.saturating_add(1));
     let near = to.parent().unwrap_or(to);
     let mut part = tempfile::Builder::new()
         .prefix(".part-")
         .tempfile_in(near)?;
-    io::copy(&mut source, part.as_file_mut())?;
-    io::Seek::rewind(part.as_file_mut())?;
-    let (digest, found) = hashed(part.as_file(), size)?;
+    let mut copy = Hashing::new(part.as_file_mut());
+    io::copy(&mut source, &mut copy)?;
+    let (digest, found) = copy.finish();
     if found != size || Some(digest.to_string()) != output.digest {
         return Err(io::Error::other("it has changed since it was made"));
     }
@@ -452,4 +392,10 @@ pub fn hand_over(from: &Path, output: &OutputStatus, to: &Path) -> io::Result<()
     part.as_file().sync_all()?;
     part.persist(to)?;
     Ok(())
+}
+
+/// Whether an output is in this directory, by its size.
+pub fn is_whole(dir: &Path, output: &OutputStatus) -> bool {
+    let file = fs::metadata(dir.join(&output.name));
+    file.is_ok_and(|file| Some(file.len()) == output.size_bytes)
 }

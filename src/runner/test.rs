@@ -1,5 +1,6 @@
 //! Phase test: each test in a fresh container of the image, under an init as PID 1.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,19 +10,17 @@ use crate::build::Phase;
 use crate::build::failure::{Failure, Fault, Kind};
 use crate::build::plan::PlanTest;
 use crate::build::status::{ReportStatus, TestResult, TestStatus};
-use crate::diagnosis::{Command, explain_test, report, tail};
+use crate::diagnosis::{Command, MOST_LOCATIONS, explain_test, report, tail};
 use crate::log::Event;
 
 use super::build::Images;
-use super::outputs::{self, Left, Outputs};
+use super::outputs::{self, Outputs};
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
 use super::sandbox::{Reach, Sandbox, Secrets, Store};
 use super::seen;
 use super::source::Sources;
 
-/// Places that a failure names at most.
-const MOST_LOCATIONS: usize = 10;
 /// Where a test finds its secrets, as the commands of RUN do.
 const SECRETS: &str = "/run/secrets";
 /// Where the init lies in the container.
@@ -152,22 +151,21 @@ impl Around<'_> {
         let said = tail(&own);
         let says = |sign: &&str| said.as_ref().is_some_and(|(text, _)| text.contains(*sign));
         let (unstarted, killed) = (says(&INIT_ERROR), KILLED.iter().any(says));
-        let tree = || seen::by_test(job, self.sources, test.stage.as_deref());
+        // The source is looked through once, and only where something points into it.
+        let tree = LazyLock::new(|| seen::by_test(job, self.sources, test.stage.as_deref()));
         let mut failure = failure(test, status, exit_code, unstarted, killed).map(|mut failure| {
             let command = Command {
                 lines: &own,
                 status: exit_code.unwrap_or(-1),
                 text: test.argv.last().map_or("", String::as_str),
             };
-            explain_test(&mut failure, &command, &tree());
+            explain_test(&mut failure, &command, &tree);
             job.explained(failure, counted, Some(&test.name))
         });
         let left = outputs::of_test(job, sandbox, self.outputs, test, &container(index)).await?;
         let report = left.map(|left| match left {
-            Left::Report(text) => {
-                report(&text, &tree(), &|text| job.reporter.redactor().text(text))
-            }
-            Left::NoReport(problem) => ReportStatus {
+            Ok(text) => report(&text, &tree, &|text| job.reporter.redactor().text(text)),
+            Err(problem) => ReportStatus {
                 problem: Some(problem),
                 ..ReportStatus::default()
             },

@@ -227,23 +227,28 @@ impl WorkDir {
     /// # Errors
     /// When something of them remains.
     pub fn forget_test_secrets(&self) -> io::Result<()> {
-        remove_all(self.test_secrets().into_iter())
+        remove_all(self.test_secrets())
     }
 }
 
-fn remove_all(mut dirs: impl Iterator<Item = PathBuf>) -> io::Result<()> {
+/// Removes directories; one that is not there is no error.
+///
+/// # Errors
+/// When something of one remains.
+pub fn remove_all(dirs: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
+    let mut dirs = dirs.into_iter();
     dirs.try_for_each(|dir| match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     })
 }
 
-/// Reads a file of at most `limit` bytes that foreign code may have replaced: no link is followed,
-/// and nothing but a regular file is read, so that nobody waits for the other end of a FIFO.
+/// Opens a file of at most `limit` bytes that foreign code may have replaced: no link is followed,
+/// and nothing but a regular file is opened, so that nobody waits for the other end of a FIFO.
 ///
 /// # Errors
-/// When it is something else, is larger, or cannot be read.
-pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+/// When it is something else, is larger, or cannot be opened.
+pub fn open_untrusted(path: &Path, limit: u64) -> io::Result<fs::File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = fs::OpenOptions::new()
         .read(true)
@@ -254,6 +259,15 @@ pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let text = format!("{}: not a file of at most {limit} bytes", path.display());
         return Err(io::Error::other(text));
     }
+    Ok(file)
+}
+
+/// Reads such a file.
+///
+/// # Errors
+/// When it is something else, is larger, or cannot be read.
+pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_untrusted(path, limit)?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)

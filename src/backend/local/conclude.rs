@@ -5,6 +5,7 @@ use std::io;
 use crate::backend::ending::ending;
 use crate::build::conclude::Gone;
 use crate::log::{LogReader, Progress};
+use crate::runner::outputs;
 use crate::runner::reporter::now_ms;
 
 use super::layout::BuildDir;
@@ -32,8 +33,7 @@ pub fn write_end(dir: &BuildDir, gone: Gone) -> io::Result<()> {
     let mut progress = progress(dir)?;
     // What a job that died had not handed over is gone with it.
     for output in progress.outputs.iter_mut().filter(|one| one.is_there()) {
-        let there = std::fs::metadata(dir.outputs().join(&output.name));
-        if !there.is_ok_and(|file| Some(file.len()) == output.size_bytes) {
+        if !outputs::is_whole(&dir.outputs(), output) {
             output.lose("it was lost with the job of the build");
         }
     }

@@ -67,7 +67,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const WELL: Duration = Duration::from_secs(3);
 /// How long an answer waits for what a running build has said so far, where nobody has read it yet.
 const FIRST_READ: Duration = Duration::from_secs(2);
-/// Pause before the log of an ended build is looked for again.
+/// Pause before what comes behind the end of a build is looked for again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Events closer together than this are taken together.
 const COALESCE: Duration = Duration::from_millis(10);
@@ -143,15 +143,11 @@ impl NomadBackend {
     async fn settled_page(&self, id: &BuildId) -> Result<Page, BackendError> {
         let page = self.page(id).await?;
         let (stored, known) = (&page.record.stored, &page.known);
-        let archived = stored
-            .log
-            .as_ref()
-            .is_some_and(|log| log.artifact.is_some());
         let Some(allocation) = stored.allocation.as_deref() else {
             return Ok(page);
         };
         let is_known = known.sought || known.allocation(Some(allocation)).is_some();
-        if stored.record.end.is_none() || archived || is_known {
+        if stored.record.end.is_none() || stored.log_artifact().is_some() || is_known {
             return Ok(page);
         }
         let found = match self.core.client.allocation(allocation).await {
@@ -245,13 +241,9 @@ impl NomadBackend {
             if there || page.record.stored.log.is_some() || Instant::now() >= deadline {
                 return;
             }
-            tokio::select! {
-                changed = changed.changed() => if changed.is_err() {
-                    return;
-                },
-                () = tokio::time::sleep(again) => {}
+            if !look_again(&mut changed, &mut again).await {
+                return;
             }
-            again = (again * 2).min(Duration::from_secs(2));
         }
     }
 
@@ -264,8 +256,7 @@ impl NomadBackend {
         if log.progress.lines >= lines {
             return true;
         }
-        let artifact = stored.log.as_ref().and_then(|log| log.artifact.as_deref());
-        if let (Some(shelf), Some(artifact)) = (&self.core.shelf, artifact) {
+        if let (Some(shelf), Some(artifact)) = (&self.core.shelf, stored.log_artifact()) {
             let fetched = shelf.fetch_log(artifact, log.path()).await;
             match fetched.and_then(|()| log.reread()) {
                 Ok(()) => return true,
@@ -281,6 +272,13 @@ impl NomadBackend {
     }
 }
 
+/// Returns when something of a build may have changed: after longer pauses each time; `false`: it was forgotten.
+async fn look_again(changed: &mut watch::Receiver<u64>, pause: &mut Duration) -> bool {
+    let told = tokio::time::timeout(*pause, changed.changed()).await;
+    *pause = (*pause * 2).min(Duration::from_secs(2));
+    !matches!(told, Ok(Err(_)))
+}
+
 /// Fetches an output; `false`: it is nowhere. It comes behind the end of its build, as long as the last task runs.
 async fn fetch_output(
     core: &Core,
@@ -292,6 +290,7 @@ async fn fetch_output(
         return Ok(false);
     };
     let mut changed = core.books.subscribe(id);
+    let mut again = AGAIN;
     loop {
         changed.borrow_and_update();
         let coming = core.books.page(id).is_some_and(|page| {
@@ -312,11 +311,8 @@ async fn fetch_output(
         if !coming {
             return Ok(false);
         }
-        tokio::select! {
-            changed = changed.changed() => if changed.is_err() {
-                return Ok(false);
-            },
-            () = tokio::time::sleep(AGAIN) => {}
+        if !look_again(&mut changed, &mut again).await {
+            return Ok(false);
         }
     }
 }
@@ -333,11 +329,10 @@ fn starting(allocation: &Allocation) -> String {
 fn log_missing(page: &Page) -> Option<String> {
     let stored = &page.record.stored;
     stored.record.end.as_ref().filter(|end| end.log_lines > 0)?;
-    let log = stored.log.as_ref();
-    if let Some(missing) = log.and_then(|log| log.missing.clone()) {
+    if let Some(missing) = stored.log.as_ref().and_then(|log| log.missing.clone()) {
         return Some(missing);
     }
-    let archived = log.is_some_and(|log| log.artifact.is_some());
+    let archived = stored.log_artifact().is_some();
     let kept = page
         .known
         .allocation(stored.allocation.as_deref())

@@ -97,7 +97,12 @@ impl Shelf {
             .await
     }
 
-    async fn put(
+    /// Brings files into the repository under a tag; returns `host/repository@digest`. `scratch` is best on their file
+    /// system.
+    ///
+    /// # Errors
+    /// When the registry does not take them.
+    pub async fn put(
         &self,
         tag: &str,
         kind: &str,

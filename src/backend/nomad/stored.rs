@@ -100,6 +100,11 @@ impl Stored {
         }
     }
 
+    /// The archived log, where there is one.
+    pub fn log_artifact(&self) -> Option<&str> {
+        self.log.as_ref()?.artifact.as_deref()
+    }
+
     /// What could not be brought into the registry.
     pub fn lose_outputs(&mut self, lost: &[OutputStatus]) {
         let outputs = self.record.end.iter_mut().flat_map(|end| &mut end.outputs);

@@ -87,9 +87,13 @@ async fn builds(core: &Core) {
 async fn remove(core: &Core, page: Page) {
     let stored = &page.record.stored;
     let id = &stored.record.id;
-    let log = stored.log.as_ref().and_then(|log| log.artifact.as_ref());
     if let Some(shelf) = &core.shelf {
-        for artifact in stored.input.iter().chain(log) {
+        for artifact in stored
+            .input
+            .as_deref()
+            .into_iter()
+            .chain(stored.log_artifact())
+        {
             if let Err(error) = shelf.remove(artifact).await {
                 tracing::warn!(%error, build = %id, "an artifact of an old build cannot be removed");
             }

@@ -137,6 +137,6 @@ proptest! {
     #[test]
     fn nothing_makes_it_panic(lines in proptest::collection::vec(".{0,200}", 0..50), command in ".{0,80}") {
         let found = locations(lines.iter().map(String::as_str), &app(&["a"]), &command);
-        prop_assert!(found.len() <= MOST);
+        prop_assert!(found.len() <= MOST_LOCATIONS);
     }
 }

@@ -3,13 +3,14 @@
 //! It runs whatever became of the others, also when the job was stopped. What only the cluster
 //! knows (who stopped the job, why an allocation was moved) it leaves to the server.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use tempfile::TempDir;
 
 use crate::backend::ending::ending;
 use crate::backend::local::reap;
@@ -18,14 +19,16 @@ use crate::build::output::OutputStatus;
 use crate::build::{BuildId, Phase, Record};
 use crate::config::Config;
 use crate::log::Progress;
-use crate::registry::{ArtifactFile, PushReference, Reference, Repository};
-use crate::runner::exit;
+use crate::registry::ArtifactFile;
 use crate::runner::reporter::now_ms;
+use crate::runner::workdir::remove_all;
+use crate::runner::{exit, outputs};
 
+use super::super::shelf::Shelf;
 use super::super::store;
 use super::super::stored::{ArchivedLog, Stored};
+use super::Place;
 use super::shared_log::{self, SharedLog};
-use super::{Place, registry_auth, registry_client};
 
 /// How long Nomad may take to write what the tasks have said; a killed one says nothing more.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +79,7 @@ pub async fn run(config: Config) -> io::Result<u8> {
     if !mine {
         tracing::warn!("the build is another allocation's");
         remove_dirs(&place, &id)?;
-        remove_dir(&place.outputs())?;
+        remove_all([place.outputs()])?;
         return Ok(exit::INTERRUPTED);
     }
     clean_up(&place, &id).await;
@@ -90,7 +93,7 @@ pub async fn run(config: Config) -> io::Result<u8> {
     let ended = store::update(&place.nomad, &id, known, change).await;
     let log = archive(&place, &config, &id, &progress).await;
     if matches!(ended, Ok((false, _))) {
-        remove_dir(&place.outputs())?;
+        remove_all([place.outputs()])?;
         return Ok(exit::INTERRUPTED);
     }
     let written = match ended {
@@ -121,14 +124,17 @@ pub async fn run(config: Config) -> io::Result<u8> {
 
 /// Tag of what a build has handed over.
 pub fn outputs_tag(id: &BuildId, allocation: &str) -> String {
-    let allocation: String = allocation.chars().take(8).collect();
-    format!("outputs-{id}-{allocation}")
+    tag_of("outputs", id, allocation)
 }
 
 /// Tag of a log, by which it is found without a word in the record.
 pub fn log_tag(id: &BuildId, allocation: &str) -> String {
+    tag_of("log", id, allocation)
+}
+
+fn tag_of(what: &str, id: &BuildId, allocation: &str) -> String {
     let allocation: String = allocation.chars().take(8).collect();
-    format!("log-{id}-{allocation}")
+    format!("{what}-{id}-{allocation}")
 }
 
 /// Writes the end into the record, where the log alone decides it.
@@ -176,16 +182,7 @@ async fn clean_up(place: &Place, id: &BuildId) {
 
 fn remove_dirs(place: &Place, id: &BuildId) -> io::Result<()> {
     reap::remove_work(&std::env::current_exe()?, &place.dir(), id)?;
-    [place.dir().root(), &place.packed()]
-        .into_iter()
-        .try_for_each(remove_dir)
-}
-
-fn remove_dir(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove_all([place.dir().root().to_owned(), place.packed()])
 }
 
 async fn archive(place: &Place, config: &Config, id: &BuildId, progress: &Progress) -> ArchivedLog {
@@ -209,28 +206,24 @@ async fn archive(place: &Place, config: &Config, id: &BuildId, progress: &Progre
 
 async fn push(place: &Place, config: &Config, id: &BuildId) -> io::Result<(Option<String>, bool)> {
     let shared = SharedLog::of(&place.alloc_dir, TASKS)?;
-    let Some(repository) = &config.nomad.repository else {
+    let Some(shelf) = Shelf::open(config)? else {
         return Ok((None, shared.is_headless()));
     };
-    let repository = Repository::parse(repository).map_err(io::Error::other)?;
-    let tag = log_tag(id, &place.allocation);
-    let target = PushReference::parse(&format!("{repository}:{tag}"));
-    let target = target.map_err(io::Error::other)?;
-    let scratch = tempfile::tempdir_in(place.alloc_dir.join("data"))?;
+    let scratch = scratch(place)?;
     let path = scratch.path().join("log.ndjson.gz");
     compress(&shared, &path)?;
     let files = [ArtifactFile {
         path,
         media_type: LOG_TYPE.into(),
     }];
-    let layout = scratch.path().join("layout");
-    let auth = registry_auth(config)?;
-    let digest = registry_client(config)?
-        .push_artifact(&target, LOG_ARTIFACT, &files, &layout, &auth)
-        .await
-        .map_err(io::Error::other)?;
-    let artifact = Reference::by_digest(repository, digest).to_string();
-    Ok((Some(artifact), shared.is_headless()))
+    let tag = log_tag(id, &place.allocation);
+    let pushed = shelf.put(&tag, LOG_ARTIFACT, &files, scratch.path());
+    Ok((Some(pushed.await?), shared.is_headless()))
+}
+
+/// A directory on the file system of what is pushed.
+fn scratch(place: &Place) -> io::Result<TempDir> {
+    tempfile::tempdir_in(place.alloc_dir.join("data"))
 }
 
 /// Brings what was handed over into the registry, where each is found by its digest; tells which could not be.
@@ -238,15 +231,12 @@ async fn bring_outputs(
     place: &Place,
     config: &Config,
     id: &BuildId,
-    outputs: Vec<OutputStatus>,
+    told: Vec<OutputStatus>,
 ) -> Vec<OutputStatus> {
-    let (whole, mut lost): (Vec<_>, Vec<_>) = outputs
+    let (whole, mut lost): (Vec<_>, Vec<_>) = told
         .into_iter()
         .filter(OutputStatus::is_there)
-        .partition(|output| {
-            let file = fs::metadata(place.outputs().join(&output.name));
-            file.is_ok_and(|file| Some(file.len()) == output.size_bytes)
-        });
+        .partition(|output| outputs::is_whole(&place.outputs(), output));
     if !whole.is_empty() {
         let pushed = push_outputs(place, config, id, &whole);
         let pushed = tokio::time::timeout(OUTPUTS_WITHIN, pushed).await;
@@ -256,7 +246,7 @@ async fn bring_outputs(
             lost.extend(whole);
         }
     }
-    if let Err(error) = remove_dir(&place.outputs()) {
+    if let Err(error) = remove_all([place.outputs()]) {
         tracing::warn!(%error, "outputs of the build remain");
     }
     lost
@@ -275,20 +265,13 @@ async fn push_outputs(
             media_type: output.media_type().into(),
         })
         .collect();
-    let repository = config.nomad.repository.as_ref();
-    let repository =
-        repository.ok_or_else(|| io::Error::other("there is no repository (nomad.repository)"))?;
+    let shelf = Shelf::open(config)?;
+    let shelf =
+        shelf.ok_or_else(|| io::Error::other("there is no repository (nomad.repository)"))?;
     let tag = outputs_tag(id, &place.allocation);
-    let target = PushReference::parse(&format!("{repository}:{tag}"));
-    let target = target.map_err(io::Error::other)?;
-    let scratch = tempfile::tempdir_in(place.alloc_dir.join("data"))?;
-    let layout = scratch.path().join("layout");
-    let auth = registry_auth(config)?;
-    registry_client(config)?
-        .push_artifact(&target, OUTPUTS_ARTIFACT, &files, &layout, &auth)
-        .await
-        .map(drop)
-        .map_err(io::Error::other)
+    let scratch = scratch(place)?;
+    let pushed = shelf.put(&tag, OUTPUTS_ARTIFACT, &files, scratch.path());
+    pushed.await.map(drop)
 }
 
 fn compress(log: &SharedLog, to: &Path) -> io::Result<()> {
