@@ -21,7 +21,7 @@ ID = "b7k2m-9xqdt"
 def project(directory: Path, base: str) -> Path:
     """A directory whose image has what the README's test calls."""
     directory.mkdir()
-    (directory / "Containerfile").write_text(f"FROM {base}\nCOPY make /usr/local/bin/make\nRUN echo error: none\n")
+    (directory / "Containerfile").write_text(f"FROM {base}\nCOPY make /usr/local/bin/make\nCOPY make /usr/local/bin/api\nRUN echo error: none\n")
     make = directory / "make"
     make.write_text('#!/bin/sh\ntest "$1" = check\n')
     make.chmod(0o755)
@@ -45,17 +45,19 @@ def test_the_commands_of_the_readme_work_one_after_the_other(
     block = re.search(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     assert block
     lines = block[1].splitlines()
-    assert [line.split()[1] for line in lines] == ["build", "status", "status", "logs", "kill"]
+    assert [line.split()[1] for line in lines] == ["build", "build", "status", "status", "logs", "kill"]
     build_id = ""
     for line in lines:
         line = line.replace(TAG, f"{registry.host}/me/api:1").replace(ID, build_id)
         done = shell(server, line, directory)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         build_id = build_id or re.findall(r"\b[2-9a-z]{5}-[2-9a-z]{5}\b", done.stdout + done.stderr)[0]
-        assert build_id in done.stdout + done.stderr or " logs " in line, done.stdout
+        assert build_id in done.stdout + done.stderr or " logs " in line or " -o " in line, done.stdout
         if " logs " in line:
             assert "error: none" in done.stdout
     assert registry.digest("me/api", "1")
+    assert (directory / "api.tar").stat().st_size > 0
+    assert (directory / "api").read_text() == (directory / "make").read_text()
 
 
 async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
