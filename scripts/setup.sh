@@ -13,16 +13,18 @@ readonly BUILDAH_VERSION=1.43.2
 readonly NOMAD_VERSION=1.11.3
 readonly OLDEST_NOMAD_VERSION=1.10.5
 readonly CONSUL_VERSION=1.19.2
+# The last two compile and link what the program is made of.
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
   fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
+  gcc libc6-dev
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
 # promtool for the metrics; sshd for git; ripgrep beside which benches/logs.rs measures; what examples/ are built with; podman, which
 # loads what nomad-build saves.
 readonly TEST_PACKAGES=(
   docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server ripgrep
-  dash gcc libc6-dev make patch python3 podman
+  dash make patch python3 podman
 )
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -196,8 +198,9 @@ case ${1:-} in
     build_buildah
     build_nomad
     build_consul
-    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.*' 'pytest-xdist==3.*' 'pyyaml==6.*' 'selenium==4.*'
-    create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.*'
+    # With pytest 9.2 pytest-xdist 3.8 no longer keeps the halves of the tests apart.
+    create_venv py-mcp-1 'mcp==1.30.*' 'anyio==4.*' 'pytest==9.1.*' 'pytest-xdist==3.8.*' 'pyyaml==6.*' 'selenium==4.*'
+    create_venv py-mcp-2 'mcp==2.3.*' 'anyio==4.*' 'pytest==9.1.*'
     create_venv py-fastmcp 'fastmcp==4.1.2'
     create_venv py-frameworks 'langchain==1.5.*' 'langchain-mcp-adapters==0.3.*' 'openai-agents==0.24.*' \
       'pydantic-ai-slim[mcp]==2.68.*' 'mcp==1.30.*'

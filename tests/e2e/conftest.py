@@ -50,6 +50,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(half))
 
 
+_halves: set[str] = set()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Sees that the halves stay apart: mixed, each takes longer, and disturbs what looks at the whole machine."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark and int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+        _halves.add(mark.args[0])
+        if len(_halves) > 1:
+            pytest.exit("tests of both halves came to one worker: `-n 2 --dist loadgroup` did not keep them apart", 3)
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
