@@ -125,8 +125,7 @@ class Arena:
                 host.private.__exit__(None, None, None)
                 self._run_all()
                 self.other_ended = self._end_other(other)
-            for build in [path.name for path in (state / "b").iterdir()]:
-                self._look_for_remains(build)
+            self._look_for_remains([path.name for path in (state / "b").iterdir()])
             self.remains |= set(mounts_below(self._server.directory))
         finally:
             self._server.remove()
@@ -221,15 +220,16 @@ class Arena:
         self.unenforced = [line for line in self._log(build) if line.startswith("unenforced on this host: ")]
         return None if status["state"] == "running" else f"the other build {status['state']}: {status.get('failure')}"
 
-    def _look_for_remains(self, build: str) -> None:
+    def _look_for_remains(self, builds: list[str]) -> None:
         state = self._server.state
-        left = leftovers(state, build) + processes_with(build)
-        left += [str(path) for path in (state / f"b/{build}").glob("work/*")]
+        left = leftovers(state, *builds)
+        for build in builds:
+            left += [*processes_with(build), *(str(path) for path in (state / f"b/{build}").glob("work/*"))]
         self.remains |= set(left)
-        if build in self._builds:
+        for build, attack in self._builds.items():
             # Containers of all builds may lie in one store.
             own = [f"BREACH left {one}" for one in left if re.search(rf"\b{build}\b", one)]
-            self.evidence[self._builds[build]].lines += own
+            self.evidence[attack].lines += own
 
 
 def text_of(result: dict[str, Any]) -> str:

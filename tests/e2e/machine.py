@@ -52,14 +52,15 @@ def mounts_below(directory: Path) -> list[str]:
     return [point for point, _ in _mounts() if Path(point).is_relative_to(directory)]
 
 
-def leftovers(state: Path, build_id: str) -> list[str]:
-    """Working containers anywhere below the state directory, and container files of this build."""
+def leftovers(state: Path, *build_ids: str) -> list[str]:
+    """Working containers anywhere below the state directory, and container files of these builds."""
     found = []
     for path in _tree(state):
-        if path.name.endswith("containers.json") and _has_entries(path):
+        if path.endswith("containers.json") and _has_entries(Path(path)):
             found.append(f"containers in {path}")
-        if build_id in str(path.relative_to(state)) and _owner(path) >= FIRST_SUBORDINATE_ID:
-            found.append(str(path))
+        inside = path.removeprefix(str(state))
+        if any(build_id in inside for build_id in build_ids) and _owner(Path(path)) >= FIRST_SUBORDINATE_ID:
+            found.append(path)
     return found
 
 
@@ -70,10 +71,10 @@ def private_dirs(build_id: str) -> list[Path]:
     return [path for paths in found for path in paths]
 
 
-def _tree(directory: Path) -> Iterator[Path]:
+def _tree(directory: Path) -> Iterator[str]:
     """Everything below the directory; what vanishes meanwhile is passed over (unlike by Path.rglob)."""
     for at, directories, names in os.walk(directory):
-        yield from (Path(at, name) for name in (*directories, *names))
+        yield from (f"{at}/{name}" for name in (*directories, *names))
 
 
 def _has_entries(file: Path) -> bool:
