@@ -434,6 +434,7 @@ fn a_valid_plan() {
             bases: vec!["a.b/IGNORE-ALL:1".into()],
             tests: vec!["unit".into()],
             tags: vec!["r.example.com/x:1".into()],
+            outputs: vec!["/app".into(), "unit:/tmp/x".into()],
             not_checked: vec!["whether the tags may be pushed".into()],
         }),
         offers: Some(Offers {

@@ -87,6 +87,14 @@ impl Plan {
         self.outputs.iter().any(|from| from == IMAGE)
     }
 
+    /// All that is handed over: of the image as it was asked for, of a test `TEST:PATH`.
+    pub fn every_output(&self) -> impl Iterator<Item = String> {
+        let left = (self.tests.iter())
+            .flat_map(|test| test.outputs.iter().map(move |path| (&test.name, path)));
+        let left = left.map(|(test, path)| format!("{test}:{path}"));
+        self.outputs.iter().cloned().chain(left)
+    }
+
     /// Names of the secrets that tests find, each once.
     pub fn test_secrets(&self) -> BTreeSet<&str> {
         let all = self.tests.iter().flat_map(|test| &test.secrets);

@@ -397,6 +397,9 @@ pub struct PlanStatus {
     /// References that will be pushed to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// What will be handed over; of a test, TEST:PATH.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// What could not be checked without building.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_checked: Vec<String>,

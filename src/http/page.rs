@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! /           index.html ─┬─ page.css
-//!                         └─ page.js ── /page/*.js ──▶ /mcp, with the token of whoever looks
+//!                         └─ page.js ── /page/*.js ──▶ /mcp and /v1/builds/…/outputs/…, with the token of whoever looks
 //! ```
-//! Nothing here knows of builds: the page calls the tools like any agent. What a build has printed becomes
+//! Nothing here knows of builds: the page calls the tools, and fetches outputs, like any agent. What a build has printed becomes
 //! text there, never markup, and the policy below lets nothing else run.
 
 use axum::Router;
@@ -27,7 +27,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -44,6 +44,7 @@ const FILES: [(&str, &str, &str); 13] = [
     ("/page/mcp.js", SCRIPT, include_str!("page/mcp.js")),
     ("/page/parts.js", SCRIPT, include_str!("page/parts.js")),
     ("/page/poll.js", SCRIPT, include_str!("page/poll.js")),
+    ("/page/save.js", SCRIPT, include_str!("page/save.js")),
     ("/page/steps.js", SCRIPT, include_str!("page/steps.js")),
 ];
 

@@ -163,7 +163,11 @@ fn failure_words(failure: &Failure) -> Vec<String> {
 
 fn plan_lines(plan: &PlanStatus) -> Vec<String> {
     let mut lines = Vec::new();
-    for (what, list) in [("test", &plan.tests), ("tag", &plan.tags)] {
+    for (what, list) in [
+        ("test", &plan.tests),
+        ("tag", &plan.tags),
+        ("output", &plan.outputs),
+    ] {
         lines.extend(list.iter().map(|one| format!("{what}: {one}")));
     }
     lines.extend(

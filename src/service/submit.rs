@@ -243,12 +243,17 @@ impl Service {
         let mut status = PlanStatus {
             tests: plan.tests.iter().map(|test| test.name.clone()).collect(),
             tags: plan.tags.clone(),
+            outputs: plan.every_output().collect(),
             not_checked: vec![
                 "whether the base images exist and may be fetched".into(),
                 "whether the tags may be pushed".into(),
             ],
             ..PlanStatus::default()
         };
+        if !status.outputs.is_empty() {
+            let whether = "whether the image and the tests have what is to be handed over";
+            status.not_checked.push(whether.into());
+        }
         match &valid.base {
             Base::Git { .. } => status.not_checked.insert(
                 0,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 
 from helpers import file_source, files, sleep_marker, unique
 from local_registry import LocalRegistry
@@ -161,6 +163,29 @@ def test_a_test_that_failed_is_shown(visit: Visit, base: str) -> None:
     rows = page.reads("#tests table", "good").splitlines()
     assert any(re.match(r"good passed 0 ", row) for row in rows) and any(re.match(r"bad failed 3 ", row) for row in rows)
     assert "expected 1" in page.text("#tests .excerpt")
+
+
+def test_what_a_build_hands_over_can_be_saved(visit: Visit, base: str, tmp_path: Path) -> None:
+    page = visit.page
+    page.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    source = files(Containerfile=f"FROM {base}\nRUN echo {unique()} >/app\n")
+    ended = visit.ended(source=source, outputs=["/app", "/bin/busybox"])
+    assert ended["state"] == "succeeded", ended
+    page.sign_in(visit.token, f"#build/{ended['build_id']}")
+    page.seen("[data-save$='/outputs/busybox']").click()
+    said = "return document.getElementById('said').textContent"
+    page.until(lambda: page.run(said) == "The browser has busybox", "it is said")
+    wanted = next(one["digest"] for one in ended["outputs"] if one["name"] == "busybox")
+    saved = tmp_path / "busybox"
+    page.until(
+        lambda: saved.exists() and f"sha256:{hashlib.sha256(saved.read_bytes()).hexdigest()}" == wanted,
+        "it is there, as it was handed over",
+    )
+    page.run("document.querySelector('[data-save$=\"/outputs/app\"]').dataset.save += '-which'")
+    page.seen("[data-save$='/outputs/app-which']").click()
+    page.until(lambda: page.run(said).startswith("app cannot be saved: "), "why it cannot be saved is said")
+    complaints = page.console()
+    assert complaints and all("404" in line for line in complaints), complaints
 
 
 def test_a_build_is_killed_after_a_question(visit: Visit, base: str) -> None:

@@ -101,8 +101,9 @@ async def test_validate_only_builds_nothing(make_server: MakeServer, registry: L
     tag = f"{registry.host}/{repository}:1"
     args = {
         "source": files(Containerfile=f"FROM {base} AS one\nRUN true\n\nFROM one AS two\nRUN true\nRUN true\n"),
-        "tests": [{"name": "unit", "command": "true"}],
+        "tests": [{"name": "unit", "command": "true", "outputs": ["/tmp/x"]}],
         "tags": [tag],
+        "outputs": ["/app", "image"],
         "validate_only": True,
     }
     async with make_server().connect() as session:
@@ -115,7 +116,9 @@ async def test_validate_only_builds_nothing(make_server: MakeServer, registry: L
         assert answer["plan"]["bases"] == [base]
         assert answer["plan"]["tests"] == ["unit"]
         assert answer["plan"]["tags"] == [tag]
-        assert answer["plan"]["not_checked"]
+        assert answer["plan"]["outputs"] == ["/app", "image", "unit:/tmp/x"]
+        assert "whether the image and the tests have what is to be handed over" in answer["plan"]["not_checked"]
+        assert "output: unit:/tmp/x" in text
         assert "default" in answer["offers"]["profiles"]
         assert tag in text
         assert (await ask(session, "status", {}))["builds"] == []

@@ -7,6 +7,7 @@ import { sentence } from "./list.js";
 import * as kill from "./kill.js";
 import * as log from "./log.js";
 import * as parts from "./parts.js";
+import * as save from "./save.js";
 import * as steps from "./steps.js";
 
 /** Seconds that a look waits for a change. */
@@ -61,6 +62,7 @@ export function close() {
   log.close();
   steps.close();
   kill.close();
+  save.close();
   for (const part of ["failure", "phases", "tests", "image", "details"]) fill(part, []);
   show(find("standing"));
   // The next who looks may be somebody else.

@@ -66,6 +66,27 @@ export async function call(tool, args, signal, secret = token.get()) {
   return outcome(message.result);
 }
 
+/** A file of this server's, whole. `signal` ends the waiting. */
+export async function fetchFile(path, signal) {
+  const secret = token.get();
+  try {
+    const response = await fetch(path, {
+      headers: secret ? { Authorization: `Bearer ${secret}` } : {},
+      signal,
+      credentials: "omit",
+      cache: "no-store",
+      redirect: "error",
+    });
+    if (!response.ok) throw await refusal(response);
+    const file = await response.blob();
+    signal.throwIfAborted();
+    return file;
+  } catch (error) {
+    if (error instanceof CallError || signal.aborted) throw error;
+    throw new CallError("unreachable", "the server cannot be reached");
+  }
+}
+
 /** What an answer with another HTTP status says. */
 async function refusal(response) {
   const text = (await response.text()).trim().slice(0, 300);

@@ -1,6 +1,7 @@
 // What is shown of a build: each function makes the contents of one section from a status.
 
 import { copyButton, copyable, duration, el, isFinal, moment, stateBadge, table, word } from "./dom.js";
+import { saveButton } from "./save.js";
 
 /** Who can mend a failure, in words. */
 const FAULTS = {
@@ -163,13 +164,13 @@ export function details(status) {
     ["May take", status.timeout_seconds !== undefined && duration(status.timeout_seconds)],
     ["Largest memory", memory && (resources.limit_mb ? `${memory} of ${resources.limit_mb} MiB` : memory)],
     ["End asked for by", by],
-    ...(status.outputs ?? []).map((output) => [`Output ${output.name}`, outputWords(output)]),
+    ...(status.outputs ?? []).map((output) => [`Output ${output.name}`, outputWords(output, status.build_id)]),
   ])];
 }
 
-function outputWords({ from, test, missing, size_bytes: size }) {
+function outputWords({ name, from, test, missing, size_bytes: size, uri }, build) {
   const of = test ? `${from} of the test ${test}` : from;
-  return missing ? `none of ${of}: ${missing}` : `${of}, ${bytes(size)}`;
+  return missing ? `none of ${of}: ${missing}` : [`${of}, ${bytes(size)} `, uri && saveButton(build, name)];
 }
 
 /** A list of names and values, without those that have no value. */
