@@ -70,7 +70,5 @@ lint: ## Check format and lints
 	cargo clippy --all-targets --all-features --locked -- -D warnings
 	cargo clippy --locked -- -D warnings
 
-bench: machine ## Run the benchmarks
-	cargo bench --locked
-	python3 benches/builds.py
-	python3 benches/logs.py
+bench: machine ## Run the benchmarks, and print their ratios as one table
+	benches/run.sh

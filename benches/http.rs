@@ -15,6 +15,7 @@
 )]
 
 mod echo;
+mod row;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use echo::Echo;
+use row::{Goal, row};
 
 /// Turns of each server.
 const ROUNDS: usize = 7;
@@ -230,8 +232,8 @@ fn main() {
         runtime.block_on(async {
             beside_echo().await;
             let bare = Arc::new(Server::echo(true));
-            many_sessions("bare server", &bare, &[Arc::clone(&bare)], "echo").await;
-            sessions_of_ours().await;
+            let bare = many_sessions(&bare, &[Arc::clone(&bare)], "echo").await;
+            compare(&sessions_of_ours().await, &bare);
         });
     }
 }
@@ -242,9 +244,13 @@ async fn beside_echo() {
         Arc::new(Server::echo(false)),
         Arc::new(Server::ours(dir.path(), false)),
     );
-    println!(
-        "memory of an idle server: {:.1} MiB",
-        ours.memory() / 1024.0
+    let idle = ours.memory() * 1024.0 / 1e6;
+    row(
+        "memory of an idle server over HTTP",
+        format!("{idle:.1} MB"),
+        "25 MB",
+        idle / 25.0,
+        Goal::AtMost(1.0),
     );
     let (mut ratios, mut bare, mut full) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -254,15 +260,16 @@ async fn beside_echo() {
         bare.push(one);
         full.push(other);
     }
-    println!(
-        "calls a second, medians of {ROUNDS} turns: status {:.0}, bare echo {:.0}; ratio {:.2}",
-        median(full),
-        median(bare),
-        median(ratios)
+    row(
+        "calls of status over HTTP a second",
+        format!("{:.0}", median(full)),
+        format!("the echo of a bare server, {:.0}", median(bare)),
+        median(ratios),
+        Goal::AtLeast(0.8),
     );
 }
 
-async fn sessions_of_ours() {
+async fn sessions_of_ours() -> Sessions {
     let dir = tempfile::tempdir().unwrap();
     // A principal has at most 256 sessions: four of them.
     let server = Arc::new(Server::ours(dir.path(), true));
@@ -281,15 +288,49 @@ async fn sessions_of_ours() {
         .into_iter()
         .map(|token| Arc::new(server.as_another(token)))
         .collect();
-    many_sessions("server", &server, &principals, "status").await;
+    many_sessions(&server, &principals, "status").await
+}
+
+/// What a thousand sessions cost a server.
+struct Sessions {
+    /// Memory of one, in KB.
+    each: f64,
+    /// Calls a second.
+    second: f64,
+    /// What 99 of 100 calls stay below, in ms.
+    nearly_all: f64,
+}
+
+fn compare(ours: &Sessions, bare: &Sessions) {
+    let beside = |what: String| format!("a bare server's, {what}");
+    row(
+        "memory of a session",
+        format!("{:.1} KB", ours.each),
+        format!("50 KB (a bare server's {:.1} KB)", bare.each),
+        ours.each / 50.0,
+        Goal::AtMost(1.0),
+    );
+    row(
+        &format!("calls a second of {SESSIONS} sessions at once"),
+        format!("{:.0}", ours.second),
+        beside(format!("{:.0}", bare.second)),
+        ours.second / bare.second,
+        Goal::None,
+    );
+    row(
+        "99 of 100 of them take at most",
+        format!("{:.0} ms", ours.nearly_all),
+        beside(format!("{:.0} ms", bare.nearly_all)),
+        ours.nearly_all / bare.nearly_all,
+        Goal::None,
+    );
 }
 
 async fn many_sessions(
-    name: &str,
     server: &Server,
     principals: &[Arc<Server>],
     tool: &'static str,
-) {
+) -> Sessions {
     // What the first calls allocate is no session's.
     let first = principals[0].begin().await;
     principals[0].call(Some(&first), tool).await;
@@ -300,8 +341,7 @@ async fn many_sessions(
         let session = principal.begin().await;
         sessions.push((principal, session));
     }
-    let each = (server.memory() - before) / SESSIONS as f64;
-    println!("{name}: memory of a session: {each:.1} KiB ({SESSIONS} of them)");
+    let each = (server.memory() - before) * 1.024 / SESSIONS as f64;
     let mut calls = JoinSet::new();
     for (principal, session) in sessions {
         calls.spawn(async move {
@@ -318,10 +358,9 @@ async fn many_sessions(
     let mut took: Vec<f64> = calls.join_all().await.into_iter().flatten().collect();
     let second = took.len() as f64 / begun.elapsed().as_secs_f64();
     took.sort_by(f64::total_cmp);
-    println!(
-        "{name}: {SESSIONS} sessions at once, each call after the other: {second:.0} calls a second; half within {:.0} ms, 99 of 100 within {:.0} ms",
-        took[took.len() / 2],
-        took[took.len() * 99 / 100]
-    );
-    println!("{name}: memory then: {:.1} MiB", server.memory() / 1024.0);
+    Sessions {
+        each,
+        second,
+        nearly_all: took[took.len() * 99 / 100],
+    }
 }

@@ -12,7 +12,6 @@ import pwd
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from builds import FINAL, USER, Bench, seconds, with_bench  # noqa: E402
+from rows import row  # noqa: E402
 
 BYTES = 1_000_000_000
 LINE = "[ 42%] cc -O2 -Wall -Iinclude -c src/module_1042.c -o build/obj/module_1042.o"
@@ -50,7 +50,6 @@ def memory(bench: Bench) -> None:
     """A build prints while somebody follows."""
     context = bench.context("loud", [f"RUN yes '{LINE}' | head -c {BYTES}"], 1)
     plain = seconds(lambda: bench.plain(context))
-    before = peak(Path(f"/proc/{bench.server.process.pid}"))
     begun = time.monotonic()
     build_id = bench.call("build", {"source": {"path": str(context)}, "no_cache": True})["build_id"]
     peaks = {"server": 0, "job": 0, "runner": 0}
@@ -76,12 +75,10 @@ def memory(bench: Bench) -> None:
     done.set()
     watcher.join()
     assert status["state"] == "succeeded", status
-    shown = ", ".join(f"{name} {kib / 1024:.0f} MiB" for name, kib in peaks.items())
-    print(
-        f"a build prints {BYTES / 1e6:.0f} MB: {shown} at most (server before it {before / 1024:.0f} MiB); "
-        f"{took:.1f} s, plain Buildah {plain:.1f} s",
-        flush=True,
-    )
+    what = f"a build prints {BYTES / 1e6:.0f} MB"
+    for name, kib in peaks.items():
+        row(f"{what}: memory of the {name}", f"{kib * 1.024e-3:.0f} MB", "40 MB", kib * 1.024e-3 / 40, most=1)
+    row(f"{what}: how long that takes", f"{took:.1f} s", f"{bench.name} into a file, {plain:.1f} s", took / plain)
 
 
 def follow(bench: Bench) -> None:
@@ -97,19 +94,15 @@ def follow(bench: Bench) -> None:
         heard = time.clock_gettime(time.CLOCK_BOOTTIME)
         took += [heard - float(said) for said in re.findall(r"now ([\d.]+)$", answer["text"], re.M)]
         cursor = answer.get("cursor", cursor)
-    print(
-        f"from a line to its follower: {statistics.median(took) * 1000:.0f} ms, "
-        f"at most {max(took) * 1000:.0f} ms of {len(took)} (the clock ticks in 10 ms)",
-        flush=True,
-    )
+    # The clock ticks in 10 ms.
+    shown = f"{statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms of {len(took)}"
+    row("from a line's being printed to its follower", shown, "100 ms", max(took) / 0.1, most=1)
 
 
 def main() -> None:
     """Measures with the distribution's Buildah."""
     found = shutil.which("buildah")
     assert found, "buildah is missing: scripts/setup.sh test"
-    version = subprocess.run([found, "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
-    print(f"Buildah {version}")
     with_bench(Path(found), 2, follow)
     with_bench(Path(found), 2, memory)
 

@@ -4,7 +4,7 @@
 //!   the program (at most 15 MB)
 //! - a `status` call beside the echo of a bare server of rmcp, in turns (goal: at most 1.5 times)
 //! - the first state of a build (goal: under 100 ms for git and small files), against a bare status
-//! - the end of a log, at 64 times the length (goal: the same cost)
+//! - the end of a log, at 64 times the length (goal: at most 1.5 times)
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,6 +15,7 @@
 )]
 
 mod echo;
+mod row;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -26,10 +27,12 @@ use rmcp::ServiceExt as _;
 use serde_json::{Value, json};
 
 use echo::Echo;
+use row::{Goal, row};
 
 /// Turns of each server, and calls in one.
 const ROUNDS: usize = 15;
 const CALLS: usize = 300;
+const MB: f64 = 1e6;
 
 #[tokio::main]
 async fn echo() {
@@ -134,21 +137,40 @@ fn state() -> tempfile::TempDir {
 fn idle() {
     let state = state();
     let starts = (0..21).map(|_| Server::ours(state.path()).1).collect();
-    println!("spawn to initialize answered: {:.1?}", median(starts));
+    let start = median(starts).as_secs_f64() * 1e3;
+    row(
+        "from its start to the answer to initialize",
+        format!("{start:.1} ms"),
+        "10 ms",
+        start / 10.0,
+        Goal::AtMost(1.0),
+    );
     let (server, _) = Server::ours(state.path());
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
-    let memory = status
+    let line = status
         .lines()
         .find(|line| line.starts_with("VmRSS"))
         .unwrap();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let memory = kib * 1024.0 / MB;
     let program = std::fs::metadata(env!("CARGO_BIN_EXE_nomad-build"))
         .unwrap()
-        .len();
-    println!(
-        "memory of an idle server: {}",
-        memory.split_once(':').unwrap().1.trim()
+        .len() as f64
+        / MB;
+    row(
+        "memory of an idle server over stdio",
+        format!("{memory:.1} MB"),
+        "20 MB",
+        memory / 20.0,
+        Goal::AtMost(1.0),
     );
-    println!("size of the program: {:.1} MB", program as f64 / 1e6);
+    row(
+        "size of the program",
+        format!("{program:.1} MB"),
+        "15 MB",
+        program / 15.0,
+        Goal::AtMost(1.0),
+    );
 }
 
 fn calls() {
@@ -170,11 +192,12 @@ fn calls() {
     }
     ratios.sort_by(f64::total_cmp);
     let (ours, bare): (Vec<_>, Vec<_>) = times.into_iter().unzip();
-    println!(
-        "a status call over stdio: {:.1?}, {:.2} × the echo of a bare server ({:.1?})",
-        median(ours),
+    row(
+        "a call of status over stdio",
+        format!("{:.0?}", median(ours)),
+        format!("the echo of a bare server, {:.0?}", median(bare)),
         ratios[ratios.len() / 2],
-        median(bare)
+        Goal::AtMost(1.5),
     );
 }
 
@@ -198,9 +221,12 @@ fn first_state() {
     let bare = median(bare);
     for (what, times) in [("files", files), ("git", git)] {
         let time = median(times);
-        println!(
-            "first state of a {what} build: {time:.1?}, {:.1} × a status call ({bare:.1?})",
-            time.as_secs_f64() / bare.as_secs_f64()
+        row(
+            &format!("first state of a build from {what}"),
+            format!("{time:.1?}, a status call {bare:.1?}"),
+            "100 ms",
+            time.as_secs_f64() / 0.1,
+            Goal::AtMost(1.0),
         );
     }
 }
@@ -238,11 +264,12 @@ fn end_of_log() {
     }
     let [short, long] = times.map(median);
     let megabytes = |i: usize| std::fs::metadata(logs[i].path()).unwrap().len() >> 20;
-    println!(
-        "end of a log of {} MiB: {long:.1?}, {:.2} × that of {} MiB ({short:.1?})",
-        megabytes(1),
+    row(
+        &format!("end of a log of {} MiB", megabytes(1)),
+        format!("{long:.1?}"),
+        format!("of {} MiB, {short:.1?}", megabytes(0)),
         long.as_secs_f64() / short.as_secs_f64(),
-        megabytes(0)
+        Goal::AtMost(1.5),
     );
 }
 
