@@ -4,8 +4,8 @@
     pip install 'mcp>=2'
     examples/agent.py DIRECTORY [BUILD_ARG=VALUE ...] [--test COMMAND] [--stage STAGE] [--tag TAG]
 
-Starts `nomad-build serve` over stdio; NOMAD_BUILD_URL names a server elsewhere instead, and NOMAD_BUILD_TOKEN its token. What a
-model would do is in `mend`: it needs nothing but the typed failure, no log.
+Starts `nomad-build serve` over stdio (NOMAD_BUILD_BIN: another program). What a model would do is in `mend`: it needs nothing but the
+typed failure, no log.
 """
 
 from __future__ import annotations

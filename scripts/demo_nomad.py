@@ -6,6 +6,7 @@ Needs the release build and `scripts/setup.sh test`; `make demo-nomad` sees to b
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import subprocess
@@ -34,7 +35,8 @@ def main() -> int:
                 f"nomad.repository = {json.dumps(repository)}",
             ]
             raw_exec = REPOSITORY / "nomad/build-raw-exec.nomad.hcl"
-            nomad.set_up(raw_exec, program=str(binary), config="\n".join(tasks), memory="512", disk="2048")
+            user = getpass.getuser()
+            nomad.set_up(raw_exec, program=str(binary), user=user, config="\n".join(tasks), memory="512", disk="2048")
             say("running the server as a job, too: nomad/server-raw-exec.nomad.hcl")
             made = subprocess.run(
                 [binary, "token", "agent", "--print"], check=True, capture_output=True, text=True
