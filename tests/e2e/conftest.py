@@ -37,7 +37,7 @@ else:
 # networks, or look at what builds leave on the whole machine, beside which only what builds may run.
 _OTHER_HALF = (
     "test_borders", "test_cache", "test_check_vault", "test_cli", "test_consul", "test_death", "test_docker", "test_egress",
-    "test_examples", "test_http", "test_kill_storm", "test_machine", "test_metrics", "test_nomad", "test_principals", "test_ready",
+    "test_http", "test_kill_storm", "test_machine", "test_metrics", "test_nomad", "test_principals", "test_ready",
     "test_rights", "test_secrets_in_memory", "test_tasks", "test_uploads", "test_vault",
 )  # fmt: skip
 

@@ -112,7 +112,7 @@ class Serving:
         return float(found[1]) if found else None
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 40) -> None:
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 90) -> None:
     """Waits until something is so."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -184,8 +184,10 @@ def test_what_a_build_hands_over_can_be_saved(visit: Visit, base: str, tmp_path:
     page.run("document.querySelector('[data-save$=\"/outputs/app\"]').dataset.save += '-which'")
     page.seen("[data-save$='/outputs/app-which']").click()
     page.until(lambda: page.run(said).startswith("app cannot be saved: "), "why it cannot be saved is said")
+    # The token was asked for, and what is not there was, too.
     complaints = page.console()
-    assert complaints and all("404" in line for line in complaints), complaints
+    assert any("404" in line for line in complaints), complaints
+    assert all("404" in line or "401" in line for line in complaints), complaints
 
 
 def test_a_build_is_killed_after_a_question(visit: Visit, base: str) -> None:
