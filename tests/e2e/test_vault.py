@@ -246,22 +246,13 @@ def planted_everywhere(cluster: Cluster) -> Iterator[list[str]]:
         yield [*map(str, [*left, *logs]), "key other/planted", "item planted"]
 
 
-def in_memory(directories: set[Path], seconds: float = 10) -> None:
-    """Waits until each of them is a tmpfs, or has nothing in it: Nomad mounts and unmounts them meanwhile."""
-    deadline = time.monotonic() + seconds
-    while on_disk := [path for path in directories if not path.is_mount() and list(path.glob("*"))]:
-        assert time.monotonic() < deadline, (on_disk, Path("/proc/self/mountinfo").read_text())
-        time.sleep(0.1)
-
-
 def collect(cluster: Cluster, search: Search) -> None:
     """Looks at every file, log, job, record, metric and artifact."""
     nomad, bao, consul = cluster.nomad, cluster.bao, cluster.consul
-    # A task's own secrets lie in its directory `secrets`, as long as Nomad keeps its allocation. The configuration
-    # of Nomad's agent is where operators give it its token for Consul.
-    config, own = nomad.directory / "agent.hcl", set(nomad.data.glob("alloc/*/*/secrets"))
-    in_memory(own)
-    search.tree(nomad.directory, but=lambda path: path == config or path in own)
+    # A task's own secrets lie in its directory `secrets`, a tmpfs, as long as Nomad keeps its allocation. The
+    # configuration of Nomad's agent is where operators give it its token for Consul.
+    config = nomad.directory / "agent.hcl"
+    search.tree(nomad.directory, but=lambda path: path == config or (path.name == "secrets" and path.is_mount()))
     search.text(str(config), config.read_text().replace(cluster.registers, ""))
     # OpenBao keeps its storage, and Consul its data, in memory; that they hold what they were given is what they are
     # for. To whoever starts it for development, OpenBao tells the token that may do everything, once.
