@@ -194,8 +194,8 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
-      # meanwhile does not restart it.
+      # Of Vault, and for this task alone: no token in a file or the environment. Each secret is read once, so
+      # what is changed meanwhile does not restart the task, nor is it written after the task's end.
       dynamic "vault" {
         for_each = var.vault ? ["build"] : []
         content {
@@ -211,6 +211,7 @@ job "build" {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/${var.profile}/build\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
           change_mode = "noop"
+          once        = true
           perms       = "0400"
           uid         = 64100
           gid         = 64100
@@ -257,8 +258,8 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
-      # meanwhile does not restart it.
+      # Of Vault, and for this task alone: no token in a file or the environment. Each secret is read once, so
+      # what is changed meanwhile does not restart the task, nor is it written after the task's end.
       dynamic "vault" {
         for_each = var.vault ? ["publish"] : []
         content {
@@ -274,6 +275,7 @@ job "build" {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/${var.profile}/publish\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
           change_mode = "noop"
+          once        = true
           perms       = "0400"
           uid         = 64100
           gid         = 64100
@@ -317,8 +319,8 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
-      # meanwhile does not restart it.
+      # Of Vault, and for this task alone: no token in a file or the environment. Each secret is read once, so
+      # what is changed meanwhile does not restart the task, nor is it written after the task's end.
       dynamic "vault" {
         for_each = var.vault ? ["archive"] : []
         content {
@@ -334,6 +336,7 @@ job "build" {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/${var.profile}/archive\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
           change_mode = "noop"
+          once        = true
           perms       = "0400"
           uid         = 64100
           gid         = 64100

@@ -163,8 +163,8 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
-      # meanwhile does not restart it.
+      # Of Vault, and for this task alone: no token in a file or the environment. Each secret is read once, so
+      # what is changed meanwhile does not restart the task, nor is it written after the task's end.
       dynamic "vault" {
         for_each = var.vault ? ["build"] : []
         content {
@@ -180,6 +180,7 @@ job "build" {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/${var.profile}/build\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
           change_mode = "noop"
+          once        = true
           perms       = "0400"
           uid         = var.uid
         }
@@ -220,8 +221,8 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
-      # meanwhile does not restart it.
+      # Of Vault, and for this task alone: no token in a file or the environment. Each secret is read once, so
+      # what is changed meanwhile does not restart the task, nor is it written after the task's end.
       dynamic "vault" {
         for_each = var.vault ? ["publish"] : []
         content {
@@ -237,6 +238,7 @@ job "build" {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/${var.profile}/publish\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
           change_mode = "noop"
+          once        = true
           perms       = "0400"
           uid         = var.uid
         }
@@ -276,8 +278,8 @@ job "build" {
         change_mode = "noop"
         perms       = "0644"
       }
-      # Of Vault, and for this task alone: no token in a file or the environment, and what is renewed
-      # meanwhile does not restart it.
+      # Of Vault, and for this task alone: no token in a file or the environment. Each secret is read once, so
+      # what is changed meanwhile does not restart the task, nor is it written after the task's end.
       dynamic "vault" {
         for_each = var.vault ? ["archive"] : []
         content {
@@ -293,6 +295,7 @@ job "build" {
           destination = "${NOMAD_SECRETS_DIR}/${template.value}"
           data        = "{{ with secret \"${var.vault_path}/${var.profile}/archive\" }}{{ index .Data.data \"${template.value}\" }}{{ end }}"
           change_mode = "noop"
+          once        = true
           perms       = "0400"
           uid         = var.uid
         }

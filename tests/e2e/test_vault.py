@@ -411,6 +411,17 @@ async def test_what_is_renewed_or_revoked_meanwhile_does_not_restart_a_build(clu
     assert log.count("| begun") == 1, log
 
 
+def test_no_secret_is_written_after_the_end_of_its_task(cluster: Cluster) -> None:
+    """Nomad may go on to watch a template when its task's token changes just as the task ends: then it writes what changes
+    later into a directory that is no tmpfs any more. What is read only once is not watched."""
+    for profile in PROFILES:
+        job = cluster.nomad.request("GET", f"/v1/job/nomad-build-{profile}?namespace={NAMESPACE}")
+        tasks = {task["Name"]: task["Templates"] for group in job["TaskGroups"] for task in group["Tasks"]}
+        secret = {name: [one for one in templates if "with secret" in one["EmbeddedTmpl"]] for name, templates in tasks.items()}
+        assert {name: len(templates) for name, templates in secret.items()} == {"build": 4, "publish": 1, "archive": 1}
+        assert all(one["Once"] for templates in secret.values() for one in templates), secret
+
+
 def break_policy(bao: LocalBao) -> None:
     bao.request("PUT", "sys/policies/acl/nomad-build-default-build", {"policy": 'path "x" { capabilities = ["read"] }'})
 

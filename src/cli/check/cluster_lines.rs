@@ -6,8 +6,8 @@ use crate::nomad::{Job, Node, Task};
 use super::cluster::Facts;
 use super::lines::{Line, State, lack, line};
 
-/// The oldest Nomad that is known to work.
-const OLDEST: (u32, u32) = (1, 10);
+/// The oldest Nomad that is known to work: templates may be rendered `once`.
+const OLDEST: (u32, u32, u32) = (1, 10, 2);
 const README: &str = "see nomad/README.md";
 /// The tasks of a build's job, and when each runs.
 const TASKS: &[(&str, &str)] = &[
@@ -85,9 +85,10 @@ fn repository(config: &Config) -> State {
     }
 }
 
-fn parse(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split(['.', '-', '+']);
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+fn parse(version: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = version.split(['.', '-', '+']).map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some((next()?, next()?, next()?))
 }
 
 fn version(nodes: &[Node]) -> State {
@@ -102,7 +103,7 @@ fn version(nodes: &[Node]) -> State {
         versions.dedup();
         return Ok(format!("{} on {} nodes", versions.join(", "), nodes.len()));
     }
-    lack(old.join(", "), "upgrade to Nomad 1.10 or newer")
+    lack(old.join(", "), "upgrade to Nomad 1.10.2 or newer")
 }
 
 fn job_lines(item: &str, job: &Job, nodes: &[Node], known: bool) -> Vec<Line> {
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_named_with_what_mends_it() {
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 10] = [
             ("is not parameterized", |job, _| {
                 job["ParameterizedJob"] = Value::Null
             }),
@@ -343,8 +344,11 @@ mod tests {
             ("no node has 512 MB", |_, node| {
                 node["NodeResources"]["Memory"]["MemoryMB"] = 256.into()
             }),
-            ("upgrade to Nomad 1.10", |_, node| {
+            ("upgrade to Nomad 1.10.2", |_, node| {
                 node["Version"] = "1.9.7".into()
+            }),
+            ("upgrade to Nomad 1.10.2", |_, node| {
+                node["Version"] = "1.10.1".into()
             }),
             ("takes jobs", |_, node| {
                 node["SchedulingEligibility"] = "ineligible".into()
