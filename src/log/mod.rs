@@ -18,6 +18,7 @@ pub mod progress;
 pub mod reader;
 pub mod record;
 pub mod redact;
+mod scan;
 mod search;
 pub mod select;
 mod walk;

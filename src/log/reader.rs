@@ -1,9 +1,8 @@
-//! Reads a log file: any line by its number in a few reads, forwards and backwards.
+//! Opens a log file, and finds any line of it by its number in a few reads.
 //!
 //! The numbers of lines only grow along the file, so a line is found by bisection over byte offsets, and
 //! so is the end of a run of lines (`frame` says what that is); nothing is kept in memory, and the cost
-//! does not grow with the log. A torn last line (the runner is writing it, or died) counts as not there
-//! yet; what is longer than any record is passed over.
+//! does not grow with the log.
 
 use std::fs::File;
 use std::io;
@@ -11,16 +10,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memchr;
 
 use super::frame;
-use super::record::{Body, LogRecord};
+use super::scan::{Backward, Forward, RawLines};
 
-const BLOCK: u64 = 64 * 1024;
-/// For single records.
+/// How much is read at once for single records.
 const SMALL_BLOCK: u64 = 4096;
-/// A record is at most this long: the longest line with every byte escaped, or a large event.
-const LONGEST_RECORD: usize = 1 << 20;
 
 /// A log file, as long as it was when it was opened.
 #[derive(Debug)]
@@ -97,7 +93,7 @@ impl LogReader {
     /// The first whole line that begins at or after `offset`.
     fn first_line(&self, offset: u64) -> io::Result<Option<(Range<u64>, frame::Head)>> {
         // A record begins after a newline: look from the byte before.
-        let mut raw = RawLines::new(self, offset.saturating_sub(1), self.len, SMALL_BLOCK);
+        let mut raw = RawLines::new(self, offset.saturating_sub(1), SMALL_BLOCK);
         if offset > 0 && raw.advance()?.is_none() {
             return Ok(None);
         }
@@ -144,7 +140,11 @@ impl LogReader {
         Ok(None)
     }
 
-    fn append_to(&self, part: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
+    /// Reads a part behind what is in `into`; less where the file ends.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn append_to(&self, part: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
         let size = part.end.min(self.len).saturating_sub(part.start);
         let had = into.len();
         into.resize(had + usize::try_from(size).unwrap_or(0), 0);
@@ -154,211 +154,18 @@ impl LogReader {
 
     /// The records from `offset` on, each with the offset behind it.
     pub fn forward(&self, offset: u64) -> Forward<'_> {
-        Forward {
-            raw: RawLines::new(self, offset, self.len, BLOCK),
-        }
+        Forward::new(self, offset)
     }
 
     /// The records that end at or before `offset`, newest first, each with its offset.
     pub fn backward(&self, offset: u64) -> Backward<'_> {
-        Backward {
-            begin: offset.min(self.len),
-            log: self,
-            bytes: Vec::new(),
-            pending: Vec::new(),
-            is_too_long: false,
-            ready: Vec::new(),
-        }
+        Backward::new(self, offset)
     }
-}
-
-/// Lines from an offset on, undecoded.
-#[derive(Debug)]
-struct RawLines<'a> {
-    log: &'a LogReader,
-    end: u64,
-    block: u64,
-    /// What was read, and its offset.
-    buffer: Vec<u8>,
-    base: u64,
-    /// How much of it was handed out.
-    used: usize,
-    /// What comes up to the next newline is the end of something too long.
-    is_too_long: bool,
-}
-
-impl<'a> RawLines<'a> {
-    fn new(log: &'a LogReader, offset: u64, end: u64, block: u64) -> Self {
-        Self {
-            log,
-            end,
-            block,
-            buffer: Vec::new(),
-            base: offset,
-            used: 0,
-            is_too_long: false,
-        }
-    }
-
-    /// Where the next line stands, its newline included.
-    fn advance(&mut self) -> io::Result<Option<Range<u64>>> {
-        let mut searched = self.used;
-        loop {
-            let rest = self.buffer.get(searched..).unwrap_or_default();
-            if let Some(newline) = memchr(b'\n', rest) {
-                let end = searched + newline + 1;
-                let line = self.base + self.used as u64..self.base + end as u64;
-                self.used = end;
-                if !std::mem::take(&mut self.is_too_long) {
-                    return Ok(Some(line));
-                }
-                searched = end;
-                continue;
-            }
-            self.buffer.drain(..self.used);
-            self.base += std::mem::take(&mut self.used) as u64;
-            if self.buffer.len() > LONGEST_RECORD {
-                self.base += self.buffer.len() as u64;
-                self.buffer.clear();
-                self.is_too_long = true;
-            }
-            searched = self.buffer.len();
-            let next = self.base + self.buffer.len() as u64;
-            if next >= self.end {
-                // A line without its newline is still being written.
-                return Ok(None);
-            }
-            let part = next..(next + self.block).min(self.end);
-            self.log.append_to(part, &mut self.buffer)?;
-        }
-    }
-
-    /// The line that was handed out last, without its newline.
-    fn bytes(&self, line: &Range<u64>) -> &[u8] {
-        let place = |at: u64| usize::try_from(at.saturating_sub(self.base)).unwrap_or(0);
-        let line = self.buffer.get(place(line.start)..place(line.end) - 1);
-        line.unwrap_or_default()
-    }
-}
-
-/// See [`LogReader::forward`].
-#[derive(Debug)]
-pub struct Forward<'a> {
-    raw: RawLines<'a>,
-}
-
-impl Forward<'_> {
-    /// The next record, and where it stands.
-    pub fn next_placed(&mut self) -> Option<(Range<u64>, LogRecord)> {
-        loop {
-            let place = self.raw.advance().ok()??;
-            if let Some(record) = decode(self.raw.bytes(&place)) {
-                return Some((place, record));
-            }
-        }
-    }
-}
-
-impl Iterator for Forward<'_> {
-    type Item = (u64, LogRecord);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (place, record) = self.next_placed()?;
-        Some((place.end, record))
-    }
-}
-
-/// See [`LogReader::backward`].
-#[derive(Debug)]
-pub struct Backward<'a> {
-    log: &'a LogReader,
-    /// Offset before which nothing was read.
-    begin: u64,
-    bytes: Vec<u8>,
-    /// The beginning of what was read: the end of a record that began before it.
-    pending: Vec<u8>,
-    /// What is before `begin` is the beginning of something too long.
-    is_too_long: bool,
-    /// Lines in `bytes`, which begin at `begin`; the last is the next.
-    ready: Vec<Range<usize>>,
-}
-
-impl Backward<'_> {
-    fn fill(&mut self) -> Option<()> {
-        let size = self.begin.min(BLOCK);
-        if size == 0 {
-            return None;
-        }
-        if self.pending.len() > LONGEST_RECORD {
-            self.pending.clear();
-            self.is_too_long = true;
-        }
-        let start = self.begin - size;
-        let part = start..self.begin;
-        self.log.read_into(part, &mut self.bytes).ok()?;
-        self.begin = start;
-        if self.is_too_long {
-            let end = memrchr(b'\n', &self.bytes).map_or(0, |newline| newline + 1);
-            self.bytes.truncate(end);
-            self.is_too_long = end == 0;
-        }
-        self.bytes.append(&mut self.pending);
-        let mut from = 0;
-        if start > 0 {
-            // What is in front of the first newline began before this part.
-            from = memchr(b'\n', &self.bytes).map_or(self.bytes.len(), |newline| newline + 1);
-        }
-        self.pending.extend_from_slice(self.bytes.get(..from)?);
-        let mut begin = from;
-        for newline in memchr_iter(b'\n', self.bytes.get(from..)?) {
-            let end = from + newline + 1;
-            self.ready.push(begin..end);
-            begin = end;
-        }
-        Some(())
-    }
-
-    /// The next record, and where it stands.
-    pub fn next_placed(&mut self) -> Option<(Range<u64>, LogRecord)> {
-        loop {
-            let Some(line) = self.ready.pop() else {
-                self.fill()?;
-                continue;
-            };
-            let place = self.begin + line.start as u64..self.begin + line.end as u64;
-            if let Some(record) = decode(self.bytes.get(line.start..line.end - 1)?) {
-                return Some((place, record));
-            }
-        }
-    }
-}
-
-impl Iterator for Backward<'_> {
-    type Item = (u64, LogRecord);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (place, record) = self.next_placed()?;
-        Some((place.start, record))
-    }
-}
-
-fn decode(line: &[u8]) -> Option<LogRecord> {
-    (line.len() < LONGEST_RECORD).then(|| LogRecord::decode(line))?
-}
-
-/// Keeps the lines of a stream of records.
-pub fn lines(
-    records: impl Iterator<Item = (u64, LogRecord)>,
-) -> impl Iterator<Item = (u64, super::Line)> {
-    records.filter_map(|(_, record)| match record.body {
-        Body::Line(line) => Some((record.n, line)),
-        Body::Event(_) => None,
-    })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::record::{Event, Line};
+    use super::super::record::{Body, Event, Line, LogRecord};
     use super::super::writer::RecordWriter;
     use super::*;
     use crate::build::{Phase, request::Stream};
@@ -385,12 +192,22 @@ pub(crate) mod tests {
         file
     }
 
-    fn open(file: &tempfile::NamedTempFile) -> LogReader {
+    /// Keeps the lines of a stream of records.
+    pub(crate) fn lines(
+        records: impl Iterator<Item = (u64, LogRecord)>,
+    ) -> impl Iterator<Item = (u64, Line)> {
+        records.filter_map(|(_, record)| match record.body {
+            Body::Line(line) => Some((record.n, line)),
+            Body::Event(_) => None,
+        })
+    }
+
+    pub(crate) fn open(file: &tempfile::NamedTempFile) -> LogReader {
         LogReader::open(file.path()).unwrap().unwrap()
     }
 
     /// Both directions give the same lines.
-    fn all(log: &LogReader) -> Vec<u64> {
+    pub(crate) fn all(log: &LogReader) -> Vec<u64> {
         let all: Vec<u64> = lines(log.forward(0)).map(|(n, _)| n).collect();
         let mut back: Vec<u64> = lines(log.backward(log.len())).map(|(n, _)| n).collect();
         back.reverse();
@@ -444,43 +261,6 @@ pub(crate) mod tests {
             prop_assert_eq!(all(&log).pop(), Some(7));
             prop_assert!(log.offset_after(n).unwrap() <= log.len());
             prop_assert!(log.offset_after_run(n, n / 2).unwrap() <= log.len());
-        }
-    }
-
-    #[test]
-    fn what_is_too_long_is_passed_over_in_bounded_memory() {
-        for size in [
-            LONGEST_RECORD - 1,
-            LONGEST_RECORD,
-            LONGEST_RECORD + 1,
-            9 << 20,
-        ] {
-            let mut file = write_log(&[5, 5], 0);
-            file.seek_to_end();
-            let mut bytes = vec![b'x'; size];
-            // What ends it looks like a record, and is none.
-            bytes.extend_from_slice(&std::fs::read(file.path()).unwrap());
-            file.write_all(&bytes).unwrap();
-            let log = open(&file);
-            assert_eq!(all(&log), [1, 2, 2]);
-            let mut forward = log.forward(0);
-            while forward.next().is_some() {
-                assert!(forward.raw.buffer.capacity() < 4 * LONGEST_RECORD);
-            }
-            let mut backward = log.backward(log.len());
-            while backward.next().is_some() {
-                assert!(backward.pending.capacity() < 4 * LONGEST_RECORD);
-            }
-        }
-    }
-
-    trait SeekToEnd {
-        fn seek_to_end(&mut self);
-    }
-
-    impl SeekToEnd for tempfile::NamedTempFile {
-        fn seek_to_end(&mut self) {
-            io::Seek::seek(self.as_file_mut(), io::SeekFrom::End(0)).unwrap();
         }
     }
 

@@ -4,8 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::reader::{Backward, Forward, LogReader};
+use super::reader::LogReader;
 use super::record::{Body, Line};
+use super::scan::{Backward, Forward};
 use super::search::{Found, Hits, Part};
 
 /// A hit so near is walked to.

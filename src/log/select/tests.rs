@@ -2,8 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::reader::lines;
-use super::super::reader::tests::write_log;
+use super::super::reader::tests::{lines, write_log};
 use super::super::record::{Event, Line};
 use super::super::writer::RecordWriter;
 use super::*;
