@@ -29,6 +29,11 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long the rest of a killed group may take to vanish.
 const VANISH: Duration = Duration::from_secs(20);
 
+/// Bytes that may wait in the pipe: as many as Linux allows everybody (`fs.pipe-max-size`).
+const PIPE: usize = 1 << 20;
+/// Bytes that are read at once.
+const BUFFER: usize = 256 * 1024;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -136,6 +141,8 @@ impl Started {
     /// When it cannot be started.
     pub fn begin(command: &mut Command) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
+        // The command goes on printing while this program reads; where it may not be larger it does as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE);
         command
             .stdout(writer.try_clone()?)
             .stderr(writer)
@@ -165,7 +172,7 @@ impl Started {
             mut pipe,
         } = self;
         let (mut splitter, mut last_words) = (LineSplitter::default(), LastWords::default());
-        let mut buffer = vec![0u8; 64 * 1024];
+        let mut buffer = vec![0u8; BUFFER];
         let redactor = output.reporter.redactor();
         let mut lines = Vec::new();
         let ended = loop {
