@@ -23,6 +23,8 @@ pub struct Knobs {
     pub keep_builds: u32,
     /// Registries that speak plain HTTP.
     pub insecure: Vec<String>,
+    /// Limit of a log, in MiB; none: as it is otherwise.
+    pub log_mb: Option<u64>,
 }
 
 impl Default for Knobs {
@@ -31,6 +33,7 @@ impl Default for Knobs {
             slots: 2,
             keep_builds: 200,
             insecure: Vec::new(),
+            log_mb: None,
         }
     }
 }

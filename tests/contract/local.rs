@@ -78,6 +78,9 @@ impl Lab for LocalLab {
         config.local.keep_builds = knobs.keep_builds;
         config.registry.insecure = knobs.insecure;
         config.git.allow_http = true;
+        if let Some(log_mb) = knobs.log_mb {
+            config.limits.log_mb = log_mb;
+        }
         Self { config, dir }
     }
 

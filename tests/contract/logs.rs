@@ -4,11 +4,14 @@ use nomad_build::backend::Backend;
 use nomad_build::build::{BuildId, Phase, State};
 use nomad_build::log::{Line, Start};
 
-use crate::lab::{Bench, Lab, query};
+use crate::lab::{Bench, Knobs, Lab, query};
 use crate::order::Order;
 use crate::registry::{Registry, app};
 
-cases!(pages_meet_across_phases_and_after_the_end);
+cases!(
+    pages_meet_across_phases_and_after_the_end,
+    all_phases_share_one_limit
+);
 
 /// Three at a time, as many as there are now.
 async fn onwards<L: Lab>(bench: &Bench<L>, id: &BuildId, read: &mut Vec<(u64, Line)>) {
@@ -87,4 +90,43 @@ async fn pages_meet_across_phases_and_after_the_end<L: Lab>() {
     let behind = behind.await.unwrap();
     assert_eq!((behind.rows.len(), behind.more), (0, false));
     assert_eq!(behind.total, end.log_lines);
+}
+
+/// They run as different tasks on a cluster.
+async fn all_phases_share_one_limit<L: Lab>() {
+    let registry = Registry::open();
+    let bench = Bench::<L>::new(Knobs {
+        insecure: vec![registry.host.to_string()],
+        log_mb: Some(1),
+        ..Knobs::default()
+    });
+    let flood = "i=0; while [ $i -lt 9000 ]; do i=$((i+1)); printf '%0200d\\n' $i; done";
+    let order = Order::run(&[flood])
+        .test("unit", flood)
+        .tag(app(registry.host, "1"));
+    let id = bench.submit(order).await;
+    let end = bench.ends_as(&id, State::Succeeded).await;
+    assert!(end.log_lines > 18_000, "{}", end.log_lines);
+
+    let all = bench.log(&id).await;
+    let kept: usize = all.iter().map(|(_, line)| line.text.len()).sum();
+    assert!((400_000..1 << 20).contains(&kept), "{kept} bytes");
+    assert!(all.is_sorted_by(|(a, _), (b, _)| a < b));
+    for phase in [Phase::Build, Phase::Test] {
+        let numbered = all.iter().filter(|(_, line)| line.phase == phase);
+        let printed: Vec<u32> = numbered
+            .filter_map(|(_, line)| line.text.parse().ok())
+            .collect();
+        assert_eq!((printed.first(), printed.last()), (Some(&1), Some(&9000)));
+        assert!(printed.len() < 9000, "all of {phase:?} is there");
+    }
+    let last = all.last().map(|(n, line)| (*n, line.phase));
+    assert_eq!(last, Some((end.log_lines, Phase::Publish)));
+    // What is told of what is left out is whole.
+    let page = bench
+        .server
+        .read_log(&id, query(Start::After(0), 1_000_000));
+    let page = page.await.unwrap();
+    let left_out: u64 = page.gaps().map(|(first, last)| last - first + 1).sum();
+    assert_eq!(left_out, end.log_lines - all.len() as u64);
 }

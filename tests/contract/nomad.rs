@@ -150,12 +150,15 @@ impl NomadLab {
         config.nomad.namespace = Some(namespace.into());
         // What all builds of a client share is there, and nothing of one of them.
         let shared = agent.dir().join("client");
-        let tasks = json!({
+        let mut tasks = json!({
             "state_dir": shared.display().to_string(),
             "registry": {"insecure": config.registry.insecure},
             "git": {"allow_http": true},
             "nomad": {"repository": config.nomad.repository},
         });
+        if let Some(log_mb) = knobs.log_mb {
+            tasks["limits"] = json!({"log_mb": log_mb});
+        }
         Self {
             config,
             namespace,
