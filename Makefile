@@ -5,8 +5,9 @@ export CARGO_TARGET_DIR
 venvs := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nomad-build
 
 program := $(CARGO_TARGET_DIR)/release/nomad-build
-# Tests run more builds at the same time than one server does, and two halves of them side by side.
-test_accounts := $(if $(filter 0,$(shell id -u)),--users $(shell expr 4 '*' $$(nproc) + 8))
+# Tests run more builds at the same time than one server does; each of the thirds that run side by side has accounts of its own.
+test_accounts := $(if $(filter 0,$(shell id -u)),nomad-build nomad-build-b nomad-build-c)
+make_test_accounts = $(foreach prefix,$(test_accounts),&& $(1) setup --prefix $(prefix) --users $(shell expr 4 '*' $$(nproc) + 8))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup release demo demo-nomad packages machine test test-all attacks endurance dist lint bench
@@ -34,19 +35,20 @@ packages:
 
 machine: packages
 	cargo build --release --locked
-	$(program) setup $(test_accounts)
+	$(program) setup $(call make_test_accounts,$(program))
 
 # With what `cargo test` compiles anyway: the release build takes many minutes more. test-all tests that one.
 test: export NOMAD_BUILD_BIN ?= $(CARGO_TARGET_DIR)/debug/nomad-build
 test: packages ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked --all-features --no-run
-	$$NOMAD_BUILD_BIN setup $(test_accounts)
+	$$NOMAD_BUILD_BIN setup $(call make_test_accounts,$$NOMAD_BUILD_BIN)
 	cargo test --locked --all-features
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
-	$(venvs)/py-mcp-1/bin/pytest -n 2 --dist loadgroup tests/e2e
+	$(venvs)/py-mcp-1/bin/pytest -n 3 --dist loadgroup tests/e2e
 
 test-all: machine ## Run every test with the release build, and those of Nomad once more on the oldest version that must work
 	scripts/setup.sh test-all
+	cargo clippy --locked -- -D warnings
 	$(MAKE) test NOMAD_BUILD_BIN=$(program)
 	$(MAKE) dist
 	$(venvs)/py-mcp-1/bin/pytest -m dist tests/e2e/test_dist.py
@@ -68,7 +70,6 @@ dist: ## Make dist/: a static program, and a Debian package of it (scripts/dist.
 lint: ## Check format and lints
 	cargo fmt --check
 	cargo clippy --all-targets --all-features --locked -- -D warnings
-	cargo clippy --locked -- -D warnings
 
 bench: machine ## Run the benchmarks, and print their ratios as one table
 	benches/run.sh

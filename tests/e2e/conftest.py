@@ -33,33 +33,38 @@ else:
     collect_ignore = [file.name for file in Path(__file__).parent.glob("test_*.py") if file.name != "test_newest_era.py"]
 
 
-# Two halves that take about as long. The attacks of one half take most of its time. Those of the other start clusters, daemons and
-# networks, or look at what builds leave on the whole machine, beside which only what builds may run.
-_OTHER_HALF = (
-    "test_borders", "test_cache", "test_check_vault", "test_cli", "test_consul", "test_death", "test_docker", "test_egress",
-    "test_http", "test_kill_storm", "test_machine", "test_metrics", "test_nomad", "test_principals", "test_ready",
-    "test_rights", "test_secrets_in_memory", "test_tasks", "test_uploads", "test_vault",
-)  # fmt: skip
+# Three thirds that take about as long, by how names of files begin. Those of the machine start clusters, daemons and networks, or
+# look at what builds leave anywhere, beside which only what builds may run. All other files are the last third. Each has accounts
+# of its own (`make test` makes them): what one build of a test has left in its account's cache, the next one finds there.
+_THIRDS = {
+    "machine": (
+        "test_borders", "test_check_vault", "test_consul", "test_death", "test_docker", "test_egress", "test_kill_storm",
+        "test_machine", "test_nomad", "test_rights", "test_secrets_in_memory", "test_vault",
+    ),
+    "attacks": ("test_attacks", "test_base_images", "test_build", "test_clients", "test_examples", "test_sandbox"),
+}  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says what `pytest -n 2 --dist loadgroup` runs side by side."""
+    """Says what `pytest -n 3 --dist loadgroup` runs side by side."""
     for item in items:
-        half = "other" if item.path.name.startswith(_OTHER_HALF) else "one"
-        item.add_marker(pytest.mark.xdist_group(half))
+        third = next((third for third, names in _THIRDS.items() if item.path.name.startswith(names)), "others")
+        item.add_marker(pytest.mark.xdist_group(third))
 
 
-_halves: set[str] = set()
+_ACCOUNTS = {"machine": "nomad-build", "attacks": "nomad-build-b", "others": "nomad-build-c"}
+_thirds: set[str] = set()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Sees that the halves stay apart: mixed, each takes longer, and disturbs what looks at the whole machine."""
+    """Sees that the thirds stay apart: mixed, each takes longer, and disturbs what looks at the whole machine."""
     mark = item.get_closest_marker("xdist_group")
     if mark and int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-        _halves.add(mark.args[0])
-        if len(_halves) > 1:
-            pytest.exit("tests of both halves came to one worker: `-n 2 --dist loadgroup` did not keep them apart", 3)
+        os.environ["TEST_ACCOUNTS"] = _ACCOUNTS[mark.args[0]]
+        _thirds.add(mark.args[0])
+        if len(_thirds) > 1:
+            pytest.exit("tests of two thirds came to one worker: `-n 3 --dist loadgroup` did not keep them apart", 3)
 
 
 @pytest.fixture(scope="session")

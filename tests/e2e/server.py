@@ -69,7 +69,7 @@ class Settings:
     """Profiles by their names."""
     user: str | None = None
     """Whom the server runs as; None: whoever runs the tests."""
-    accounts: str = "nomad-build"
+    accounts: str = field(default_factory=lambda: os.environ.get("TEST_ACCOUNTS", "nomad-build"))
     """Beginning of the names of the accounts that builds run as when the server is root."""
     deny: list[str] = field(default_factory=list)
     """Networks that foreign code must not reach, besides the usual ones."""
