@@ -6,8 +6,9 @@ venvs := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nomad-build
 
 program := $(CARGO_TARGET_DIR)/release/nomad-build
 # Tests run more builds at the same time than one server does; each of the thirds that run side by side has accounts of its own.
-test_accounts := $(if $(filter 0,$(shell id -u)),nomad-build nomad-build-b nomad-build-c)
-make_test_accounts = $(foreach prefix,$(test_accounts),&& $(1) setup --prefix $(prefix) --users $(shell expr 4 '*' $$(nproc) + 8))
+test_accounts := --users $(shell expr 4 '*' $$(nproc) + 8)
+more_accounts = $(foreach prefix,nomad-build-b nomad-build-c,&& $(1) setup --prefix $(prefix) $(test_accounts))
+set_up = $(1) setup $(if $(filter 0,$(shell id -u)),$(test_accounts) $(more_accounts))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup release demo demo-nomad packages machine test test-all attacks endurance dist lint bench
@@ -35,13 +36,13 @@ packages:
 
 machine: packages
 	cargo build --release --locked
-	$(program) setup $(call make_test_accounts,$(program))
+	$(call set_up,$(program))
 
 # With what `cargo test` compiles anyway: the release build takes many minutes more. test-all tests that one.
 test: export NOMAD_BUILD_BIN ?= $(CARGO_TARGET_DIR)/debug/nomad-build
 test: packages ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked --all-features --no-run
-	$$NOMAD_BUILD_BIN setup $(call make_test_accounts,$$NOMAD_BUILD_BIN)
+	$(call set_up,$$NOMAD_BUILD_BIN)
 	cargo test --locked --all-features
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest -n 3 --dist loadgroup tests/e2e

@@ -19,8 +19,7 @@ from bait_services import Services, gateway, outer_addresses
 from git_http import GIT_ENV, GitHttp, git
 from helpers import sleep_marker
 from local_registry import LocalRegistry
-from machine import remove_tree
-from server import ORDINARY_USER
+from machine import ORDINARY_USER, remove_tree
 
 USER = ORDINARY_USER if os.geteuid() == 0 else None
 """Whom everything runs as: servers, their builds, and what is attacked; None: whoever runs the tests."""

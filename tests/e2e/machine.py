@@ -13,6 +13,8 @@ from pathlib import Path
 
 from processes import Evidence, Process, below, namespaces, table, uids_of
 
+ORDINARY_USER = "nomad-build-test"
+"""What scripts/setup.sh makes for tests that run as root, to run servers that do not."""
 # Ids from here on are subordinate ones: files of a container's users.
 FIRST_SUBORDINATE_ID = 65536
 # What the directory of a build that has ended consists of.
@@ -134,13 +136,13 @@ class Before:
     def _living(self, ids: set[str]) -> Iterator[str]:
         processes, evidence = table(), Evidence()
         uids = self._uids()
-        possible = [range(os.getuid(), os.getuid() + 1), *uids]
         # The servers themselves are children of the tests; so are the tests' own helpers.
         own = {process.pid for process in processes.values() if process.parent == os.getpid()}
         new = [p for p in processes.values() if p.key not in self._processes and p.pid not in own]
         others = set(self._of_others(processes, evidence, ids))
-        # What other tests leave on purpose, as of attacks that nothing stops, runs as other users.
-        strange = [p for p in new if p.pid not in others and any(p.uid in uid for uid in possible)]
+        # Attacks that nothing stops leave what they like, as this user; a server of ours may be that, too.
+        bystanders = [uid for uid in uids_of(_unprotected()) if uid not in uids]
+        strange = [p for p in new if p.pid not in others and not any(p.uid in uid for uid in bystanders)]
         for process in new:
             names_us = ids & evidence.ids(process) or os.fsencode(self._directory) in evidence.text(process)
             of_build_user = any(process.uid in uid for uid in uids) and process in strange
@@ -186,6 +188,11 @@ class Before:
         for path, owner in set(_scratch()) - self._scratch:
             if any(owner in uid for uid in self._uids()) and path.exists():
                 yield f"scratch {path}"
+
+
+def _unprotected() -> set[int]:
+    """Whom the attacks run as where nothing stops them (`bait.USER`), as root alone."""
+    return {user.pw_uid for user in pwd.getpwall() if user.pw_name == ORDINARY_USER and user.pw_uid != os.getuid()}
 
 
 def _ancestors(pid: int, processes: dict[int, Process]) -> Iterator[int]:

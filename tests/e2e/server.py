@@ -35,10 +35,6 @@ def binary() -> Path:
     return Path(os.environ.get("NOMAD_BUILD_BIN", TARGET / "release/nomad-build")).absolute()
 
 
-ORDINARY_USER = "nomad-build-test"
-"""What scripts/setup.sh makes for tests that run as root, to run servers that do not."""
-
-
 @dataclass
 class Settings:
     """What a test wants of its server."""

@@ -15,9 +15,10 @@ from git_http import GitHttp, commit, git
 from helpers import log_text, run, sleep_marker, status_of, submit, succeed, unique, wait_final, wait_for
 from images import extend
 from local_registry import LocalRegistry
+from machine import ORDINARY_USER
 from mcp import ClientSession
 from processes import running
-from server import ORDINARY_USER, Server
+from server import Server
 
 # A step whose result shows whether it ran again, and one that depends on the sources.
 TEXT = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY word /word\nRUN cat /proc/sys/kernel/random/uuid > /late\n"

@@ -11,7 +11,8 @@ import subprocess
 from conftest import MakeServer
 from helpers import files, succeed
 from local_registry import LocalRegistry, free_port
-from server import ORDINARY_USER, Server, binary
+from machine import ORDINARY_USER
+from server import Server, binary
 
 
 def run(server: Server, *arguments: str, user: str | None = None) -> subprocess.CompletedProcess[str]:

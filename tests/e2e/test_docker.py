@@ -16,7 +16,8 @@ import pytest
 from docker_daemon import DockerDaemon, docker_directory
 from helpers import fail, files, log_text, succeed, unique
 from local_registry import LocalRegistry
-from server import ORDINARY_USER, REPOSITORY, Server, Settings, binary
+from machine import ORDINARY_USER
+from server import REPOSITORY, Server, Settings, binary
 
 NEEDED = ["--security-opt=seccomp=unconfined", "--security-opt=systempaths=unconfined", "--device=/dev/net/tun"]
 # The same without what a scheduler cannot ask for: the profile of nomad/, and a second /proc that nothing masks.

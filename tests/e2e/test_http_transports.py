@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 from conftest import distribution_buildah
 from local_registry import LocalRegistry
+from machine import ORDINARY_USER
 from mcp_http import McpHttp
 from mcp_stdio import McpError
-from server import ORDINARY_USER, Server, Settings, binary, serve
+from server import Server, Settings, binary, serve
 
 @pytest.fixture
 def settings(registry: LocalRegistry) -> Iterator[Server]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeServer
 from helpers import ask, fail, files, log_text, succeed
-from machine import leftovers, mounts_below, processes_with
-from server import ORDINARY_USER
+from machine import ORDINARY_USER, leftovers, mounts_below, processes_with
 
 # Looks for whatever it could reach, as the code of a Containerfile and as a test would.
 LOOK = "; ".join(

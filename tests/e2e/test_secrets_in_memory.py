@@ -20,9 +20,9 @@ from git_http import GitHttp, commit, git
 from helpers import ask, fail, files, sleep_marker, submit, succeed, wait_final, wait_for
 from holding_proxy import HoldingProxy
 from local_registry import LocalRegistry
-from machine import private_dirs
+from machine import ORDINARY_USER, private_dirs
 from processes import job_of, of_build, running
-from server import ORDINARY_USER, Server
+from server import Server
 
 SECRET = "s3cr3t of/the+operator"
 GIT_PASSWORD = "p4ss/word+of-git"
