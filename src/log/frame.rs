@@ -23,6 +23,9 @@ use super::record::{LOG_VERSION, Line, LogRecord};
 
 static TEXT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b",\"text\":\""));
 
+/// How a record begins.
+const BEGIN: &[u8] = b"{\"v\":1,\"n\":";
+
 /// What does not change from line to line of one origin, as it stands in a record.
 pub fn origin(line: &Line, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"phase\":\"");
@@ -141,7 +144,7 @@ pub fn head(record: &[u8]) -> Option<Head> {
 }
 
 fn quick_head(record: &[u8]) -> Option<Head> {
-    let (n, rest) = digits(record.strip_prefix(b"{\"v\":1,\"n\":")?)?;
+    let (n, rest) = digits(record.strip_prefix(BEGIN)?)?;
     let (since, rest) = match rest.strip_prefix(b",\"s\":") {
         Some(rest) => digits(rest)?,
         None => (0, rest),
@@ -173,6 +176,14 @@ pub fn split(record: &[u8]) -> Option<(&[u8], &[u8])> {
     let (front, text) = record.split_at_checked(at)?;
     let text = text.get(TEXT.needle().len()..)?;
     Some((front, text.strip_suffix(b"\"}")?))
+}
+
+/// The text of a record of a line, as it stands between its quotes; `None` where its [`origin`] is another.
+pub fn text_of<'a>(record: &'a [u8], of: &Finder<'_>) -> Option<&'a [u8]> {
+    // A quote within a text is escaped, so an origin is found nowhere else.
+    let at = of.find(record.strip_prefix(BEGIN)?)?;
+    let text = record.get(BEGIN.len() + at + of.needle().len()..)?;
+    text.strip_prefix(b"\"")?.strip_suffix(b"\"}")
 }
 
 /// A text from between its quotes; `None` when it is none.

@@ -7,9 +7,10 @@
 //! ```text
 //! process output ─▶ LineSplitter ─▶ Redactor ─▶ RecordWriter ─▶ log.ndjson ─▶ LogReader ─▶ walk ─▶ select ─▶ lean
 //!                                                                 │              └─▶ search ─┘
-//!                                                                 └────▶ Progress (fold)
+//!                                                                 └────▶ Fold ─▶ Progress
 //! ```
 
+mod fold;
 mod frame;
 mod lean;
 pub mod lines;
@@ -24,6 +25,7 @@ pub mod select;
 mod walk;
 pub mod writer;
 
+pub use fold::Fold;
 pub use lean::Row;
 pub use pattern::Pattern;
 pub use progress::Progress;

@@ -1,4 +1,4 @@
-//! What a log tells of its build so far: a fold over its records.
+//! What a log tells of its build so far.
 
 use crate::build::conclude::Outcome;
 use crate::build::inputs::Inputs;

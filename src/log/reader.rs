@@ -12,8 +12,10 @@ use std::path::Path;
 
 use memchr::memchr;
 
+use super::fold::Fold;
 use super::frame;
-use super::scan::{Backward, Forward, RawLines};
+use super::progress::Progress;
+use super::scan::{BLOCK, Backward, Forward, RawLines};
 
 /// How much is read at once for single records.
 const SMALL_BLOCK: u64 = 4096;
@@ -150,6 +152,20 @@ impl LogReader {
         into.resize(had + usize::try_from(size).unwrap_or(0), 0);
         let room = into.get_mut(had..).unwrap_or_default();
         self.file.read_exact_at(room, part.start)
+    }
+
+    /// Takes what the records from `offset` on tell into `progress`, and says where the last one ends.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn tell(&self, offset: u64, progress: &mut Progress) -> io::Result<u64> {
+        let (mut raw, mut fold) = (RawLines::new(self, offset, BLOCK), Fold::new(progress));
+        let mut reached = offset;
+        while let Some(place) = raw.advance()? {
+            fold.take(raw.bytes(&place));
+            reached = place.end;
+        }
+        Ok(reached)
     }
 
     /// The records from `offset` on, each with the offset behind it.

@@ -12,7 +12,7 @@ use super::reader::LogReader;
 use super::record::LogRecord;
 
 /// How much is read at once.
-const BLOCK: u64 = 64 * 1024;
+pub(super) const BLOCK: u64 = 64 * 1024;
 /// A record is at most this long: the longest line with every byte escaped, or a large event.
 const LONGEST_RECORD: usize = 1 << 20;
 

@@ -103,11 +103,12 @@ def test_the_accounts_of_builds_are_missing(buildah: Path, tmp_path: Path) -> No
     passwd.write_text(accounts)
     # A user database of the server's own.
     own = ["unshare", "--mount", "--propagation=private", "sh", "-c", f'mount --bind {passwd} /etc/passwd && exec "$@"', "sh"]
-    server = Server(Settings(buildah, within=own))
+    settings = Settings(buildah, within=own)
+    server = Server(settings)
     try:
         with serve(server) as address:
             assert get(address, "readyz") == (200, "ready\n")
-            others = [line for line in accounts.splitlines(True) if not line.startswith("nomad-build-0:")]
+            others = [line for line in accounts.splitlines(True) if not line.startswith(f"{settings.accounts}-0:")]
             passwd.write_text("".join(others))
             fault = "users: the accounts that builds run as are not there, or not apart from others\n"
             becomes(address, 503, NOT_READY + fault)

@@ -18,9 +18,7 @@ use super::store;
 pub fn progress(dir: &BuildDir) -> io::Result<Progress> {
     let mut progress = Progress::default();
     if let Some(log) = LogReader::open(&dir.log())? {
-        for (_, record) in log.forward(0) {
-            progress.take(record);
-        }
+        log.tell(0, &mut progress)?;
     }
     Ok(progress)
 }

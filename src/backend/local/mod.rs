@@ -324,11 +324,7 @@ impl LocalBackend {
         let Some(log) = LogReader::open(&dir.log())? else {
             return Ok(progress);
         };
-        let mut reached = offset;
-        for (end, record) in log.forward(offset) {
-            reached = end;
-            progress.take(record);
-        }
+        let reached = log.tell(offset, &mut progress)?;
         self.with_followed(|all| {
             let entry = all.entry(id.clone()).or_default();
             if reached >= entry.0 {

@@ -211,9 +211,7 @@ impl Spooled {
     pub fn reread(&mut self) -> io::Result<()> {
         let mut progress = Progress::default();
         if let Some(log) = LogReader::open(&self.path)? {
-            for (_, record) in log.forward(0) {
-                progress.take(record);
-            }
+            log.tell(0, &mut progress)?;
         }
         self.torn.clear();
         self.progress = progress;

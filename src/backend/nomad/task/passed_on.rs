@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::local::workshop::Output;
-use crate::log::{Event, LogRecord, Progress, RecordWriter};
+use crate::log::{Event, Fold, Progress, RecordWriter};
 use crate::runner::entry::stdout;
 use crate::runner::reporter::now_ms;
 
@@ -26,10 +26,11 @@ pub struct PassedOn {
 }
 
 impl PassedOn {
-    fn take(progress: &Mutex<Progress>, line: &[u8]) {
-        if let Some(record) = LogRecord::decode(line.trim_ascii_end()) {
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.take(record);
+    fn take(progress: &Mutex<Progress>, records: &[u8]) {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fold = Fold::new(&mut progress);
+        for record in records.split_inclusive(|byte| *byte == b'\n') {
+            fold.take(record);
         }
     }
 }
@@ -55,9 +56,7 @@ fn pass_on(
             continue;
         };
         let records = buffer.get(..whole).unwrap_or_default();
-        for record in records.split_inclusive(|byte| *byte == b'\n') {
-            PassedOn::take(progress, record);
-        }
+        PassedOn::take(progress, records);
         // Whole lines: Nomad's log is read by others while it grows.
         out.write_all(records)?;
         passed.fetch_add(whole as u64, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::log::{LogRecord, Progress};
+use crate::log::{Fold, LogRecord, Progress};
 
 /// How often it is looked whether Nomad has written what a task said.
 const LOOK: Duration = Duration::from_millis(20);
@@ -58,12 +58,12 @@ impl SharedLog {
     /// What it tells.
     pub fn progress(&self) -> io::Result<Progress> {
         let mut progress = Progress::default();
+        let mut fold = Fold::new(&mut progress);
         self.each(|line| {
-            if let Some(record) = LogRecord::decode(line.trim_ascii_end()) {
-                progress.take(record);
-            }
+            fold.take(line);
             Ok(())
         })?;
+        drop(fold);
         Ok(progress)
     }
 
