@@ -104,7 +104,7 @@ def remove_tree(directory: Path) -> None:
 
 def cgroups_of(build_id: str) -> list[Path]:
     """Control groups of the build, in every hierarchy."""
-    return list(Path("/sys/fs/cgroup").rglob(f"nomad-build-{build_id}"))
+    return [Path(path) for path in _tree(Path("/sys/fs/cgroup")) if path.endswith(f"/nomad-build-{build_id}")]
 
 
 def limits_enforced(controller: str) -> bool:
