@@ -179,9 +179,9 @@ fn diagnosed(case: &Case, run: &Run) -> Failure {
     let mut last_words = LastWords::default();
     for bytes in run.bytes().chunks(1000) {
         last_words.push(bytes, &redactor);
-        splitter.push(bytes, &redactor, |line| texts.push(line));
+        splitter.push(bytes, &redactor, |line| texts.push(line.to_owned()));
     }
-    splitter.finish(&redactor, |line| texts.push(line));
+    splitter.finish(&redactor, |line| texts.push(line.to_owned()));
     let error = last_words.error(texts.last().map(String::as_str), &redactor);
     texts.extend(error);
     let mut recent = Recent::default();
@@ -201,7 +201,7 @@ fn diagnosed(case: &Case, run: &Run) -> Failure {
             stream: Stream::Output,
             text,
         };
-        recent.push(n, line);
+        recent.push(n, &line);
     }
     let lines = recent.lines();
     let mut files: BTreeSet<String> = case

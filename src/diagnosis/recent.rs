@@ -20,7 +20,7 @@ const TOLD: usize = 400;
 /// Lines behind such a line that are kept with it.
 const BEHIND: usize = 12;
 
-/// Words of lines that may tell of a failure.
+/// Words of lines that may tell of a failure; none is shorter than three bytes.
 const WORDS: &[&str] = &[
     "error",
     "fail",
@@ -43,7 +43,7 @@ const WORDS: &[&str] = &[
     "resolv",
     "err:",
     "err!",
-    "e:",
+    "e: ",
     "e  ",
     "retrying",
     "no space",
@@ -62,6 +62,39 @@ static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
         .ok()
 });
 
+/// How many hashes of three bytes there are.
+const HASHES: usize = 1 << 15;
+
+/// The hashes of the beginnings of the words. Most lines have none, and are not searched: that would take as long as
+/// all else that is done with them.
+static BEGINNINGS: LazyLock<[u64; HASHES / 64]> = LazyLock::new(|| {
+    let mut beginnings = [0; HASHES / 64];
+    for word in WORDS {
+        let hash = word.as_bytes().windows(3).next().map_or(0, hash);
+        if let Some(bits) = beginnings.get_mut(hash / 64) {
+            *bits |= 1 << (hash % 64);
+        }
+    }
+    beginnings
+});
+
+/// The same for both cases of a letter, and never that of two other letters.
+fn hash(three: &[u8]) -> usize {
+    let [a, b, c] = *three else { return 0 };
+    let low = |byte: u8| usize::from(byte & 31);
+    low(a) << 10 | low(b) << 5 | low(c)
+}
+
+/// Whether a line may tell of a failure.
+fn tells(text: &[u8]) -> bool {
+    let beginnings = &*BEGINNINGS;
+    let is_beginning = |three| {
+        let hash = hash(three);
+        (beginnings.get(hash / 64)).is_none_or(|bits| bits >> (hash % 64) & 1 == 1)
+    };
+    text.windows(3).any(is_beginning) && TELLS.as_ref().is_some_and(|words| words.is_match(text))
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Recent {
@@ -77,32 +110,37 @@ pub struct Recent {
 
 impl Recent {
     /// Takes the next line in.
-    pub fn push(&mut self, number: u64, line: Line) {
-        if self.last.len() == LAST
-            && let Some(old) = self.last.pop_front()
-            && self.told.len() < TOLD
-        {
-            self.fall(old);
-        }
+    pub fn push(&mut self, number: u64, line: &Line) {
+        let oldest = match self.last.len() {
+            LAST => self.last.pop_front(),
+            _ => None,
+        };
+        let line = match oldest.and_then(|old| self.fall(old)) {
+            None => line.clone(),
+            Some((_, mut spare)) => {
+                spare.clone_from(line);
+                spare
+            }
+        };
         self.last.push_back((number, line));
     }
 
-    fn fall(&mut self, old: (u64, Line)) {
-        if old.0 <= self.ended {
-            return;
+    /// Takes a line from the last ones; returns one that nobody will want.
+    fn fall(&mut self, old: (u64, Line)) -> Option<(u64, Line)> {
+        if self.told.len() >= TOLD || old.0 <= self.ended {
+            return Some(old);
         }
-        let tells = TELLS
-            .as_ref()
-            .is_some_and(|words| words.is_match(old.1.text.as_bytes()));
-        if tells {
+        if tells(old.1.text.as_bytes()) {
             self.told.extend(self.before.take());
             self.behind = BEHIND;
             self.told.push(old);
+            None
         } else if self.behind > 0 {
             self.behind -= 1;
             self.told.push(old);
+            None
         } else {
-            self.before = Some(old);
+            self.before.replace(old)
         }
     }
 
@@ -142,16 +180,30 @@ mod tests {
     }
 
     #[test]
+    fn each_word_tells_wherever_it_stands() {
+        for word in WORDS {
+            for word in [word.to_ascii_uppercase(), (*word).to_owned()] {
+                assert!(tells(word.as_bytes()), "{word}");
+                assert!(tells(format!("-- {word} --").as_bytes()), "{word}");
+            }
+        }
+        // Its hash is that of a word.
+        assert!(!tells(b"fa) 2/3"));
+        assert!(!tells(b"cc -O2 -Wall -Iinclude -c src/module_1042.c"));
+        assert!(!tells(b""));
+    }
+
+    #[test]
     fn the_first_error_of_a_long_output_is_kept_and_memory_is_bounded() {
         let mut recent = Recent::default();
-        recent.push(1, line("an error of the step before"));
+        recent.push(1, &line("an error of the step before"));
         recent.begin();
-        recent.push(2, line("a.c: In function 'f':"));
-        recent.push(3, line("a.c:1:2: error: first"));
+        recent.push(2, &line("a.c: In function 'f':"));
+        recent.push(3, &line("a.c:1:2: error: first"));
         for number in 4..100_000 {
             recent.push(
                 number,
-                line(if number % 50 == 0 {
+                &line(if number % 50 == 0 {
                     "error again"
                 } else {
                     "gcc -c x.c"

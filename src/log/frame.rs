@@ -75,18 +75,7 @@ pub fn line(n: u64, since: u64, t: i64, origin: &[u8], text: &str, out: &mut Vec
 }
 
 fn number(value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut rest = value;
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// A string as JSON has it.

@@ -1,5 +1,7 @@
 //! Bytes from a process become lines: bounded, without progress bars and control characters.
 
+use std::borrow::Cow;
+
 use memchr::memchr2;
 
 use super::redact::Redactor;
@@ -18,7 +20,7 @@ pub struct LineSplitter {
 
 impl LineSplitter {
     /// Takes bytes and hands each whole line to `emit`.
-    pub fn push(&mut self, bytes: &[u8], redactor: &Redactor, mut emit: impl FnMut(String)) {
+    pub fn push(&mut self, bytes: &[u8], redactor: &Redactor, mut emit: impl FnMut(&str)) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let end = memchr2(b'\n', b'\r', rest);
@@ -30,14 +32,14 @@ impl LineSplitter {
             rest = behind;
             let is_whole = self.kept.is_empty() && !self.overwrite;
             if end == Some(&b'\n') && is_whole && body.len() <= LONGEST_LINE {
-                emit(redacted(body, 0, redactor));
+                emit(&redacted(body, 0, redactor));
                 continue;
             }
             if !body.is_empty() {
                 self.keep(body, redactor);
             }
             match end {
-                Some(b'\n') => emit(self.take(redactor)),
+                Some(b'\n') => self.end(redactor, &mut emit),
                 Some(_) => self.overwrite = true,
                 None => {}
             }
@@ -45,9 +47,9 @@ impl LineSplitter {
     }
 
     /// Hands out what has come since the last newline, at the end of the stream.
-    pub fn finish(&mut self, redactor: &Redactor, emit: impl FnOnce(String)) {
+    pub fn finish(&mut self, redactor: &Redactor, emit: impl FnOnce(&str)) {
         if !self.kept.is_empty() {
-            emit(self.take(redactor));
+            self.end(redactor, emit);
         }
     }
 
@@ -63,27 +65,28 @@ impl LineSplitter {
         self.dropped += body.len() - taken.len();
     }
 
-    fn take(&mut self, redactor: &Redactor) -> String {
-        let text = redacted(&self.kept, self.dropped, redactor);
+    fn end(&mut self, redactor: &Redactor, emit: impl FnOnce(&str)) {
+        emit(&redacted(&self.kept, self.dropped, redactor));
         self.kept.clear();
         self.dropped = 0;
         self.overwrite = false;
-        text
     }
 }
 
 /// The text of a line of which `dropped` bytes were not kept.
-fn redacted(line: &[u8], dropped: usize, redactor: &Redactor) -> String {
+fn redacted<'a>(line: &'a [u8], dropped: usize, redactor: &Redactor) -> Cow<'a, str> {
     let is_plain = line
         .iter()
         .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
-    let mut text = match is_plain {
+    let text = match is_plain {
         true => match redactor.apply(line) {
-            std::borrow::Cow::Borrowed(line) => String::from_utf8_lossy(line).into_owned(),
-            std::borrow::Cow::Owned(line) => String::from_utf8_lossy(&line).into_owned(),
+            // Quicker than what replaces bytes that are no text: there are none.
+            Cow::Borrowed(line) => std::str::from_utf8(line)
+                .map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed),
+            Cow::Owned(line) => Cow::Owned(String::from_utf8_lossy(&line).into_owned()),
         },
         // Cleaned first: what is removed may stand within a secret.
-        false => redactor.line(&String::from_utf8_lossy(line)),
+        false => Cow::Owned(redactor.line(&String::from_utf8_lossy(line))),
     };
     let mut keep = LONGEST_LINE;
     if dropped > 0 {
@@ -92,11 +95,13 @@ fn redacted(line: &[u8], dropped: usize, redactor: &Redactor) -> String {
     }
     let keep = text.floor_char_boundary(keep);
     let left_out = dropped + text.len() - keep;
-    if left_out > 0 {
-        text.truncate(keep);
-        text.push_str(&format!(" … ({left_out} bytes left out)"));
+    if left_out == 0 {
+        return text;
     }
-    text
+    let mut text = text.into_owned();
+    text.truncate(keep);
+    text.push_str(&format!(" … ({left_out} bytes left out)"));
+    Cow::Owned(text)
 }
 
 #[cfg(test)]
@@ -109,9 +114,9 @@ mod tests {
         let mut splitter = LineSplitter::default();
         let mut lines = Vec::new();
         for chunk in chunks {
-            splitter.push(chunk, redactor, |line| lines.push(line));
+            splitter.push(chunk, redactor, |line| lines.push(line.to_owned()));
         }
-        splitter.finish(redactor, |line| lines.push(line));
+        splitter.finish(redactor, |line| lines.push(line.to_owned()));
         lines
     }
 
@@ -133,7 +138,7 @@ mod tests {
             assert!(splitter.kept.capacity() < 65536);
         }
         let mut text = String::new();
-        splitter.finish(&none, |line| text = line);
+        splitter.finish(&none, |line| line.clone_into(&mut text));
         assert!(text.ends_with(&format!("({} bytes left out)", 1600 * 65536 - LONGEST_LINE)));
     }
 

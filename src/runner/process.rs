@@ -22,7 +22,7 @@ use crate::diagnosis::LastWords;
 use crate::log::Event;
 use crate::log::lines::LineSplitter;
 
-use super::reporter::Reporter;
+use super::reporter::{Batch, Reporter};
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -81,23 +81,6 @@ pub struct Output<'a> {
     pub phase: Phase,
     /// The test that prints.
     pub test: Option<&'a str>,
-}
-
-impl Output<'_> {
-    /// Takes a line; where it tells of something, that stands in the log between the lines before it and itself.
-    fn take(self, lines: &mut Vec<String>, line: String, event: Option<Event>) {
-        if let Some(event) = event {
-            self.write(lines);
-            self.reporter.event(event);
-        }
-        lines.push(line);
-    }
-
-    fn write(self, lines: &mut Vec<String>) {
-        if !lines.is_empty() {
-            self.reporter.output(self.phase, self.test, lines.drain(..));
-        }
-    }
 }
 
 /// Runs a command to its end; `observe` sees each line before it is written, and says what it tells of.
@@ -173,8 +156,14 @@ impl Started {
         } = self;
         let (mut splitter, mut last_words) = (LineSplitter::default(), LastWords::default());
         let mut buffer = vec![0u8; BUFFER];
-        let redactor = output.reporter.redactor();
-        let mut lines = Vec::new();
+        let (reporter, redactor) = (output.reporter, output.reporter.redactor());
+        let mut observed = |batch: &mut Batch<'_>, line: &str| {
+            // Where a line tells of something, that stands in the log before it.
+            if let Some(event) = observe(line) {
+                batch.event(event);
+            }
+            batch.line(output.phase, output.test, line);
+        };
         let ended = loop {
             tokio::select! {
                 // A flood of output is always ready: what ends the process comes first.
@@ -185,11 +174,10 @@ impl Started {
                     Ok(0) | Err(_) => break group.finish(bounds).await,
                     Ok(count) => {
                         last_words.push(buffer.get(..count).unwrap_or_default(), redactor);
+                        let mut batch = reporter.batch();
                         splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
-                            let event = observe(&line);
-                            output.take(&mut lines, line, event);
+                            observed(&mut batch, line);
                         });
-                        output.write(&mut lines);
                     }
                 },
             }
@@ -198,18 +186,16 @@ impl Started {
         while let Ok(Ok(count @ 1..)) =
             tokio::time::timeout(Duration::from_millis(50), pipe.read(&mut buffer)).await
         {
+            let mut batch = reporter.batch();
             splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
-                lines.push(line)
+                batch.line(output.phase, output.test, line);
             });
         }
-        splitter.finish(redactor, |line| {
-            let event = observe(&line);
-            output.take(&mut lines, line, event);
-        });
-        let last = lines.last().cloned();
-        let last = last.or_else(|| output.reporter.last_text());
-        lines.extend(last_words.error(last.as_deref(), redactor));
-        output.reporter.output(output.phase, output.test, lines);
+        splitter.finish(redactor, |line| observed(&mut reporter.batch(), line));
+        let last = reporter.last_text();
+        if let Some(error) = last_words.error(last.as_deref(), redactor) {
+            reporter.batch().line(output.phase, output.test, &error);
+        }
         ended
     }
 

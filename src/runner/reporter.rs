@@ -1,7 +1,7 @@
 //! The runner's only voice: numbered records on its standard output.
 
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::build::Phase;
@@ -32,6 +32,8 @@ struct Inner {
     writer: RecordWriter<File>,
     kept: Recent,
     step: Option<(u32, u32)>,
+    /// The last line.
+    line: Line,
     /// The log could not be written: said once on stderr, then the build goes on without.
     broken: bool,
 }
@@ -44,14 +46,21 @@ impl Reporter {
                 writer: RecordWriter::new(out, after.last_line, limit).after(after.log_bytes),
                 kept: Recent::default(),
                 step: None,
+                line: Line {
+                    phase: Phase::Source,
+                    step: None,
+                    test: None,
+                    stream: Stream::Output,
+                    text: String::new(),
+                },
                 broken: false,
             }),
             redactor,
         }
     }
 
-    fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
-        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What masks secrets.
@@ -59,61 +68,41 @@ impl Reporter {
         &self.redactor
     }
 
-    /// Lines of a process, already cleaned and masked; written together.
-    pub fn output(
-        &self,
-        phase: Phase,
-        test: Option<&str>,
-        lines: impl IntoIterator<Item = String>,
-    ) {
-        let now = now_ms();
-        self.with(|inner| {
-            for text in lines {
-                inner.line(now, phase, test, Stream::Output, text);
-            }
-            inner.flush();
-        });
+    /// Takes what comes together: nobody else's words stand in between, and it is written when this is dropped.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            inner: self.lock(),
+            redactor: &self.redactor,
+            now: now_ms(),
+        }
     }
 
     /// The runner's own words.
     pub fn say(&self, phase: Phase, text: impl AsRef<str>) {
         let text = self.redactor.line(text.as_ref());
-        self.with(|inner| {
-            inner.line(now_ms(), phase, None, Stream::Runner, text);
-            inner.flush();
-        });
+        let mut batch = self.batch();
+        let now = batch.now;
+        batch.inner.line(now, phase, None, Stream::Runner, &text);
     }
 
     /// Something happened.
-    pub fn event(&self, mut event: Event) {
-        event.mask(|text| self.redactor.text(text));
-        self.with(|inner| {
-            match &event {
-                Event::StepStarted { step } => {
-                    inner.step = Some((step.index, step.of));
-                    inner.kept.begin();
-                }
-                Event::PhaseStarted { .. } | Event::TestStarted { .. } => inner.kept.begin(),
-                _ => {}
-            }
-            let written = inner.writer.event(now_ms(), event);
-            inner.check(written);
-        });
+    pub fn event(&self, event: Event) {
+        self.batch().event(event);
     }
 
     /// Number of the last line.
     pub fn last(&self) -> u64 {
-        self.with(|inner| inner.writer.last())
+        self.lock().writer.last()
     }
 
     /// Text of the last line, if there is one.
     pub fn last_text(&self) -> Option<String> {
-        self.with(|inner| inner.kept.last().map(|line| line.text.clone()))
+        self.lock().kept.last().map(|line| line.text.clone())
     }
 
     /// The last lines, and those before them that tell of a failure.
     pub fn kept(&self) -> Vec<(u64, Line)> {
-        self.with(|inner| inner.kept.lines())
+        self.lock().kept.lines()
     }
 
     /// Text of foreign origin, fit for a message.
@@ -122,16 +111,56 @@ impl Reporter {
     }
 }
 
+/// See [`Reporter::batch`].
+#[derive(Debug)]
+pub struct Batch<'a> {
+    inner: MutexGuard<'a, Inner>,
+    redactor: &'a Redactor,
+    /// When it came.
+    now: i64,
+}
+
+impl Batch<'_> {
+    /// A line of a process, already cleaned and masked.
+    pub fn line(&mut self, phase: Phase, test: Option<&str>, text: &str) {
+        let now = self.now;
+        self.inner.line(now, phase, test, Stream::Output, text);
+    }
+
+    /// Something happened; it is written at once.
+    pub fn event(&mut self, mut event: Event) {
+        event.mask(|text| self.redactor.text(text));
+        let inner = &mut *self.inner;
+        match &event {
+            Event::StepStarted { step } => {
+                inner.step = Some((step.index, step.of));
+                inner.kept.begin();
+            }
+            Event::PhaseStarted { .. } | Event::TestStarted { .. } => inner.kept.begin(),
+            _ => {}
+        }
+        let written = inner.writer.event(self.now, event);
+        inner.check(written);
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.inner.flush();
+    }
+}
+
 impl Inner {
-    fn line(&mut self, t: i64, phase: Phase, test: Option<&str>, stream: Stream, text: String) {
-        let line = Line {
-            phase,
-            step: self.step.filter(|_| phase == Phase::Build),
-            test: test.map(str::to_owned),
-            stream,
-            text,
-        };
-        let written = self.writer.line(t, &line);
+    fn line(&mut self, t: i64, phase: Phase, test: Option<&str>, stream: Stream, text: &str) {
+        let line = &mut self.line;
+        line.phase = phase;
+        line.step = self.step.filter(|_| phase == Phase::Build);
+        if line.test.as_deref() != test {
+            line.test = test.map(str::to_owned);
+        }
+        line.stream = stream;
+        text.clone_into(&mut line.text);
+        let written = self.writer.line(t, line);
         self.kept.push(self.writer.last(), line);
         self.check(written);
     }
