@@ -47,6 +47,9 @@ async def main() -> int:
                 return 0
             mended = mend(options.directory, status.get("failure", {}))
             if not mended:
+                # What a model would read next: the rest of the failure.
+                hint = status.get("failure", {}).get("hint", "")
+                print(f"nothing that this agent knows how to mend: it follows suggestions of compilers and misspelt files. {hint}")
                 break
             print(f"mended: {mended}")
     return 1

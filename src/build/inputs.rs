@@ -27,6 +27,9 @@ pub struct Inputs {
     /// Names of build arguments, with fingerprints of their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub build_args: Vec<(String, String)>,
+    /// Names of the tests, with fingerprints of what they run and where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<(String, String)>,
     /// The steps of all stages that are built, in the order of the file, at most [`MAX_STEPS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepInput>,
@@ -126,6 +129,9 @@ pub struct SinceSuccess {
     /// Names of build arguments whose values differ, or that only one of both has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub build_args: Vec<String>,
+    /// Names of tests that are others, or that only one of both has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<String>,
     /// The first step that is another, or takes other files; the instruction is data from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepStatus>,
@@ -145,6 +151,9 @@ impl SinceSuccess {
                 "other build arguments: {}",
                 self.build_args.join(", ")
             ));
+        }
+        if !self.tests.is_empty() {
+            words.push(format!("other tests: {}", self.tests.join(", ")));
         }
         let step = self.step.iter();
         words.extend(step.map(|step| format!("first step that differs: {}", step.instruction)));
@@ -212,7 +221,8 @@ pub fn since_success(id: &str, before: &Made<'_>, now: &Made<'_>) -> SinceSucces
             (Some(before), Some(now)) => bases(before, now),
             _ => Vec::new(),
         },
-        build_args: build_args(&before.inputs.build_args, &now.inputs.build_args),
+        build_args: others(&before.inputs.build_args, &now.inputs.build_args),
+        tests: others(&before.inputs.tests, &now.inputs.tests),
         only_its_files: step.as_ref().and_then(|(_, only)| only.then_some(true)),
         step: step.map(|(step, _)| step.step.clone()),
         ..SinceSuccess::default()
@@ -279,15 +289,14 @@ fn bases(before: &[BaseInput], now: &[BaseInput]) -> Vec<BaseChange> {
     .collect()
 }
 
-fn build_args(before: &[(String, String)], now: &[(String, String)]) -> Vec<String> {
-    let others = |of: &[(String, String)], than: &[(String, String)]| -> Vec<String> {
-        of.iter()
-            .filter(|one| !than.contains(one))
-            .map(|(name, _)| name.clone())
-            .collect()
+/// Names that have another fingerprint, or that only one of both has.
+fn others(before: &[(String, String)], now: &[(String, String)]) -> Vec<String> {
+    let missing = |of: &[(String, String)], from: &[(String, String)]| -> Vec<String> {
+        let missing = of.iter().filter(|one| !from.contains(one));
+        missing.map(|(name, _)| name.clone()).collect()
     };
-    let mut names = others(now, before);
-    names.extend(others(before, now));
+    let mut names = missing(now, before);
+    names.extend(missing(before, now));
     names.sort();
     names.dedup();
     names
@@ -312,6 +321,9 @@ fn summary(since: &SinceSuccess, fewer: usize, all_compared: bool) -> String {
     if let count @ 1.. = since.build_args.len() {
         changes.push(counted(count, "other build argument"));
     }
+    if let count @ 1.. = since.tests.len() {
+        changes.push(counted(count, "other test"));
+    }
     if let Some(step) = &since.step {
         let line = step.line.map(|line| format!(" (line {line})"));
         changes.push(format!(
@@ -334,7 +346,7 @@ fn summary(since: &SinceSuccess, fewer: usize, all_compared: bool) -> String {
     match (changes.is_empty(), all_compared) {
         (false, _) => format!("{head}: {}", changes.join(", ")),
         (true, true) => format!(
-            "{head}: the same commit, context, base images, build arguments and steps; what has changed is outside of the build, or differs from run to run"
+            "{head}: the same source, base images, build arguments, steps and tests; what has changed is outside of them, or differs from run to run"
         ),
         (true, false) => format!("{head}: nothing that was compared; not everything was"),
     }
@@ -378,6 +390,7 @@ mod tests {
                 digest: Some("sha256:aa".into()),
             }]),
             build_args: vec![("A".into(), "1".into()), ("B".into(), "1".into())],
+            tests: vec![("unit".into(), "1".into())],
             steps: vec![
                 step(1, "FROM host/base:1", Files::None),
                 step(2, "COPY . .", Files::Known("f1".into())),
@@ -411,7 +424,7 @@ mod tests {
     fn what_is_the_same_is_said_to_be() {
         let since = compare(&inputs(), &inputs(), ("ab", "ab"));
         assert!(
-            since.summary.contains("the same commit"),
+            since.summary.contains("the same source"),
             "{}",
             since.summary
         );
@@ -435,9 +448,11 @@ mod tests {
             },
         ]);
         now.build_args = vec![("B".into(), "2".into()), ("C".into(), "1".into())];
+        now.tests = vec![("unit".into(), "2".into())];
         now.steps[1].files = Files::Known("f2".into());
         let since = compare(&inputs(), &now, ("abc0", "abc1"));
         assert_eq!(since.build_args, ["A", "B", "C"]);
+        assert_eq!(since.tests, ["unit"]);
         let bases: Vec<_> = since
             .bases
             .iter()
@@ -460,7 +475,7 @@ mod tests {
         assert_eq!(since.only_its_files, Some(true));
         assert_eq!(
             since.summary,
-            "since its last success b7k2m-9xqdt: commit abc1 instead of abc0, 2 other base images, 3 other build arguments, \
+            "since its last success b7k2m-9xqdt: commit abc1 instead of abc0, 2 other base images, 3 other build arguments, 1 other test, \
              the first step that differs, by the files that it takes, is build 2/3 (line 20)"
         );
         now.steps[1] = step(2, "COPY src .", Files::Known("f2".into()));

@@ -252,7 +252,7 @@ Registry {
     /// A registry does not answer.
     RegistryUnreachable = "registry_unreachable", Transient, "Try again later.";
     /// The name of a registry does not resolve.
-    RegistryUnknownHost = "registry_unknown_host", Unknown, "Correct the name, or ask the operator about name resolution.";
+    RegistryUnknownHost = "registry_unknown_host", Unknown, "Correct the name; where it is right, the builder may be without name resolution or the internet.";
     /// A registry's TLS certificate is not trusted, or it speaks plain HTTP.
     RegistryTls = "registry_tls", Operator, "Ask the operator to trust it.";
     /// A registry wants fewer requests.

@@ -50,7 +50,7 @@ pub struct Build {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Save a file of the image, or a directory as a tar archive; may be given several times. FILE: the same name
-    /// here.
+    /// here, where there is none yet.
     #[arg(long, value_name = "PATH[=FILE]")]
     pub extract: Vec<Extract>,
     /// A build argument; may be given several times.
@@ -94,6 +94,7 @@ impl Build {
     /// # Errors
     /// When whoever builds cannot be reached, or refuses.
     pub async fn run(&self) -> anyhow::Result<ExitCode> {
+        self.wanted().check()?;
         let mut tools = self.reach.open().await?;
         let source = self.source(&tools).await?;
         let begun = tools.call("build", &self.arguments(source)).await?;

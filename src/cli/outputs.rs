@@ -28,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Extract {
     from: String,
     to: PathBuf,
+    /// The caller said where.
+    is_named: bool,
 }
 
 impl FromStr for Extract {
@@ -35,7 +37,8 @@ impl FromStr for Extract {
 
     /// `PATH=FILE`, or `PATH` alone for a file of the same name here.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (from, to) = match text.split_once('=') {
+        let named = text.split_once('=');
+        let (from, to) = match named {
             Some((from, to)) => (from, PathBuf::from(to)),
             None => {
                 let name = Path::new(text).file_name();
@@ -50,6 +53,7 @@ impl FromStr for Extract {
         Ok(Self {
             from: from.to_owned(),
             to,
+            is_named: named.is_some(),
         })
     }
 }
@@ -64,6 +68,7 @@ impl Wanted {
         let image = image.map(|to| Extract {
             from: IMAGE.to_owned(),
             to: to.to_owned(),
+            is_named: true,
         });
         Self(image.into_iter().chain(paths.iter().cloned()).collect())
     }
@@ -77,6 +82,18 @@ impl Wanted {
             }
         }
         names
+    }
+
+    /// Refuses what would be saved over a file that the caller did not name.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let taken = self.0.iter().find(|one| !one.is_named && one.to.exists());
+        taken.map_or(Ok(()), |Extract { from, to, .. }| {
+            let to = to.display();
+            bail!("{to} is here already; to write over it: --extract {from}={to}")
+        })
     }
 
     /// Saves what the build has handed over.
@@ -189,5 +206,17 @@ mod tests {
         let path: Extract = "/a".parse().unwrap();
         let wanted = Wanted::new(Some(Path::new("i.tar")), &[path.clone(), path]);
         assert_eq!(wanted.names(), ["image", "/a"]);
+        assert!(wanted.check().is_ok());
+    }
+
+    #[test]
+    fn nothing_is_written_over_that_was_not_named() {
+        let check = |path: &str| Wanted::new(None, &[path.parse().unwrap()]).check();
+        let refused = check("/app/Cargo.toml").unwrap_err().to_string();
+        assert!(
+            refused.contains("--extract /app/Cargo.toml=Cargo.toml"),
+            "{refused}"
+        );
+        assert!(check("/app/Cargo.toml=Cargo.toml").is_ok());
     }
 }

@@ -101,6 +101,8 @@ impl Setup {
         }
         if !self.dry_run {
             Users::open(config)?;
+        }
+        if !self.dry_run || steps.is_empty() {
             let last = accounts::name(prefix, count - 1);
             let first = accounts::name(prefix, 0);
             writeln!(

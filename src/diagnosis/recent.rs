@@ -20,7 +20,7 @@ const TOLD: usize = 400;
 /// Lines behind such a line that are kept with it.
 const BEHIND: usize = 12;
 
-/// Words of lines that may tell of a failure; none is shorter than three bytes.
+/// Words of lines that may tell of a failure; none is shorter than four bytes.
 const WORDS: &[&str] = &[
     "error",
     "fail",
@@ -43,8 +43,7 @@ const WORDS: &[&str] = &[
     "resolv",
     "err:",
     "err!",
-    "e: ",
-    "e  ",
+    "e   ",
     "retrying",
     "no space",
     "killed",
@@ -62,15 +61,22 @@ static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
         .ok()
 });
 
+/// How an error of apt begins.
+const APT: &[u8] = b"E: ";
+
 /// How many hashes of three bytes there are.
 const HASHES: usize = 1 << 15;
 
-/// The hashes of the beginnings of the words. Most lines have none, and are not searched: that would take as long as
-/// all else that is done with them.
+/// The hashes of the first three bytes of each word, and of the three behind its first: of every other place in a line
+/// one of them is there. Most lines have none, and are not searched: that would take as long as all else that is done
+/// with them.
 static BEGINNINGS: LazyLock<[u64; HASHES / 64]> = LazyLock::new(|| {
     let mut beginnings = [0; HASHES / 64];
-    for word in WORDS {
-        let hash = word.as_bytes().windows(3).next().map_or(0, hash);
+    for three in WORDS
+        .iter()
+        .flat_map(|word| word.as_bytes().windows(3).take(2))
+    {
+        let hash = hash(three);
         if let Some(bits) = beginnings.get_mut(hash / 64) {
             *bits |= 1 << (hash % 64);
         }
@@ -92,7 +98,8 @@ fn tells(text: &[u8]) -> bool {
         let hash = hash(three);
         (beginnings.get(hash / 64)).is_none_or(|bits| bits >> (hash % 64) & 1 == 1)
     };
-    text.windows(3).any(is_beginning) && TELLS.as_ref().is_some_and(|words| words.is_match(text))
+    let may_tell = text.windows(3).step_by(2).any(is_beginning);
+    (may_tell && TELLS.as_ref().is_some_and(|words| words.is_match(text))) || text.starts_with(APT)
 }
 
 /// See the module.
@@ -184,9 +191,11 @@ mod tests {
         for word in WORDS {
             for word in [word.to_ascii_uppercase(), (*word).to_owned()] {
                 assert!(tells(word.as_bytes()), "{word}");
-                assert!(tells(format!("-- {word} --").as_bytes()), "{word}");
+                assert!(tells(format!("--{word}").as_bytes()), "{word}");
+                assert!(tells(format!("-{word} --").as_bytes()), "{word}");
             }
         }
+        assert!(tells(b"E: Package 'x' has no installation candidate"));
         // Its hash is that of a word.
         assert!(!tells(b"fa) 2/3"));
         assert!(!tells(b"cc -O2 -Wall -Iinclude -c src/module_1042.c"));

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use crate::build::digest::Digest;
 use crate::build::inputs::{BaseInput, Files, Inputs, MAX_STEPS, StepInput};
+use crate::build::plan::PlanTest;
 use crate::containerfile::Step;
 use crate::context::Fingerprints;
 use crate::diagnosis::Steps;
@@ -32,6 +33,9 @@ impl Reading {
             target: plan.target.clone(),
             build_args: (plan.build_args.iter())
                 .map(|(name, value)| (name.clone(), fingerprint(&format!("{name}={value}"))))
+                .collect(),
+            tests: (plan.tests.iter())
+                .map(|test| (test.name.clone(), of_test(test)))
                 .collect(),
             ..Inputs::default()
         };
@@ -120,6 +124,12 @@ fn base(base: &Base) -> BaseInput {
         reference: base.reference.clone(),
         digest: digest.or(base.id.as_deref()).map(str::to_owned),
     }
+}
+
+/// Of all that was asked of it.
+fn of_test(test: &PlanTest) -> String {
+    // Every field has a JSON form.
+    fingerprint(&serde_json::to_string(test).unwrap_or_default())
 }
 
 fn fingerprint(text: &str) -> String {

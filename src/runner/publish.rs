@@ -259,17 +259,17 @@ fn push_failure(error: &RegistryError) -> Failure {
             ..
         } => (
             Kind::RegistryUnknownHost,
-            "Correct the registry's name in tags, or ask the operator about name resolution.",
+            "Correct the registry's name in tags; where it is right, this machine may be without name resolution or the internet.",
         ),
         RegistryError::Unreachable { .. } => (Kind::RegistryUnreachable, "Try again later."),
         RegistryError::TooManyRequests { .. } => (Kind::RegistryRateLimited, "Try again later."),
         RegistryError::Tls { .. } => (
             Kind::RegistryTls,
-            "The operator must trust the registry's certificate, or allow plain HTTP for it.",
+            "The operator must trust the registry's certificate, or allow plain HTTP for it (registry.insecure).",
         ),
         RegistryError::Unauthorized { .. } => (
             Kind::PushUnauthorized,
-            "The operator must give this server credentials that may push there.",
+            "The operator must give this server credentials that may push there (buildah login, or registry.auth_file).",
         ),
         RegistryError::Denied { .. } => (
             Kind::PushDenied,

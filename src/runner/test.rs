@@ -255,7 +255,7 @@ fn failure(
                 Kind::TestNotStarted,
                 format!("test {} could not be started, or one of its commands was not found (status {})", test.name, exit_code.unwrap_or_default()),
             )
-            .with_hint("Look at its output: the image may lack a shell (use argv) or the program."),
+            .with_hint("Look at its output: the image may lack a shell (use argv) or the program (stage: test in an earlier stage)."),
             code if killed || code == Some(137) => Failure::new(
                 Phase::Test,
                 Kind::TestFailed,

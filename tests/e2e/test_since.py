@@ -84,4 +84,4 @@ async def test_what_is_the_same_is_said_to_be(make_server: MakeServer, base: str
         args = {"source": file_source({"Containerfile": f"FROM {base}\nRUN echo {unique()}\n"}), "name": "same"}
         await succeed(session, **args)
         ended = await fail(session, "test_failed", "code", **args, tests=[{"name": "t", "command": "exit 1"}])
-        assert "the same commit, context, base images, build arguments and steps" in ended["since_success"]["summary"]
+        assert "the same source, base images, build arguments, steps and tests" in ended["since_success"]["summary"]

@@ -1,10 +1,10 @@
 //! Builds in a table.
 
-use crate::build::State;
 use crate::build::status::{BuildStatus, StatusAnswer};
+use crate::build::{State, clean};
 
-/// Longest text of a column, in characters.
-const WIDEST: usize = 60;
+/// Longest summary, in characters.
+const WIDEST: usize = 120;
 
 /// A row for each build, and how many there are.
 pub fn table(answer: &StatusAnswer) -> String {
@@ -45,7 +45,7 @@ fn row(build: &BuildStatus) -> [String; 5] {
     };
     let elapsed = build.elapsed_seconds.map(duration).unwrap_or_default();
     let name = build.name.clone().unwrap_or_default();
-    let summary = build.summary.chars().take(WIDEST * 2).collect();
+    let summary = clean::short(&build.summary, WIDEST);
     [build.build_id.clone(), name, state, elapsed, summary]
 }
 
