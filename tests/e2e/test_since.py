@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import MakeServer
 from git_http import GitHttp, commit, git
-from helpers import ask_both, fail, file_source, succeed, unique
+from helpers import ask_both, fail, file_source, run, succeed, unique
 from local_registry import LocalRegistry
 from mcp import ClientSession
 
@@ -82,6 +82,12 @@ async def test_what_is_the_same_is_said_to_be(make_server: MakeServer, base: str
     server = make_server()
     async with server.connect() as session:
         args = {"source": file_source({"Containerfile": f"FROM {base}\nRUN echo {unique()}\n"}), "name": "same"}
-        await succeed(session, **args)
-        ended = await fail(session, "test_failed", "code", **args, tests=[{"name": "t", "command": "exit 1"}])
+        tests = [{"name": "t", "command": "sleep 8"}]
+        await succeed(session, **args, tests=tests)
+        other = await fail(session, "test_failed", "code", **args, tests=[{"name": "t", "command": "exit 1"}])
+        assert other["since_success"]["tests"] == ["t"]
+        assert "1 other test" in other["since_success"]["summary"]
+        ended = await run(session, **args, tests=tests, timeout=6)
+        assert ended["state"] == "timed_out"
+        assert "tests" not in ended["since_success"]
         assert "the same source, base images, build arguments, steps and tests" in ended["since_success"]["summary"]
