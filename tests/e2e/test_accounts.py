@@ -242,7 +242,8 @@ def test_setup_makes_what_is_missing_and_nothing_twice() -> None:
     assert made == ["nomad-build-none-0", "nomad-build-none-1"]
     ranges = [line.split()[2] for line in dry if line.startswith("usermod --add-subuids ")]
     assert len(set(ranges)) == 2
-    again = subprocess.run([binary(), "setup", "--prefix", POOL, "--users", "1"], check=True, capture_output=True)
-    assert again.stdout.decode().splitlines() == [f"2 accounts for builds, {POOL}-0 to {POOL}-1: all there"]
+    for more in ([], ["--dry-run"]):
+        again = subprocess.run([binary(), "setup", "--prefix", POOL, "--users", "1", *more], check=True, capture_output=True)
+        assert again.stdout.decode().splitlines() == [f"2 accounts for builds, {POOL}-0 to {POOL}-1: all there"]
     assert Path("/etc/subuid").read_text() == before
     assert "nomad-build-none" not in Path("/etc/passwd").read_text()
