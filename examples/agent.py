@@ -45,10 +45,11 @@ async def main() -> int:
             print(f"build {attempt}: {status['summary']}")
             if status["state"] == "succeeded":
                 return 0
-            mended = mend(options.directory, status.get("failure", {}))
+            failure = status.get("failure", {})
+            mended = mend(options.directory, failure)
             if not mended:
                 # What a model would read next: the rest of the failure.
-                hint = status.get("failure", {}).get("hint", "")
+                hint = failure.get("hint", "")
                 print(f"nothing that this agent knows how to mend: it follows suggestions of compilers and misspelt files. {hint}")
                 break
             print(f"mended: {mended}")

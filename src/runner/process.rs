@@ -173,11 +173,10 @@ impl Started {
                 read = pipe.read(&mut buffer) => match read {
                     Ok(0) | Err(_) => break group.finish(bounds).await,
                     Ok(count) => {
-                        last_words.push(buffer.get(..count).unwrap_or_default(), redactor);
+                        let came = buffer.get(..count).unwrap_or_default();
+                        last_words.push(came, redactor);
                         let mut batch = reporter.batch();
-                        splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
-                            observed(&mut batch, line);
-                        });
+                        splitter.push(came, redactor, |line| observed(&mut batch, line));
                     }
                 },
             }
