@@ -14,7 +14,7 @@ from attack_evidence import Evidence
 from attacks import Attack
 from bait import Host, give
 from helpers import UNFINISHED
-from machine import leftovers, mounts_below, processes_with
+from machine import leftovers, mounts_below, processes_left
 from server import Server, Settings
 
 # All of them at once: most wait for something that never comes.
@@ -222,9 +222,10 @@ class Arena:
 
     def _look_for_remains(self, builds: list[str]) -> None:
         state = self._server.state
-        left = leftovers(state, *builds)
+        left = [process for build in builds for process in processes_left(build)]
+        left += leftovers(state, *builds)
         for build in builds:
-            left += [*processes_with(build), *(str(path) for path in (state / f"b/{build}").glob("work/*"))]
+            left += [str(path) for path in (state / f"b/{build}").glob("work/*")]
         self.remains |= set(left)
         for build, attack in self._builds.items():
             # Containers of all builds may lie in one store.

@@ -8,6 +8,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def processes_with(text: str) -> list[str]:
             continue
         if text in words:
             found.append(f"{entry.name}: {words}")
+    return found
+
+
+def processes_left(text: str, seconds: float = 10) -> list[str]:
+    """Those that still are there then: a runner tidies up after its build has ended."""
+    deadline = time.monotonic() + seconds
+    while (found := processes_with(text)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import MakeServer
 from git_http import GitHttp, SilentServer, commit, git
 from helpers import fail, file_source, log_text, refused, submit, succeed, wait_final, wait_for
-from machine import processes_with
+from machine import processes_left
 from mcp import ClientSession
 from server import Server
 
@@ -43,7 +43,7 @@ def served(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
 
 def _nothing_left(server: Server, build_id: str) -> None:
     assert not (server.state / "b" / build_id / "work").exists()
-    assert not processes_with(build_id)
+    assert not processes_left(build_id)
 
 
 async def test_a_small_pack_of_a_big_tree(

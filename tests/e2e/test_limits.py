@@ -24,7 +24,7 @@ from helpers import (
     wait_for,
     wait_state,
 )
-from machine import cgroups_of, limits_enforced, processes_with
+from machine import cgroups_of, limits_enforced, processes_left, processes_with
 from mcp import ClientSession
 from server import Server
 
@@ -193,4 +193,4 @@ async def test_a_build_that_writes_too_much_is_told_its_limit(
         status = await fail(session, "limit_reached", "code", source=files(Containerfile=f"FROM {base}\n"), tests=tests)
     assert message in status["failure"]["message"]
     assert (status["failure"]["test"], status["failure"]["phase"]) == ("writes", "test")
-    assert not processes_with(status["build_id"])
+    assert not processes_left(status["build_id"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeServer
 from helpers import ask, fail, files, log_text, succeed
-from machine import ORDINARY_USER, leftovers, mounts_below, processes_with
+from machine import ORDINARY_USER, leftovers, mounts_below, processes_left
 
 # Looks for whatever it could reach, as the code of a Containerfile and as a test would.
 LOOK = "; ".join(
@@ -86,5 +86,5 @@ async def test_an_ordinary_user_needs_no_root(make_server: MakeServer, buildah: 
     for build in (status, failed):
         assert not leftovers(server.state, build["build_id"])
         assert not (server.state / "b" / build["build_id"] / "work").exists()
-        assert not processes_with(build["build_id"])
+        assert not processes_left(build["build_id"])
     assert not mounts_below(server.state)
