@@ -10,11 +10,12 @@ use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 use crate::build::Kind;
-use crate::build::request::MAX_WAIT;
+use crate::config::{Config, Given};
+use crate::mcp::naming::Naming;
 use crate::mcp::tools::definitions;
 use crate::schema::strict;
 
-/// Print the tools with their JSON schemas.
+/// Print the tools with their JSON schemas, as a server with this configuration lists them.
 #[derive(Debug, Args)]
 pub struct Schema {
     /// Only this tool: build, status, logs or kill.
@@ -28,6 +29,8 @@ pub struct Schema {
     /// Write the table of the kinds of failures into this file instead.
     #[arg(long, conflicts_with_all = ["tool", "out"])]
     pub failures: Option<PathBuf>,
+    #[command(flatten)]
+    pub given: Given,
 }
 
 /// Forms in which tools are declared.
@@ -72,21 +75,23 @@ impl Schema {
     /// Prints or writes them.
     ///
     /// # Errors
-    /// When there is no such tool, or a file cannot be written.
+    /// When there is no such tool, the configuration is not usable, or a file cannot be written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         if let Some(path) = &self.failures {
             std::fs::write(path, Kind::document()).with_context(|| path.display().to_string())?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut tools: Vec<_> = definitions(MAX_WAIT)
-            .into_iter()
-            .map(|definition| definition.tool)
+        let config = Config::load(&self.given)?;
+        let naming = Naming::new(&config.mcp.tool_prefix);
+        let mut tools: Vec<_> = (definitions(config.mcp.max_wait).iter())
+            .map(|definition| naming.tool(&definition.tool))
             .collect();
         if let Some(name) = &self.tool {
-            tools.retain(|tool| tool.name == *name);
+            tools.retain(|tool| naming.bare(&tool.name) == naming.bare(name));
             anyhow::ensure!(
                 !tools.is_empty(),
-                "there is no tool {name}; the tools are build, status, logs and kill"
+                "there is no tool {name}; the tools are {}",
+                naming.names()
             );
         }
         match &self.out {

@@ -37,7 +37,8 @@ def test_flags_win_over_variables_and_those_over_the_file(tmp_path: Path) -> Non
 def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[local]\nslot = 2\n\n[limits]\nmemory_mb = 1\n[sandbox]\nnetwork = 'all'\n")
-    for command in (["serve"], ["config", "show"], ["check"], ["status"], ["setup", "--dry-run"], ["token", "ann"]):
+    readers = (["serve"], ["config", "show"], ["check"], ["status"], ["schema"], ["setup", "--dry-run"], ["token", "ann"])
+    for command in readers:
         told = run(*command, "--config", str(file), "--set", "mcp.max_wai=3", NOMAD_BUILD_HTTP_SESSIONS="perhaps")
         assert told.returncode == 2, command
         assert told.stderr.splitlines() == [
@@ -91,5 +92,10 @@ async def test_tools_may_have_a_prefix(make_server: MakeServer, base: str) -> No
         assert one["builds"][0]["next"] == ended["next"]
         with pytest.raises(McpError, match="the tools are nb_build, nb_status, nb_logs, nb_kill"):
             await session.call_tool("nb_look", {})
+        listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
+    prefix = ("--set", "mcp.tool_prefix=nb_")
+    assert json.loads(run("schema", *prefix).stdout) == listed
+    for name in ("status", "nb_status"):
+        assert json.loads(run("schema", name, *prefix).stdout) == listed[1:2]
     told = run("serve", "--set", "mcp.tool_prefix=a.b")
     assert told.returncode == 2 and "mcp.tool_prefix must be at most 24 of: letters, digits, _ -" in told.stderr
