@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem::Finder;
 use regex::{Regex, RegexBuilder};
@@ -42,8 +43,10 @@ pub struct Pattern {
 pub enum Literals {
     /// One.
     One(Box<Finder<'static>>),
-    /// Several.
-    Some(AhoCorasick),
+    /// Several, by vector instructions.
+    Some(Box<Searcher>),
+    /// Several, where the processor has none.
+    Slowly(Box<AhoCorasick>),
 }
 
 impl Pattern {
@@ -98,11 +101,16 @@ impl Literals {
         if let [one] = all.as_slice() {
             return Some(Self::One(Box::new(Finder::new(one).into_owned())));
         }
-        let found = AhoCorasick::builder()
+        // The automaton would look for the first byte of each, where these are few: common letters mostly.
+        let searcher = packed::Config::new().builder().extend(&all).build();
+        if let Some(searcher) = searcher {
+            return Some(Self::Some(Box::new(searcher)));
+        }
+        let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostFirst)
             .build(all)
             .ok()?;
-        Some(Self::Some(found))
+        Some(Self::Slowly(Box::new(automaton)))
     }
 
     /// Where the first one stands.
@@ -110,6 +118,7 @@ impl Literals {
         match self {
             Self::One(finder) => finder.find(bytes),
             Self::Some(finder) => finder.find(bytes).map(|found| found.start()),
+            Self::Slowly(finder) => finder.find(bytes).map(|found| found.start()),
         }
     }
 }
