@@ -64,8 +64,9 @@ static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
 /// How an error of apt begins.
 const APT: &[u8] = b"E: ";
 
-/// How many hashes of three bytes there are.
-const HASHES: usize = 1 << 15;
+/// Bits of a hash of three bytes.
+const BITS: u32 = 15;
+const HASHES: usize = 1 << BITS;
 
 /// The hashes of the first three bytes of each word, and of the three behind its first: of every other place in a line
 /// one of them is there. Most lines have none, and are not searched: that would take as long as all else that is done
@@ -75,8 +76,8 @@ static BEGINNINGS: LazyLock<[u64; HASHES / 64]> = LazyLock::new(|| {
     let threes = WORDS
         .iter()
         .flat_map(|word| word.as_bytes().array_windows().take(2));
-    for &three in threes {
-        let hash = hash(three);
+    for &[a, b, c] in threes {
+        let hash = hash([a, b, c, 0]);
         if let Some(bits) = beginnings.get_mut(hash / 64) {
             *bits |= 1 << (hash % 64);
         }
@@ -84,29 +85,27 @@ static BEGINNINGS: LazyLock<[u64; HASHES / 64]> = LazyLock::new(|| {
     beginnings
 });
 
-/// The same for both cases of a letter, and never that of two other letters.
+/// Of the first three of four bytes, the same for both cases of a letter; the fourth is there because four are read at
+/// once.
 #[inline]
-fn hash([a, b, c]: [u8; 3]) -> usize {
-    let low = |byte: u8| usize::from(byte & 31);
-    low(a) << 10 | low(b) << 5 | low(c)
+fn hash(four: [u8; 4]) -> usize {
+    let letters = u32::from_le_bytes(four) & 0x001f_1f1f;
+    // Fibonacci hashing (Knuth, volume 3, 6.4).
+    (letters.wrapping_mul(0x9e37_79b1) >> (u32::BITS - BITS)) as usize
 }
 
 /// Whether a line may tell of a failure.
 fn tells(text: &[u8]) -> bool {
     let beginnings = &*BEGINNINGS;
-    let is_beginning = |three| {
-        let hash = hash(three);
+    let is_beginning = |four| {
+        let hash = hash(four);
         (beginnings.get(hash / 64)).is_none_or(|bits| bits >> (hash % 64) & 1 == 1)
     };
-    // Three bytes from each second place on.
-    let (pairs, rest) = text.as_chunks::<2>();
-    let within = pairs.windows(2).any(|pairs| match *pairs {
-        [[a, b], [c, _]] => is_beginning([a, b, c]),
-        _ => false,
-    });
+    // Three bytes from each second place on; the last three, or those before them, have no fourth behind.
+    let within = (text.array_windows().step_by(2)).any(|&four| is_beginning(four));
     let may_tell = within
-        || match (pairs, rest) {
-            ([.., [a, b]], [c]) => is_beginning([*a, *b, *c]),
+        || match text {
+            [.., a, b, c] => is_beginning([*a, *b, *c, 0]),
             _ => false,
         };
     (may_tell && TELLS.as_ref().is_some_and(|words| words.is_match(text))) || text.starts_with(APT)

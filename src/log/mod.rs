@@ -10,6 +10,7 @@
 //!                                                                 └────▶ Fold ─▶ Progress
 //! ```
 
+mod background;
 mod fold;
 mod frame;
 mod lean;
@@ -25,6 +26,7 @@ pub mod select;
 mod walk;
 pub mod writer;
 
+pub use background::BackgroundWriter;
 pub use fold::Fold;
 pub use lean::Row;
 pub use pattern::Pattern;

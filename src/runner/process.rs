@@ -14,8 +14,10 @@ use rustix::process::{
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::build::Phase;
 use crate::diagnosis::LastWords;
@@ -33,6 +35,10 @@ const VANISH: Duration = Duration::from_secs(20);
 const PIPE: usize = 1 << 20;
 /// Bytes that are read at once.
 const BUFFER: usize = 256 * 1024;
+/// Buffers: while one is looked at the next ones are filled.
+const BUFFERS: usize = 3;
+/// Buffers of which the lines are written together, where they are there already.
+const TOGETHER: u32 = 8;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,12 +156,9 @@ impl Started {
         bounds: &Bounds,
         mut observe: impl FnMut(&str) -> Option<Event>,
     ) -> Ended {
-        let Self {
-            mut group,
-            mut pipe,
-        } = self;
+        let Self { mut group, pipe } = self;
+        let mut chunks = Chunks::of(pipe);
         let (mut splitter, mut last_words) = (LineSplitter::default(), LastWords::default());
-        let mut buffer = vec![0u8; BUFFER];
         let (reporter, redactor) = (output.reporter, output.reporter.redactor());
         let mut observed = |batch: &mut Batch<'_>, line: &str| {
             // Where a line tells of something, that stands in the log before it.
@@ -170,25 +173,31 @@ impl Started {
                 biased;
                 () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
                 () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
-                read = pipe.read(&mut buffer) => match read {
-                    Ok(0) | Err(_) => break group.finish(bounds).await,
-                    Ok(count) => {
-                        let came = buffer.get(..count).unwrap_or_default();
-                        last_words.push(came, redactor);
+                chunk = chunks.next() => match chunk {
+                    None => break group.finish(bounds).await,
+                    Some(first) => {
                         let mut batch = reporter.batch();
-                        splitter.push(came, redactor, |line| observed(&mut batch, line));
+                        let (mut next, mut left) = (Some(first), TOGETHER);
+                        while let Some(chunk) = next {
+                            last_words.push(&chunk, redactor);
+                            splitter.push(&chunk, redactor, |line| observed(&mut batch, line));
+                            chunks.give_back(chunk);
+                            left -= 1;
+                            next = if left > 0 { chunks.at_hand() } else { None };
+                        }
                     }
                 },
             }
         };
         // What still lay in the pipe when it was stopped.
-        while let Ok(Ok(count @ 1..)) =
-            tokio::time::timeout(Duration::from_millis(50), pipe.read(&mut buffer)).await
+        while let Ok(Some(chunk)) =
+            tokio::time::timeout(Duration::from_millis(50), chunks.next()).await
         {
             let mut batch = reporter.batch();
-            splitter.push(buffer.get(..count).unwrap_or_default(), redactor, |line| {
+            splitter.push(&chunk, redactor, |line| {
                 batch.line(output.phase, output.test, line);
             });
+            chunks.give_back(chunk);
         }
         splitter.finish(redactor, |line| observed(&mut reporter.batch(), line));
         let last = reporter.last_text();
@@ -222,6 +231,55 @@ impl Started {
         self.group.signal(Signal::KILL);
         let _ = self.group.child.wait().await;
         self.group.sweep().await;
+    }
+}
+
+/// What comes out of a pipe, read by a task of its own while what came before is looked at.
+struct Chunks {
+    filled: mpsc::Receiver<Vec<u8>>,
+    empty: mpsc::Sender<Vec<u8>>,
+    /// Whoever escaped the group may hold the pipe open.
+    _reader: AbortOnDropHandle<()>,
+}
+
+impl Chunks {
+    fn of(mut pipe: Receiver) -> Self {
+        let (empty, mut to_fill) = mpsc::channel(BUFFERS);
+        let (give, filled) = mpsc::channel(BUFFERS);
+        for _ in 0..BUFFERS {
+            // There is room for all of them.
+            let _ = empty.try_send(Vec::with_capacity(BUFFER));
+        }
+        let read_on = async move {
+            while let Some(mut buffer) = to_fill.recv().await {
+                match pipe.read_buf(&mut buffer).await {
+                    Ok(1..) if give.send(buffer).await.is_ok() => {}
+                    _ => return,
+                }
+            }
+        };
+        Self {
+            filled,
+            empty,
+            _reader: AbortOnDropHandle::new(tokio::spawn(read_on)),
+        }
+    }
+
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        self.filled.recv().await
+    }
+
+    /// The next bytes, where they are there already.
+    fn at_hand(&mut self) -> Option<Vec<u8>> {
+        self.filled.try_recv().ok()
+    }
+
+    /// Lets the next bytes into this buffer.
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        // Refused only when nobody reads any more.
+        let _ = self.empty.try_send(buffer);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::build::Phase;
 use crate::build::request::Stream;
 use crate::diagnosis::Recent;
-use crate::log::{Event, Line, RecordWriter, Redactor};
+use crate::log::{BackgroundWriter, Event, Line, RecordWriter, Redactor};
 
 use super::handoff::LogSoFar;
 
@@ -29,7 +29,7 @@ pub struct Reporter {
 
 #[derive(Debug)]
 struct Inner {
-    writer: RecordWriter<File>,
+    writer: RecordWriter<BackgroundWriter>,
     kept: Recent,
     step: Option<(u32, u32)>,
     /// The last line.
@@ -43,7 +43,8 @@ impl Reporter {
     pub fn new(out: File, after: LogSoFar, limit: u64, redactor: Redactor) -> Self {
         Self {
             inner: Mutex::new(Inner {
-                writer: RecordWriter::new(out, after.last_line, limit).after(after.log_bytes),
+                writer: RecordWriter::new(BackgroundWriter::new(out), after.last_line, limit)
+                    .after(after.log_bytes),
                 kept: Recent::default(),
                 step: None,
                 line: Line {

@@ -1,20 +1,29 @@
 //! Tells at a fraction of the cost of a search that there is nothing to be found: most lines have no secret.
 //!
-//! As Wu and Manber do: three bytes tell how far the search may go on before a pattern can end its
-//! beginning there.
+//! Of the first bytes of each pattern every short part is remembered. A pattern is longer than such a part, so it has
+//! one at every so many places of a text, and no other place is looked at:
+//!
+//! ```text
+//! text      …cc -O2 S3cr3t-t0ken…
+//! looked at     ^───^    ^───^    every fifth place, four bytes each
+//! pattern           └─S3cr3t-t─┘  parts: S3cr 3cr3 cr3t r3t- 3t-t
+//! ```
 
-/// Bits of a hash of three bytes.
-const BITS: u32 = 15;
-const MASK: u32 = (1 << BITS) - 1;
+/// Bits of the table; two of them are set for each part (Bloom, Communications of the ACM 13.7).
+const BITS: u32 = 17;
 /// No more of the beginnings of patterns is looked at.
 const LONGEST_WINDOW: usize = 8;
+/// Parts have four bytes where so many are looked at, else three.
+const WIDE_WINDOW: usize = 6;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Prefilter {
-    shifts: Vec<u8>,
-    /// So many bytes at the beginning of each pattern are looked at.
-    window: usize,
+    table: Vec<u64>,
+    /// Which of four bytes belong to a part.
+    mask: u32,
+    /// From one place that is looked at to the next.
+    step: usize,
 }
 
 impl Prefilter {
@@ -22,36 +31,53 @@ impl Prefilter {
     pub fn new<'a>(patterns: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
         let shortest = patterns.clone().map(<[u8]>::len).min()?;
         let window = shortest.min(LONGEST_WINDOW);
-        let last = window.checked_sub(3)?;
-        let furthest = u8::try_from(last + 1).ok()?;
-        let mut shifts = vec![furthest; 1 << BITS];
-        for pattern in patterns {
-            for (at, three) in pattern.windows(3).take(last + 1).enumerate() {
-                if let Some(shift) = shifts.get_mut(hash(three)) {
-                    *shift = (*shift).min(u8::try_from(last - at).unwrap_or(0));
+        let (part, mask) = match window >= WIDE_WINDOW {
+            true => (4, u32::MAX),
+            false => (3, 0x00ff_ffff),
+        };
+        let step = (window + 1).checked_sub(part).filter(|step| *step > 0)?;
+        let mut filter = Self {
+            table: vec![0; (1 << BITS) / 64],
+            mask,
+            step,
+        };
+        for part in patterns.flat_map(|pattern| pattern.windows(part).take(step)) {
+            for bit in hashes(read(part)) {
+                if let Some(bits) = filter.table.get_mut(bit / 64) {
+                    *bits |= 1 << (bit % 64);
                 }
             }
         }
-        Some(Self { shifts, window })
+        Some(filter)
     }
 
     /// Whether there may be a pattern in the bytes.
     pub fn may_match(&self, bytes: &[u8]) -> bool {
-        let mut at = self.window - 3;
-        while let Some(three) = bytes.get(at..at + 3) {
-            match self.shifts.get(hash(three)) {
-                Some(0) | None => return true,
-                Some(shift) => at += usize::from(*shift),
-            }
-        }
-        false
+        let within = (bytes.array_windows().step_by(self.step))
+            .any(|four| self.has(u32::from_le_bytes(*four) & self.mask));
+        // The last three bytes have no fourth.
+        within || matches!(bytes, [.., a, b, c] if self.has(read(&[*a, *b, *c]) & self.mask))
+    }
+
+    fn has(&self, part: u32) -> bool {
+        hashes(part).into_iter().all(|bit| {
+            let bits = self.table.get(bit / 64);
+            bits.is_none_or(|bits| bits >> (bit % 64) & 1 == 1)
+        })
     }
 }
 
-fn hash(three: &[u8]) -> usize {
-    let [a, b, c] = *three else { return 0 };
-    let hash = (u32::from(a) << 10) ^ (u32::from(b) << 5) ^ u32::from(c);
-    (hash & MASK) as usize
+/// Up to four bytes as a number.
+fn read(part: &[u8]) -> u32 {
+    part.iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u32::from(*byte))
+}
+
+/// Which bits tell of a part. By multiplication with numbers near the golden ratio's (Knuth, volume 3, 6.4).
+fn hashes(part: u32) -> [usize; 2] {
+    let hash = |by| (part.wrapping_mul(by) >> (u32::BITS - BITS)) as usize;
+    [hash(0x9e37_79b1), hash(0x85eb_ca77)]
 }
 
 #[cfg(test)]
