@@ -81,7 +81,7 @@ impl Schema {
             std::fs::write(path, Kind::document()).with_context(|| path.display().to_string())?;
             return Ok(ExitCode::SUCCESS);
         }
-        let config = Config::load(&self.given)?;
+        let config = Config::load_values(&self.given)?;
         let naming = Naming::new(&config.mcp.tool_prefix);
         let mut tools: Vec<_> = (definitions(config.mcp.max_wait).iter())
             .map(|definition| naming.tool(&definition.tool))

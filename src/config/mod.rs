@@ -253,7 +253,15 @@ impl Config {
         Self::load_with_sources(given).map(|(config, _)| config)
     }
 
-    /// The same, and where each value comes from.
+    /// As [`Config::load`], without a look at the files of secrets: for whoever does not use them, and may not read them.
+    ///
+    /// # Errors
+    /// Names every fault of a value.
+    pub fn load_values(given: &Given) -> Result<Self, ConfigError> {
+        Self::read(given, |name| std::env::var(name).ok(), |_| Vec::new()).map(|(config, _)| config)
+    }
+
+    /// As [`Config::load`], and where each value comes from.
     ///
     /// # Errors
     /// Names every fault.
@@ -273,6 +281,14 @@ impl Config {
     pub fn load_from(
         given: &Given,
         env: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Sources), ConfigError> {
+        Self::read(given, env, Self::file_faults)
+    }
+
+    fn read(
+        given: &Given,
+        env: impl Fn(&str) -> Option<String>,
+        more_faults: impl Fn(&Self) -> Vec<String>,
     ) -> Result<(Self, Sources), ConfigError> {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let named = env("NOMAD_BUILD_CONFIG").map(PathBuf::from);
@@ -319,7 +335,7 @@ impl Config {
                 reader.places.insert(path.to_vec(), place);
             }
         }
-        for fault in config.file_faults() {
+        for fault in more_faults(&config) {
             reader.fault(None, fault);
         }
         match reader.faults() {

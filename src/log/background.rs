@@ -3,20 +3,23 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Fewer bytes are written at once: to tell a thread of them would take longer.
+/// Where nothing is being written, fewer bytes are written at once: to tell a thread of them would take longer.
 const WORTH_TELLING: usize = 64 * 1024;
+/// More bytes are written at once: nobody keeps memory for them.
+const LARGEST: usize = 1024 * 1024;
 /// Blocks that exist at the same time: one is written, the next one waits.
 const BLOCKS: usize = 2;
 
-/// Writes to a file in order. What [`Write::write`] took may fail later: [`Write::flush`] waits for all of it, and gives
-/// the first error.
+/// Writes lines to a file in order, whole ones at a time. What [`Write::write`] took may fail later: [`Write::flush`]
+/// waits for all of it, and gives the first error. What comes behind an error is written nevertheless, on a line of its
+/// own.
 #[derive(Debug)]
 pub struct BackgroundWriter {
-    file: Arc<File>,
+    lines: Arc<Mutex<Lines<File>>>,
     thread: Option<Thread>,
     error: Option<io::Error>,
 }
@@ -32,87 +35,106 @@ struct Thread {
     handle: Option<JoinHandle<()>>,
 }
 
+/// Where lines are written.
+#[derive(Debug)]
+struct Lines<W> {
+    out: W,
+    /// The last one may have no end, as on a disk that was full.
+    is_torn: bool,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.out.write_all(b"\n")?;
+        }
+        let written = self.out.write_all(lines);
+        self.is_torn = written.is_err();
+        written
+    }
+}
+
 impl BackgroundWriter {
     /// A writer to this file; the thread begins with the first large write.
     pub fn new(file: File) -> Self {
+        let lines = Lines {
+            out: file,
+            is_torn: false,
+        };
         Self {
-            file: Arc::new(file),
+            lines: Arc::new(Mutex::new(lines)),
             thread: None,
             error: None,
         }
     }
 
+    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.write(bytes).map(|()| bytes.len())
+    }
+
     /// The thread, where there is one to be had.
     fn thread(&mut self) -> Option<&mut Thread> {
         if self.thread.is_none() {
-            self.thread = Thread::start(Arc::clone(&self.file)).ok();
+            self.thread = Thread::start(Arc::clone(&self.lines)).ok();
         }
         self.thread.as_mut()
     }
 
-    fn is_idle(&self) -> bool {
-        self.thread.as_ref().is_none_or(|thread| thread.away == 0)
+    fn away(&self) -> usize {
+        self.thread.as_ref().map_or(0, |thread| thread.away)
     }
 
-    /// Takes one block back.
-    fn wait(&mut self) {
-        let written = self.thread.as_mut().map(Thread::take_back);
-        if let Some(Err(error)) = written {
-            self.error.get_or_insert(error);
+    /// Takes blocks back until so few are away.
+    fn wait_until(&mut self, few: usize) {
+        while let Some(thread) = &mut self.thread
+            && thread.away > few
+        {
+            if let Err(error) = thread.take_back() {
+                self.error.get_or_insert(error);
+            }
         }
     }
 }
 
 impl Write for BackgroundWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() < WORTH_TELLING && self.is_idle() {
-            return (&*self.file).write(bytes);
+        let is_large = bytes.len() > LARGEST;
+        self.wait_until(if is_large { 0 } else { BLOCKS - 1 });
+        let is_worth_it = !is_large && (bytes.len() >= WORTH_TELLING || self.away() > 0);
+        if is_worth_it && let Some(thread) = self.thread() {
+            return thread.hand_over(bytes).map(|()| bytes.len());
         }
-        while self
-            .thread
-            .as_ref()
-            .is_some_and(|thread| thread.away == BLOCKS)
-        {
-            self.wait();
-        }
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
-        match self.thread() {
-            Some(thread) => thread.hand_over(bytes).map(|()| bytes.len()),
-            None => (&*self.file).write(bytes),
-        }
+        self.write_at_once(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while !self.is_idle() {
-            self.wait();
-        }
+        self.wait_until(0);
         self.error.take().map_or(Ok(()), Err)
     }
 }
 
 impl Thread {
-    fn start(file: Arc<File>) -> io::Result<Self> {
+    fn start(lines: Arc<Mutex<Lines<File>>>) -> io::Result<Self> {
         let (blocks, to_write) = channel::<Vec<u8>>();
         let (give_back, written) = channel();
         let write = move || {
             for block in to_write {
-                let result = (&*file).write_all(&block);
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                let result = lines.write(&block);
+                drop(lines);
                 if give_back.send((block, result)).is_err() {
                     return;
                 }
             }
         };
-        let handle = std::thread::Builder::new()
-            .name("log".into())
-            .spawn(write)?;
+        let thread = std::thread::Builder::new().name("log".into());
         Ok(Self {
             blocks: Some(blocks),
             written,
             away: 0,
             spare: Vec::new(),
-            handle: Some(handle),
+            handle: Some(thread.spawn(write)?),
         })
     }
 
@@ -157,7 +179,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_flushed_is_there_in_its_order(sizes in prop::collection::vec((0usize..200_000, any::<bool>()), 0..12)) {
+        fn what_is_flushed_is_there_in_its_order(
+            sizes in prop::collection::vec((prop_oneof![0usize..200_000, 0..3_000_000usize], any::<bool>()), 0..12)) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("log");
             let mut writer = writer(&path);
@@ -190,8 +213,35 @@ mod tests {
             writer.flush().unwrap();
             is_full(writer.write_all(b"few"));
         }
-        let block = vec![b'x'; WORTH_TELLING];
-        let told = (0..9).filter(|_| writer.write_all(&block).is_err()).count();
-        assert!(told > 0, "not only at the end");
+    }
+
+    #[test]
+    fn what_comes_behind_a_full_disk_stands_on_a_line_of_its_own() {
+        /// Has room for so many bytes.
+        struct Disk(Vec<u8>, usize);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let count = bytes.len().min(self.1 - self.0.len());
+                self.0.extend_from_slice(&bytes[..count]);
+                match count {
+                    0 => Err(io::ErrorKind::StorageFull.into()),
+                    _ => Ok(count),
+                }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut lines = Lines {
+            out: Disk(Vec::new(), 10),
+            is_torn: false,
+        };
+        lines.write(b"first\n").unwrap();
+        assert!(lines.write(b"second\n").is_err());
+        assert!(lines.write(b"third\n").is_err());
+        lines.out.1 = 100;
+        lines.write(b"fourth\n").unwrap();
+        lines.write(b"fifth\n").unwrap();
+        assert_eq!(lines.out.0, b"first\nseco\nfourth\nfifth\n");
     }
 }

@@ -5,9 +5,11 @@
 //! through all phases; an event carries the number of the line before it.
 //!
 //! ```text
-//! process output ─▶ LineSplitter ─▶ Redactor ─▶ RecordWriter ─▶ log.ndjson ─▶ LogReader ─▶ walk ─▶ select ─▶ lean
-//!                                                                 │              └─▶ search ─┘
-//!                                                                 └────▶ Fold ─▶ Progress
+//! process output ─▶ LineSplitter ─▶ Redactor ─▶ RecordWriter ─▶ BackgroundWriter ─▶ log.ndjson
+//!
+//! log.ndjson ─▶ LogReader ─┬─▶ walk ─┬─▶ select ─▶ lean
+//!                          ├─▶ search┘
+//!                          └─▶ Fold ─▶ Progress
 //! ```
 
 mod background;

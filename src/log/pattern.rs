@@ -45,7 +45,7 @@ pub enum Literals {
     One(Box<Finder<'static>>),
     /// Several, by vector instructions.
     Some(Box<Searcher>),
-    /// Several, where the processor has none.
+    /// Several, where the processor has none, or not for so many.
     Slowly(Box<AhoCorasick>),
 }
 

@@ -162,15 +162,17 @@ impl<W: Write> RecordWriter<W> {
     /// # Errors
     /// When the log cannot be written.
     pub fn event(&mut self, t: i64, event: Event) -> std::io::Result<()> {
-        if matches!(event, Event::PhaseEnded { .. } | Event::Result { .. }) {
-            self.write_tail(t)?;
+        let starts = matches!(event, Event::PhaseStarted { .. });
+        let mut written = Ok(());
+        if starts || matches!(event, Event::PhaseEnded { .. } | Event::Result { .. }) {
+            written = self.write_tail(t);
         }
-        if matches!(event, Event::PhaseStarted { .. }) {
-            self.write_tail(t)?;
+        if starts {
             self.share();
         }
+        // Also where what is before it could not be written.
         LogRecord::of_event(self.n, t, event).encode(&mut self.buffer);
-        self.flush()
+        written.and(self.flush())
     }
 
     fn write_tail(&mut self, t: i64) -> std::io::Result<()> {
@@ -181,13 +183,14 @@ impl<W: Write> RecordWriter<W> {
             let before = self.n - tail.lines() - lines;
             LogRecord::of_event(before, t, Event::Gap { lines, bytes }).encode(&mut self.buffer);
         }
+        let mut written = Ok(());
         for half in [tail.older, tail.newer] {
-            self.write_out()?;
+            written = written.and(self.write_out());
             self.buffer = half.bytes;
         }
-        self.flush()?;
+        written = written.and(self.flush());
         self.buffer = Vec::new();
-        Ok(())
+        written
     }
 
     /// Writes what is buffered, whole records at a time.
@@ -195,8 +198,8 @@ impl<W: Write> RecordWriter<W> {
     /// # Errors
     /// When the log cannot be written.
     pub fn flush(&mut self) -> std::io::Result<()> {
-        self.write_out()?;
-        self.out.flush()
+        let written = self.write_out();
+        written.and(self.out.flush())
     }
 
     fn write_out(&mut self) -> std::io::Result<()> {
@@ -293,6 +296,40 @@ mod tests {
         let failed = (0..1000).filter(|_| writer.line(0, &long).is_err());
         assert_eq!(failed.count(), 1000 / (BLOCK / 4000));
         assert!(writer.buffer.capacity() < 4 * BLOCK);
+    }
+
+    #[test]
+    fn an_event_is_written_though_what_is_before_it_could_not_be() {
+        /// Fails once.
+        struct Fails(bool, Vec<u8>);
+        impl Write for Fails {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                match std::mem::take(&mut self.0) {
+                    true => Err(std::io::ErrorKind::StorageFull.into()),
+                    false => self.1.write(bytes),
+                }
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let phase = Phase::Build;
+        let mut writer = RecordWriter::new(Fails(true, Vec::new()), 0, 1000);
+        for _ in 0..100 {
+            writer
+                .line(0, &line(phase, "left out but for the last"))
+                .unwrap();
+        }
+        let seconds = 1.0;
+        let ended = writer.event(0, Event::PhaseEnded { phase, seconds });
+        assert!(ended.is_err());
+        let written = String::from_utf8(std::mem::take(&mut writer.out.1)).unwrap();
+        let last = (written.lines().last()).and_then(|line| LogRecord::decode(line.as_bytes()));
+        let event = last.and_then(|record| match record.body {
+            Body::Event(event) => Some(*event),
+            Body::Line(_) => None,
+        });
+        assert!(matches!(event, Some(Event::PhaseEnded { .. })), "{written}");
     }
 
     proptest! {

@@ -20,7 +20,9 @@ impl Naming {
 
     /// The bare name of a tool that is called.
     pub fn bare<'a>(&self, name: &'a str) -> &'a str {
-        name.strip_prefix(&self.0).unwrap_or(name)
+        let bare = name.strip_prefix(&self.0);
+        // A prefix may be the beginning of a name.
+        bare.filter(|bare| TOOLS.contains(bare)).unwrap_or(name)
     }
 
     /// All names, in a sentence.
@@ -132,6 +134,11 @@ mod tests {
         let mut result = answer();
         Naming::default().name_calls(&mut result);
         assert_eq!(result, answer());
+        for prefix in ["b", "build", "log"] {
+            let naming = Naming::new(prefix);
+            assert_eq!(naming.bare("build"), "build");
+            assert_eq!(naming.bare(&format!("{prefix}build")), "build");
+        }
         assert_eq!(Naming::default().bare("build"), "build");
         assert_eq!(Naming::default().explained("x"), "x");
         assert_eq!(

@@ -37,8 +37,10 @@ const PIPE: usize = 1 << 20;
 const BUFFER: usize = 256 * 1024;
 /// Buffers: while one is looked at the next ones are filled.
 const BUFFERS: usize = 3;
-/// Buffers of which the lines are written together, where they are there already.
-const TOGETHER: u32 = 8;
+/// What comes within this time is written together.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// How long the rest of what a group printed may take to be read, once the group has ended.
+const REST: Duration = Duration::from_millis(500);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,22 +179,24 @@ impl Started {
                     None => break group.finish(bounds).await,
                     Some(first) => {
                         let mut batch = reporter.batch();
-                        let (mut next, mut left) = (Some(first), TOGETHER);
+                        let (mut next, until) = (Some(first), Instant::now() + TOGETHER);
                         while let Some(chunk) = next {
                             last_words.push(&chunk, redactor);
                             splitter.push(&chunk, redactor, |line| observed(&mut batch, line));
                             chunks.give_back(chunk);
-                            left -= 1;
-                            next = if left > 0 { chunks.at_hand() } else { None };
+                            let goes_on = !bounds.cancel.is_cancelled() && Instant::now() < until;
+                            next = if goes_on { chunks.at_hand() } else { None };
                         }
                     }
                 },
             }
         };
-        // What still lay in the pipe when it was stopped.
-        while let Ok(Some(chunk)) =
-            tokio::time::timeout(Duration::from_millis(50), chunks.next()).await
+        // What still lay in the pipe when it was stopped: no more than fits, whoever escaped the group prints on.
+        let mut room = PIPE + BUFFERS * BUFFER;
+        while room > 0
+            && let Ok(Some(chunk)) = tokio::time::timeout(REST, chunks.next()).await
         {
+            room = room.saturating_sub(chunk.len());
             let mut batch = reporter.batch();
             splitter.push(&chunk, redactor, |line| {
                 batch.line(output.phase, output.test, line);
@@ -359,6 +363,35 @@ mod tests {
     use crate::log::record::Body;
     use crate::log::{LogReader, Redactor};
     use crate::runner::LogSoFar;
+
+    #[tokio::test]
+    async fn what_was_printed_before_the_end_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("log")).unwrap();
+        let reporter = Reporter::new(file, LogSoFar::default(), 1 << 30, Redactor::default());
+        let output = Output {
+            reporter: &reporter,
+            phase: Phase::Build,
+            test: None,
+        };
+        let cancel = CancellationToken::new();
+        let bounds = Bounds {
+            cancel: cancel.clone(),
+            deadline: Instant::now() + Duration::from_secs(60),
+        };
+        let mut command = Command::new("sh");
+        // As much as fits into the pipe and more, so that it waits for whoever reads.
+        command.args(["-c", "seq 300000; kill -USR1 $PPID; sleep 60"]);
+        let mut printed =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).unwrap();
+        let told = async {
+            printed.recv().await;
+            cancel.cancel();
+        };
+        let (ended, ()) = tokio::join!(run(&mut command, output, &bounds, |_| None), told);
+        assert_eq!(ended.unwrap(), Ended::Cancelled);
+        assert_eq!(reporter.last_text().as_deref(), Some("300000"));
+    }
 
     #[tokio::test]
     async fn a_step_begins_between_the_lines_that_come_together() {

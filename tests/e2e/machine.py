@@ -51,9 +51,11 @@ def processes_with(text: str) -> list[str]:
 
 
 def processes_left(text: str, seconds: float = 10) -> list[str]:
-    """Those that still are there then: a runner tidies up after its build has ended."""
+    """Those that are there; a job alone may take so long to tidy up when its build has ended."""
     deadline = time.monotonic() + seconds
-    while (found := processes_with(text)) and time.monotonic() < deadline:
+    while (found := processes_with(text)) and all(" runner job " in line for line in found):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.05)
     return found
 

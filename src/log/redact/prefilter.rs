@@ -1,7 +1,7 @@
 //! Tells at a fraction of the cost of a search that there is nothing to be found: most lines have no secret.
 //!
-//! Of the first bytes of each pattern every short part is remembered. A pattern is longer than such a part, so it has
-//! one at every so many places of a text, and no other place is looked at:
+//! Of the first bytes of each pattern every short part is remembered. A pattern has several of them, so one stands at
+//! every so many places of a text, and no other place is looked at:
 //!
 //! ```text
 //! text      …cc -O2 S3cr3t-t0ken…
