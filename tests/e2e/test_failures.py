@@ -150,9 +150,9 @@ async def test_what_a_compiler_says_is_located(session: ClientSession, base: str
 
 async def test_places_are_files_of_the_source(plain: ClientSession, base: str) -> None:
     says = (
-        "echo '/usr/include/stdio.h:1:1: error: not ours' >&2\n"
-        "echo '/usr/src/app/main.c:7:2: error: absolute' >&2\n"
-        "echo 'util.c:8:3: error: within lib' >&2\n"
+        "echo '/usr/include/stdio.h:1:1: error: not ours'\n"
+        "echo '/usr/src/app/main.c:7:2: error: absolute'\n"
+        "echo 'util.c:8:3: error: within lib'\n"
         "seq 1 2000\nexit 2\n"
     )
     text = f"FROM {base}\nWORKDIR /usr/src/app\nCOPY src/ .\nCOPY lib ./lib/\nRUN cd lib && sh compile\n"
