@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
 
-use crate::log::Line;
+use crate::log::{Line, Prefilter};
 
 /// Last lines that are kept in any case.
 const LAST: usize = 400;
@@ -64,50 +64,13 @@ static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
 /// How an error of apt begins.
 const APT: &[u8] = b"E: ";
 
-/// Bits of a hash of three bytes.
-const BITS: u32 = 15;
-const HASHES: usize = 1 << BITS;
-
-/// The hashes of the first three bytes of each word, and of the three behind its first: of every other place in a line
-/// one of them is there. Most lines have none, and are not searched: that would take as long as all else that is done
-/// with them.
-static BEGINNINGS: LazyLock<[u64; HASHES / 64]> = LazyLock::new(|| {
-    let mut beginnings = [0; HASHES / 64];
-    let threes = WORDS
-        .iter()
-        .flat_map(|word| word.as_bytes().array_windows().take(2));
-    for &[a, b, c] in threes {
-        let hash = hash([a, b, c, 0]);
-        if let Some(bits) = beginnings.get_mut(hash / 64) {
-            *bits |= 1 << (hash % 64);
-        }
-    }
-    beginnings
-});
-
-/// Of the first three of four bytes, the same for both cases of a letter; the fourth is there because four are read at
-/// once.
-#[inline]
-fn hash(four: [u8; 4]) -> usize {
-    let letters = u32::from_le_bytes(four) & 0x001f_1f1f;
-    // Fibonacci hashing (Knuth, volume 3, 6.4).
-    (letters.wrapping_mul(0x9e37_79b1) >> (u32::BITS - BITS)) as usize
-}
+/// Most lines have no such word, and are not searched: that would take as long as all else that is done with them.
+static MAY_TELL: LazyLock<Option<Prefilter>> =
+    LazyLock::new(|| Prefilter::ignoring_case(WORDS.iter().map(|word| word.as_bytes())));
 
 /// Whether a line may tell of a failure.
 fn tells(text: &[u8]) -> bool {
-    let beginnings = &*BEGINNINGS;
-    let is_beginning = |four| {
-        let hash = hash(four);
-        (beginnings.get(hash / 64)).is_none_or(|bits| bits >> (hash % 64) & 1 == 1)
-    };
-    // Three bytes from each second place on; the last three, or those before them, have no fourth behind.
-    let within = (text.array_windows().step_by(2)).any(|&four| is_beginning(four));
-    let may_tell = within
-        || match text {
-            [.., a, b, c] => is_beginning([*a, *b, *c, 0]),
-            _ => false,
-        };
+    let may_tell = (MAY_TELL.as_ref()).is_none_or(|words| words.may_match(text));
     (may_tell && TELLS.as_ref().is_some_and(|words| words.is_match(text))) || text.starts_with(APT)
 }
 

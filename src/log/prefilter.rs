@@ -1,4 +1,5 @@
-//! Tells at a fraction of the cost of a search that there is nothing to be found: most lines have no secret.
+//! Tells at a fraction of the cost of a search that there is nothing to be found: most lines have no secret, and no word
+//! of a failure.
 //!
 //! Of the first bytes of each pattern every short part is remembered. A pattern has several of them, so one stands at
 //! every so many places of a text, and no other place is looked at:
@@ -20,7 +21,7 @@ const WIDE_WINDOW: usize = 6;
 #[derive(Debug, Clone)]
 pub struct Prefilter {
     table: Vec<u64>,
-    /// Which of four bytes belong to a part.
+    /// Which bits of four bytes belong to a part.
     mask: u32,
     /// From one place that is looked at to the next.
     step: usize,
@@ -29,6 +30,16 @@ pub struct Prefilter {
 impl Prefilter {
     /// For these patterns, none of which is shorter than three bytes; `None` where one is.
     pub fn new<'a>(patterns: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
+        Self::of(patterns, u8::MAX)
+    }
+
+    /// The same for both cases of ASCII's letters: their lower five bits are those of the letter's place.
+    pub fn ignoring_case<'a>(patterns: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
+        Self::of(patterns, 0x1f)
+    }
+
+    /// Of each byte these bits are looked at.
+    fn of<'a>(patterns: impl Iterator<Item = &'a [u8]> + Clone, bits: u8) -> Option<Self> {
         let shortest = patterns.clone().map(<[u8]>::len).min()?;
         let window = shortest.min(LONGEST_WINDOW);
         let (part, mask) = match window >= WIDE_WINDOW {
@@ -38,11 +49,11 @@ impl Prefilter {
         let step = (window + 1).checked_sub(part).filter(|step| *step > 0)?;
         let mut filter = Self {
             table: vec![0; (1 << BITS) / 64],
-            mask,
+            mask: mask & u32::from_le_bytes([bits; 4]),
             step,
         };
         for part in patterns.flat_map(|pattern| pattern.windows(part).take(step)) {
-            for bit in hashes(read(part)) {
+            for bit in hashes(read(part) & filter.mask) {
                 if let Some(bits) = filter.table.get_mut(bit / 64) {
                     *bits |= 1 << (bit % 64);
                 }
@@ -93,6 +104,9 @@ mod tests {
             let prefilter = Prefilter::new(patterns.iter().map(Vec::as_slice)).unwrap();
             let text = [before.as_slice(), which.get(patterns.as_slice()).as_slice(), &after].concat();
             prop_assert!(prefilter.may_match(&text));
+            let ignoring = Prefilter::ignoring_case(patterns.iter().map(Vec::as_slice)).unwrap();
+            prop_assert!(ignoring.may_match(&text.to_ascii_uppercase()));
+            prop_assert!(ignoring.may_match(&text.to_ascii_lowercase()));
         }
     }
 

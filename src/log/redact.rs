@@ -18,11 +18,10 @@ use crate::build::clean;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 
 mod encodings;
-mod prefilter;
 mod undone;
 
+use super::prefilter::Prefilter;
 use encodings::{Form, Patterns};
-use prefilter::Prefilter;
 use undone::{Escapes, Undone, has_escapes};
 
 /// What stands where a secret was.
