@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -71,9 +72,11 @@ fn command_lines_are_those_of_the_program() {
             for line in lines.lines() {
                 let words: Vec<String> = shlex::Shlex::new(line).collect();
                 let assignment = |word: &&String| word.contains('=') && !word.starts_with('-');
-                let begin = words.iter().take_while(assignment).count();
-                let begin =
-                    begin + usize::from(words.get(begin).is_some_and(|word| word == "sudo"));
+                let mut begin = words.iter().take_while(assignment).count();
+                let is = |at: usize, wanted: &str| words.get(at).is_some_and(|word| word == wanted);
+                if is(begin, "sudo") {
+                    begin += if is(begin + 1, "-u") { 3 } else { 1 };
+                }
                 if words.get(begin).is_none_or(|word| word != "nomad-build") {
                     continue;
                 }
@@ -165,18 +168,53 @@ fn what_is_linked_is_there() {
     }
 }
 
+/// The fault beside each kind; no kind has two rows.
+fn rows_of<'a>(
+    rows: impl Iterator<Item = (&'a str, &'a str)>,
+    document: &str,
+) -> BTreeMap<&'a str, &'a str> {
+    let mut found = BTreeMap::new();
+    for (kind, fault) in rows {
+        let before = found.insert(kind, fault);
+        assert_eq!(before, None, "{document}: {kind} stands there twice");
+    }
+    found
+}
+
 #[test]
-fn every_kind_that_is_explained_exists() {
-    let text = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
-    let table = fs::read_to_string(root().join("docs/failures.md")).unwrap();
+fn each_kind_is_explained_once_below_its_usual_fault() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (text, table) = (read("docs/troubleshooting.md"), read("docs/failures.md"));
+
+    let row = Regex::new(r"(?m)^\| `([a-z_]+)` \| ([a-z]+) \|").unwrap();
+    let rows = row.captures_iter(&table).map(|found| {
+        let (_, [kind, fault]) = found.extract();
+        (kind, fault)
+    });
+    let known = rows_of(rows, "failures.md");
+
+    let title = Regex::new(r"^[^\n]*\(`([a-z]+)`\)\n").unwrap();
     let row = Regex::new(r"(?m)^\| ((?:`[a-z_]+`(?:, )?)+) \|").unwrap();
     let (sections, _) = text.split_once("## The server").unwrap();
-    let mut count = 0;
-    for found in row.captures_iter(sections) {
-        for kind in found[1].split(", ") {
-            assert!(table.contains(&format!("| {kind} |")), "{kind}");
-            count += 1;
+    let mut rows = Vec::new();
+    for section in sections.split("\n## ").skip(1) {
+        let (_, [fault]) = title.captures(section).expect(section).extract();
+        for found in row.captures_iter(section) {
+            let (_, [kinds]) = found.extract();
+            let kinds = kinds.split(", ").map(|kind| kind.trim_matches('`'));
+            rows.extend(kinds.map(|kind| (kind, fault)));
         }
     }
-    assert!(count > 15, "{count}");
+    let explained = rows_of(rows.into_iter(), "troubleshooting.md");
+
+    let kinds: BTreeSet<&str> = known.keys().chain(explained.keys()).copied().collect();
+    let differs = |kind: &&str| known.get(*kind) != explained.get(*kind);
+    let differing: Vec<String> = (kinds.into_iter().filter(differs))
+        .map(|kind| {
+            let (usual, below) = (known.get(kind), explained.get(kind));
+            format!("{kind}: usually {usual:?}, explained below {below:?}")
+        })
+        .collect();
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+    assert!(known.len() > 50, "{}", known.len());
 }
