@@ -16,7 +16,7 @@ readonly CONSUL_VERSION=1.19.2
 # The last two compile and link what the program is made of.
 readonly PACKAGES=(
   buildah runc uidmap catatonit busybox-static skopeo docker-registry git
-  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl
+  fuse-overlayfs netavark passt iproute2 apache2-utils ca-certificates curl jq openssl patch
   gcc libc6-dev
 )
 # Docker, in which builds and servers must work, too, and a Debian for their image; a browser for the page;
@@ -24,7 +24,7 @@ readonly PACKAGES=(
 # loads what nomad-build saves.
 readonly TEST_PACKAGES=(
   docker.io libcap2-bin mmdebstrap chromium chromium-driver prometheus zstd openssh-server ripgrep
-  dash make patch python3 podman
+  dash make python3 podman
 )
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
