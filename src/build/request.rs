@@ -312,6 +312,10 @@ pub struct LogsRequest {
     /// Only lines of this stream: output (of the build's processes) or runner (its own words). Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
+    /// Whether each line tells when it was printed (UTC). Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub timestamps: Option<bool>,
     /// Seconds to wait for new lines when there are none yet (to follow), at most 50. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 50), extend("default" = 0, "x-clamp" = true))]

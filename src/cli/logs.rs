@@ -10,7 +10,7 @@ use crate::build::status::LogsAnswer;
 use crate::client::Steady;
 
 use super::exit;
-use super::reach::{Reach, arguments, read};
+use super::reach::{Reach, arguments};
 use super::show;
 
 /// Lines and bytes that one call asks for: the most.
@@ -57,6 +57,9 @@ pub struct Logs {
         default_value_t = 0
     )]
     pub context: u32,
+    /// Say of each line when it was printed (UTC).
+    #[arg(long)]
+    pub timestamps: bool,
     /// Only of this phase: source, build, test or publish.
     #[arg(long)]
     pub phase: Option<String>,
@@ -93,7 +96,7 @@ impl Logs {
             done = read => done.map(|()| ExitCode::SUCCESS),
             told = tokio::signal::ctrl_c() => {
                 told?;
-                Ok(ExitCode::from(exit::INTERRUPTED))
+                Ok(ExitCode::from(exit::LEFT))
             }
         }
     }
@@ -104,7 +107,7 @@ impl Logs {
         let answer = tools
             .call("logs", &self.asked(from, None, lines, 0))
             .await?;
-        let told: LogsAnswer = read(&answer)?;
+        let told: LogsAnswer = self.reach.read(&answer)?;
         show::answer(self.reach.json, &answer, &told.text)?;
         show::notes(&told.notes);
         Ok(())
@@ -117,7 +120,7 @@ impl Logs {
         if let Some(from) = tail {
             let asked = self.asked(from, None, self.lines.unwrap_or(20), 0);
             let answer = tools.call("logs", &asked).await?;
-            let told: LogsAnswer = read(&answer)?;
+            let told: LogsAnswer = self.reach.read(&answer)?;
             show::answer(self.reach.json, &answer, &told.text)?;
             cursor = told.last_line.map(|line| line.to_string());
             left = u64::MAX;
@@ -127,9 +130,10 @@ impl Logs {
             let lines = u32::try_from(left.min(LINES.into())).unwrap_or(LINES);
             let asked = self.asked("start", cursor.as_deref(), lines, wait);
             let answer = tools.call("logs", &asked).await?;
-            let told: LogsAnswer = read(&answer)?;
+            let told: LogsAnswer = self.reach.read(&answer)?;
             let shown = told.text.lines().count() as u64;
-            if shown > 0 {
+            let is_last = shown == 0 && !self.follow;
+            if shown > 0 || self.reach.json && is_last && cursor.is_none() {
                 show::answer(self.reach.json, &answer, &told.text)?;
             }
             left = left.saturating_sub(shown);
@@ -162,6 +166,7 @@ impl Logs {
             "grep": self.grep,
             "ignore_case": self.ignore_case.then_some(true),
             "context_lines": self.grep.as_ref().map(|_| self.context),
+            "timestamps": self.timestamps.then_some(true),
             "phase": self.phase,
             "step": self.step,
             "test": self.test,

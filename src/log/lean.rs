@@ -14,6 +14,8 @@ const BEFORE_MATCH: usize = 200;
 const FOLDED: u64 = 3;
 /// Most bytes that a fold has besides its place.
 pub(super) const FOLD: usize = "… 20000 times the same".len() + 4;
+/// Bytes of a time with a space.
+const TIME: usize = "2026-01-01T00:00:00.000Z ".len();
 /// The same of what tells that a line was cut.
 const CUT: usize = 96;
 
@@ -24,6 +26,10 @@ pub struct Row {
     pub n: u64,
     /// How many there are.
     pub times: u64,
+    /// When the first was printed, in milliseconds since 1970.
+    pub began: i64,
+    /// When the last was.
+    pub ended: i64,
     /// The line.
     pub line: Line,
 }
@@ -40,13 +46,18 @@ impl Query {
     pub fn render(&self, row: &Row) -> Vec<String> {
         let place = row.line.place();
         let text = self.text(&row.line);
-        let one = |n: u64| format!("{n} {place} | {text}");
+        let line = |n: u64, text: &str| {
+            let t = if n == row.n { row.began } else { row.ended };
+            match self.timestamps {
+                true => format!("{n} {} {place} | {text}", time(t)),
+                false => format!("{n} {place} | {text}"),
+            }
+        };
         if self.lean && row.times >= FOLDED {
-            let more = row.times - 1;
-            let fold = format!("{} {place} | … {more} times the same", row.last());
-            return vec![one(row.n), fold];
+            let fold = format!("… {} times the same", row.times - 1);
+            return vec![line(row.n, &text), line(row.last(), &fold)];
         }
-        (row.n..=row.last()).map(one).collect()
+        (row.n..=row.last()).map(|n| line(n, &text)).collect()
     }
 
     /// The text of a line; a very long one is cut, unless nothing else was asked for.
@@ -81,6 +92,13 @@ impl Query {
     }
 }
 
+/// A time (RFC 3339) in [`TIME`] bytes, with its milliseconds.
+fn time(milliseconds: i64) -> String {
+    jiff::Timestamp::from_millisecond(milliseconds)
+        .map(|time| format!("{time:.3}"))
+        .unwrap_or_default()
+}
+
 /// Most bytes that a line takes, with its end, once or folded.
 pub(super) fn size(query: &Query, n: u64, line: &Line) -> usize {
     let place = n.checked_ilog10().unwrap_or(0) as usize + 1 + line.place().len();
@@ -88,7 +106,8 @@ pub(super) fn size(query: &Query, n: u64, line: &Line) -> usize {
         true => WIDEST + CUT,
         false => line.text.len(),
     };
-    place + " ".len() + " | ".len() + text + "\n".len()
+    let time = if query.timestamps { TIME } else { 0 };
+    time + place + " ".len() + " | ".len() + text + "\n".len()
 }
 
 #[cfg(test)]
@@ -106,7 +125,13 @@ mod tests {
             stream: Stream::Output,
             text: text.into(),
         };
-        Row { n, times, line }
+        Row {
+            n,
+            times,
+            began: 1_000,
+            ended: 1_250,
+            line,
+        }
     }
 
     fn lean() -> Query {
@@ -126,6 +151,17 @@ mod tests {
         assert_eq!(
             query.render(&row(9, 42, "x")),
             ["9 build 3/7 | x", "50 build 3/7 | … 41 times the same"]
+        );
+        let timed = Query {
+            timestamps: true,
+            ..lean()
+        };
+        assert_eq!(
+            timed.render(&row(9, 42, "x")),
+            [
+                "9 1970-01-01T00:00:01.000Z build 3/7 | x",
+                "50 1970-01-01T00:00:01.250Z build 3/7 | … 41 times the same"
+            ]
         );
         let whole = Query::new(Start::After(0), 10, 10_000);
         assert_eq!(whole.render(&row(9, 42, "x")).len(), 42);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, MatchKind};
+use grep_matcher::Matcher as _;
+use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use memchr::memmem::Finder;
-use regex::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::{Extractor, Seq};
 use regex_syntax::hir::{Hir, HirKind};
@@ -17,6 +18,8 @@ use super::frame;
 
 /// Bytes a compiled expression may take: a pattern that explodes is refused.
 const REGEX_BYTES: usize = 1 << 20;
+/// Bytes its lazy automaton may take while it searches; a smaller one is made anew more often.
+const AUTOMATON_BYTES: usize = 2 << 20;
 /// Most literals that are looked for at the same time: so many are found by vector instructions.
 const MOST_LITERALS: usize = 64;
 /// So many are found fast; rather shorter ones than more.
@@ -34,7 +37,7 @@ const IN_EVERY_RECORD: &[u8] =
 /// A regular expression.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    regex: Regex,
+    regex: RegexMatcher,
     literals: Option<Arc<Literals>>,
 }
 
@@ -53,12 +56,14 @@ impl Pattern {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// When it is none, or too big.
-    pub fn new(pattern: &str, ignore_case: bool) -> Result<Self, regex::Error> {
-        let regex = RegexBuilder::new(pattern)
+    /// When it is none, too big, or has a line break in it: each line is looked at alone.
+    pub fn new(pattern: &str, ignore_case: bool) -> Result<Self, grep_regex::Error> {
+        let regex = RegexMatcherBuilder::new()
             .case_insensitive(ignore_case)
             .size_limit(REGEX_BYTES)
-            .build()?;
+            .dfa_size_limit(AUTOMATON_BYTES)
+            .line_terminator(Some(b'\n'))
+            .build(pattern)?;
         let hir = ParserBuilder::new()
             .case_insensitive(ignore_case)
             .build()
@@ -81,12 +86,13 @@ impl Pattern {
 
     /// Whether it matches.
     pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        matches!(self.regex.is_match(text.as_bytes()), Ok(true))
     }
 
     /// Where its first match begins.
     pub fn find(&self, text: &str) -> Option<usize> {
-        self.regex.find(text).map(|found| found.start())
+        let found = self.regex.find(text.as_bytes()).ok()?;
+        found.map(|found| found.start())
     }
 
     /// What finds the literals, where there are any that help.
@@ -220,5 +226,6 @@ mod tests {
     fn what_explodes_is_refused() {
         assert!(Pattern::new("(a{1000}){1000}", false).is_err());
         assert!(Pattern::new("(", false).is_err());
+        assert!(Pattern::new(r"a\nb", false).is_err());
     }
 }

@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::time::Instant;
 
-use memchr::{memchr, memrchr};
+use grep_matcher::{LineMatchKind, LineTerminator, Match, Matcher, NoCaptures, NoError};
+use grep_searcher::{Searcher, SearcherBuilder, Sink, SinkMatch};
+use memchr::memrchr;
 
 use crate::build::request::Stream;
 
@@ -59,32 +62,44 @@ impl<'a> Finder<'a> {
                 .grep
                 .is_none_or(|grep| frame::unescaped(text).is_some_and(|text| grep.is_match(&text)))
     }
+}
 
-    /// Tells where the hits stand in whole records.
-    fn hits(&self, block: &[u8], mut tell: impl FnMut(Range<usize>)) {
-        let mut at = 0;
-        while let Some(rest) = block.get(at..).filter(|rest| !rest.is_empty()) {
-            let candidate = match self.literals() {
-                None => Some(0),
-                Some(literals) => literals.find(rest),
-            };
-            let Some(candidate) = candidate.map(|found| at + found) else {
-                return;
-            };
-            let (before, behind) = block.split_at_checked(candidate).unwrap_or((block, &[]));
-            let start = memrchr(b'\n', before).map_or(0, |newline| newline + 1);
-            let Some(length) = memchr(b'\n', behind) else {
-                return;
-            };
-            let end = candidate + length;
-            if block
-                .get(start..end)
-                .is_some_and(|record| self.is_hit(record))
-            {
-                tell(start..end + 1);
-            }
-            at = end + 1;
-        }
+/// What ripgrep's searcher is told: which records are worth a look, and what a look says.
+impl Matcher for Finder<'_> {
+    type Captures = NoCaptures;
+    type Error = NoError;
+
+    fn find_at(&self, record: &[u8], at: usize) -> Result<Option<Match>, NoError> {
+        Ok(self.is_hit(record).then(|| Match::zero(at)))
+    }
+
+    fn new_captures(&self) -> Result<NoCaptures, NoError> {
+        Ok(NoCaptures::new())
+    }
+
+    fn line_terminator(&self) -> Option<LineTerminator> {
+        Some(LineTerminator::byte(b'\n'))
+    }
+
+    fn find_candidate_line(&self, block: &[u8]) -> Result<Option<LineMatchKind>, NoError> {
+        let found = match self.literals() {
+            None => Some(0),
+            Some(literals) => literals.find(block),
+        };
+        Ok(found.map(LineMatchKind::Candidate))
+    }
+}
+
+/// Takes the places of hits.
+struct Told<F>(F);
+
+impl<F: FnMut(Range<u64>)> Sink for Told<F> {
+    type Error = io::Error;
+
+    fn matched(&mut self, _searcher: &Searcher, hit: &SinkMatch<'_>) -> io::Result<bool> {
+        let start = hit.absolute_byte_offset();
+        (self.0)(start..start + hit.bytes().len() as u64);
+        Ok(true)
     }
 }
 
@@ -133,14 +148,15 @@ impl<'a> Hits<'a> {
         }
     }
 
-    /// What stands beyond `passed` in the direction of the search; searches one part at most.
+    /// What stands beyond `passed` in the direction of the search; searches one part at most, and after `until` as
+    /// little as it can.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn next(&mut self, passed: u64) -> io::Result<Found> {
+    pub fn next(&mut self, passed: u64, until: Instant) -> io::Result<Found> {
         self.drop_passed(passed);
         if self.found.is_empty() && !self.left.is_empty() {
-            self.search_on()?;
+            self.search_on(until)?;
             self.drop_passed(passed);
         }
         Ok(match self.found.front() {
@@ -171,7 +187,7 @@ impl<'a> Hits<'a> {
     }
 
     /// Searches the next part, which is the larger the longer nothing was found.
-    fn search_on(&mut self) -> io::Result<()> {
+    fn search_on(&mut self, until: Instant) -> io::Result<()> {
         let left = self.left.clone();
         let reach = self.reach;
         self.reach = (reach * 4).min(FURTHEST);
@@ -185,12 +201,23 @@ impl<'a> Hits<'a> {
             let end = end.min(left.end);
             (left.start..end, end..left.end)
         };
-        self.left = rest;
-        let mut found = self.search(part)?;
-        if self.is_back {
-            found.reverse();
+        // The smallest part is searched to its end, so that each call comes on.
+        let until = (reach > BLOCK).then_some(until);
+        let is_empty = part.is_empty();
+        let (found, searched) = self.search(part, until)?;
+        self.left = if self.is_back {
+            rest.start..searched.start
+        } else {
+            searched.end..rest.end
+        };
+        match self.is_back {
+            true => self.found.extend(found.into_iter().rev()),
+            false => self.found.extend(found),
         }
-        self.found.extend(found);
+        if searched.is_empty() && !is_empty {
+            // However long that takes.
+            self.reach = BLOCK;
+        }
         Ok(())
     }
 
@@ -206,8 +233,13 @@ impl<'a> Hits<'a> {
         Ok(within.unwrap_or(if is_too_long { at } else { left.end }))
     }
 
-    /// The hits of a part in their order; several processors share a large one.
-    fn search(&self, part: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+    /// The hits of a part in their order, and what of it was searched when the time was up, from where the search came;
+    /// several processors share a large one.
+    fn search(
+        &self,
+        part: Range<u64>,
+        until: Option<Instant>,
+    ) -> io::Result<(Vec<Range<u64>>, Range<u64>)> {
         let shares = match (part.end - part.start) / WORTH_SHARING {
             0 => 1,
             shares => shares.min(processors()),
@@ -223,28 +255,63 @@ impl<'a> Hits<'a> {
             .map(|(begin, end)| *begin..*end)
             .collect();
         let [first, others @ ..] = shares.as_slice() else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), part));
         };
-        let search = |share: &Range<u64>| hits_of(self.log, self.finder, share.clone());
-        std::thread::scope(|scope| {
+        let search = |share: &Range<u64>| hits_of(self.log, self.finder, share.clone(), until);
+        let searched = std::thread::scope(|scope| -> io::Result<Vec<_>> {
             let others: Vec<_> = (others.iter())
                 .map(|share| {
                     let thread = std::thread::Builder::new();
                     (share, thread.spawn_scoped(scope, move || search(share)))
                 })
                 .collect();
-            let mut found = search(first)?;
+            let mut searched = vec![search(first)?];
             for (share, other) in others {
                 let panicked = |_| io::Error::other("a search panicked");
-                found.extend(match other {
+                searched.push(match other {
                     Ok(other) => other.join().map_err(panicked)??,
                     // There are no threads to be had.
                     Err(_) => search(share)?,
                 });
             }
-            Ok(found)
-        })
+            Ok(searched)
+        })?;
+        Ok(connected(self.is_back, &shares, searched))
     }
+}
+
+/// What was searched without a gap, from where the search came: the hits in their order, and its place. `searched` has
+/// for each share its hits, and how far it was searched from its beginning.
+fn connected(
+    is_back: bool,
+    shares: &[Range<u64>],
+    searched: Vec<(Vec<Range<u64>>, u64)>,
+) -> (Vec<Range<u64>>, Range<u64>) {
+    let start = shares.first().map_or(0, |share| share.start);
+    let end = shares.last().map_or(0, |share| share.end);
+    let is_whole = |index: usize, at: u64| shares.get(index).is_some_and(|share| at >= share.end);
+    let mut found = Vec::new();
+    if !is_back {
+        let mut until = start;
+        for (index, (hits, at)) in searched.into_iter().enumerate() {
+            found.extend(hits);
+            until = at;
+            if !is_whole(index, at) {
+                break;
+            }
+        }
+        return (found, start..until);
+    }
+    // From its end on, only whole shares count.
+    let whole = (searched.iter().enumerate().rev())
+        .take_while(|(index, (_, at))| is_whole(*index, *at))
+        .count();
+    let first = searched.len() - whole;
+    let from = shares.get(first).map_or(end, |share| share.start);
+    for (hits, _) in searched.into_iter().skip(first) {
+        found.extend(hits);
+    }
+    (found, from..end)
 }
 
 fn processors() -> u64 {
@@ -252,21 +319,32 @@ fn processors() -> u64 {
     all.min(MOST_PROCESSORS)
 }
 
-/// The hits of a part, block by block.
-fn hits_of(log: &LogReader, finder: &Finder<'_>, part: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+/// The hits of a part, block by block, and how far it was searched.
+fn hits_of(
+    log: &LogReader,
+    finder: &Finder<'_>,
+    part: Range<u64>,
+    until: Option<Instant>,
+) -> io::Result<(Vec<Range<u64>>, u64)> {
     let mut found = Vec::new();
+    let mut searcher = SearcherBuilder::new()
+        .line_number(false)
+        .bom_sniffing(false)
+        .build();
     let mut block = Vec::new();
     let mut at = part.start;
     let mut size = BLOCK;
     while at < part.end {
+        if until.is_some_and(|until| Instant::now() > until) {
+            return Ok((found, at));
+        }
         let end = at.saturating_add(size).min(part.end);
         log.read_into(at..end, &mut block)?;
         match memrchr(b'\n', &block) {
             Some(newline) => {
                 let whole = block.get(..newline + 1).unwrap_or_default();
-                finder.hits(whole, |hit| {
-                    found.push(at + hit.start as u64..at + hit.end as u64);
-                });
+                let tell = Told(|hit: Range<u64>| found.push(at + hit.start..at + hit.end));
+                searcher.search_slice(finder, whole, tell)?;
                 at += newline as u64 + 1;
                 size = BLOCK;
             }
@@ -276,5 +354,43 @@ fn hits_of(log: &LogReader, finder: &Finder<'_>, part: Range<u64>) -> io::Result
             None => size *= 2,
         }
     }
-    Ok(found)
+    Ok((found, part.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reader::tests::{open, write_log};
+    use super::*;
+
+    #[test]
+    fn whose_time_is_up_comes_on_and_misses_nothing() {
+        let file = write_log(&[40; 400], 0);
+        let log = open(&file);
+        let pattern = Pattern::new("^[0-9]*7 ", false).unwrap();
+        let finder = Finder::new(Some(&pattern), None).unwrap();
+        for is_back in [false, true] {
+            let part = Part {
+                is_back,
+                left: 0..log.len(),
+            };
+            let mut hits = Hits::new(&log, &finder, part);
+            // A part that several processors share.
+            hits.reach = 8 * WORTH_SHARING;
+            let mut at = if is_back { log.len() } else { 0 };
+            let (mut found, mut calls) = (0, 0);
+            loop {
+                calls += 1;
+                match hits.next(at, Instant::now()).unwrap() {
+                    Found::Hit(hit) => {
+                        found += 1;
+                        at = if is_back { hit.start } else { hit.end };
+                    }
+                    Found::NotYet(searched) => at = searched,
+                    Found::End => break,
+                }
+                assert!(calls < 10_000, "it does not come on");
+            }
+            assert_eq!(found, 40, "back: {is_back}");
+        }
+    }
 }

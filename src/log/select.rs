@@ -56,6 +56,8 @@ pub struct Query {
     pub context: usize,
     /// Runs of identical lines are folded, and very long ones cut.
     pub lean: bool,
+    /// Each line begins with the time at which it was printed.
+    pub timestamps: bool,
 }
 
 /// What was selected.
@@ -111,6 +113,7 @@ impl Query {
             grep: None,
             context: 0,
             lean: false,
+            timestamps: false,
         }
     }
 
@@ -220,7 +223,7 @@ impl Query {
                 }
                 continue;
             }
-            if !pick.take(passed.n, passed.line) {
+            if !pick.take(passed.n, passed.t, passed.line) {
                 return Ok(());
             }
         }
@@ -236,7 +239,7 @@ struct Pick<'a> {
     lines: usize,
     bytes: usize,
     folded: u64,
-    before: VecDeque<(u64, Line)>,
+    before: VecDeque<(u64, i64, Line)>,
     /// So many lines are shown behind a match, with the match itself.
     after: usize,
 }
@@ -277,7 +280,7 @@ impl<'a> Pick<'a> {
     }
 
     /// Takes a line; `false`: no more.
-    fn take(&mut self, n: u64, line: Line) -> bool {
+    fn take(&mut self, n: u64, t: i64, line: Line) -> bool {
         if !self.query.concerns(&line) {
             self.out.reached = Some(n);
             return true;
@@ -288,7 +291,7 @@ impl<'a> Pick<'a> {
             self.after = self.query.context + 1;
         }
         if !is_match && self.after == 0 {
-            self.before.push_back((n, line));
+            self.before.push_back((n, t, line));
             if self.before.len() > self.query.context {
                 self.before.pop_front();
             }
@@ -303,10 +306,10 @@ impl<'a> Pick<'a> {
             self.out.matches += 1;
         }
         self.after = self.after.saturating_sub(1);
-        for (n, line) in std::mem::take(&mut self.before) {
-            self.push(n, line);
+        for (n, t, line) in std::mem::take(&mut self.before) {
+            self.push(n, t, line);
         }
-        self.push(n, line);
+        self.push(n, t, line);
         self.out.reached = Some(n);
         true
     }
@@ -325,7 +328,7 @@ impl<'a> Pick<'a> {
         }
         let query = self.query;
         let size = |(n, line): (u64, &Line)| lean::size(query, n, line);
-        let before = self.before.iter().map(|(n, line)| (*n, line));
+        let before = self.before.iter().map(|(n, _, line)| (*n, line));
         let bytes: usize = before.map(size).sum::<usize>() + size((n, line));
         let lines = self.before.len() + 1;
         let full = self.lines + lines > query.lines || self.bytes + bytes > query.max_bytes;
@@ -351,14 +354,24 @@ impl<'a> Pick<'a> {
         (is_next && row.line == *line).then_some(row.times)
     }
 
-    fn push(&mut self, n: u64, line: Line) {
+    fn push(&mut self, n: u64, t: i64, line: Line) {
         if self.folds(n, &line).is_some()
             && let Some(row) = self.out.rows.last_mut()
         {
             row.n = row.n.min(n);
             row.times += 1;
+            match self.is_back {
+                true => row.began = t,
+                false => row.ended = t,
+            }
         } else {
-            self.out.rows.push(Row { n, times: 1, line });
+            self.out.rows.push(Row {
+                n,
+                times: 1,
+                began: t,
+                ended: t,
+                line,
+            });
         }
     }
 }

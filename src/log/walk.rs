@@ -21,6 +21,8 @@ pub struct Passed {
     pub n: u64,
     /// The first line of its run; 0: not known.
     pub since: u64,
+    /// When it was printed, in milliseconds since 1970.
+    pub t: i64,
     /// The line.
     pub line: Line,
 }
@@ -86,11 +88,11 @@ impl<'a> Walk<'a> {
                 Reader::Backward(reader) => reader.next_placed()?,
             };
             if let Body::Line(line) = record.body {
-                let (n, since) = (record.n, record.since);
                 break Passed {
                     place,
-                    n,
-                    since,
+                    n: record.n,
+                    since: record.since,
+                    t: record.t,
                     line,
                 };
             }
@@ -173,7 +175,7 @@ impl<'a> Walk<'a> {
         until: Instant,
     ) -> io::Result<Jump> {
         let goal = loop {
-            match hits.next(self.at)? {
+            match hits.next(self.at, until)? {
                 Found::Hit(hit) => break if self.is_back { hit.end } else { hit.start },
                 Found::End => break end,
                 Found::NotYet(searched) if Instant::now() > until => {

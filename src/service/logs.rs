@@ -55,7 +55,7 @@ impl Service {
         lean: bool,
     ) -> Result<LogsAnswer, ToolError> {
         let view = self.find(principal, &request.build_id).await?;
-        let (mut query, from) = query(request, &view)?;
+        let (mut query, from, reason) = query(request, &view)?;
         query.lean = lean;
         let deadline = self.deadline(request.wait.unwrap_or(0));
         let id = &view.record.id;
@@ -67,6 +67,13 @@ impl Service {
             let view = self.backend.look(id).await?;
             let ended = view.state().is_final();
             let mut selection = self.backend.read_log(id, next.clone()).await?;
+            if let Some(reason) = reason
+                && let Some(on) = from_the_reason(&next, reason, &selection)
+            {
+                query = on.clone();
+                next = on;
+                selection = self.backend.read_log(id, next.clone()).await?;
+            }
             reached = selection.reached.or(reached);
             selection.reached = reached;
             if !selection.rows.is_empty()
@@ -89,7 +96,17 @@ impl Service {
     }
 }
 
-fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolError> {
+/// The query from the line of the reason on, where what is behind it took so many bytes that it would not be shown.
+fn from_the_reason(query: &Query, reason: u64, selection: &Selection) -> Option<Query> {
+    let is_hidden = (selection.rows.first()).is_some_and(|row| row.n > reason);
+    is_hidden.then(|| Query {
+        start: Start::After(reason.saturating_sub(1)),
+        ..query.clone()
+    })
+}
+
+/// What is asked for, from where, and the line of the reason that is to be shown.
+fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom, Option<u64>), ToolError> {
     let mut faults = Vec::new();
     let cursor = request.cursor.as_deref().map(|text| {
         text.trim().parse::<u64>().unwrap_or_else(|_| {
@@ -110,13 +127,13 @@ fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolErr
         match Pattern::new(pattern, request.ignore_case.unwrap_or(false)) {
             Ok(pattern) => Some(pattern),
             Err(error) => {
-                let problem = match error {
-                    regex::Error::CompiledTooBig(_) => {
-                        "the regular expression is too big".to_owned()
+                let problem = match error.kind() {
+                    grep_regex::ErrorKind::NotAllowed(_) => {
+                        "it has a line break, and each line is looked at alone".to_owned()
                     }
-                    other => format!(
+                    _ => format!(
                         "it is not a regular expression: {}",
-                        last_line(&other.to_string())
+                        last_line(&error.to_string())
                     ),
                 };
                 faults.push(
@@ -172,8 +189,10 @@ fn query(request: &LogsRequest, view: &View) -> Result<(Query, LogFrom), ToolErr
         grep,
         context: request.context_lines.unwrap_or(DEFAULT_CONTEXT) as usize,
         lean: true,
+        timestamps: request.timestamps.unwrap_or(false),
     };
-    Ok((query, from))
+    let reason = failure.filter(|_| from == LogFrom::Failure && cursor.is_none() && !filtered);
+    Ok((query, from, reason.map(|cursor| cursor + 1)))
 }
 
 fn last_line(text: &str) -> String {

@@ -172,7 +172,7 @@ fn a_query(last: u64) -> impl Strategy<Value = Query> {
             "error", "^error", "error$", "fatal|undeclared", "\"y\"", r"\\dir", "straße", "k", "x{200}", "[0-9]",
             r"\berror\b", "^$", "a.*z", "text", "runner", r"\tTAB", "(?i)new|odd", ".",
         ]), any::<bool>()).prop_map(|(pattern, ignore)| Some(Pattern::new(pattern, ignore).unwrap())),
-        2 => text().prop_map(|text| Some(Pattern::new(&regex::escape(&text), false).unwrap())),
+        2 => text().prop_map(|text| Pattern::new(&regex::escape(&text), false).ok()),
     ];
     let phase = prop::option::weighted(0.2, prop::sample::select(vec![Phase::Build, Phase::Test]));
     let step = prop::option::weighted(0.2, 0u32..3);
@@ -194,6 +194,7 @@ fn a_query(last: u64) -> impl Strategy<Value = Query> {
             grep,
             context,
             lean,
+            timestamps: lines % 3 == 0,
         },
     )
 }
@@ -215,7 +216,7 @@ fn slow(query: &Query, log: &LogReader) -> Selection {
         all.reverse();
     }
     let mut pick = Pick::new(&query, is_back);
-    let _ = all.into_iter().all(|(n, line)| pick.take(n, line));
+    let _ = all.into_iter().all(|(n, line)| pick.take(n, 0, line));
     let mut out = pick.out;
     if is_back {
         out.rows.reverse();
