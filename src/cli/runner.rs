@@ -275,8 +275,7 @@ async fn build(
     let cancel = entry::stop_signal()?;
     let (plan, settings, work) = common.read()?;
     let work = work.with_private(input.private);
-    let secrets = secrets_in(&work);
-    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    let redactor = Redactor::new(&secrets_in(&work));
     let reporter = Reporter::new(
         entry::stdout()?,
         input.log,

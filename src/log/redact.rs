@@ -53,12 +53,14 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// A redactor for these secrets.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+    /// A redactor for these secrets. One that is no text (a PKCS #12 file, a keytab) can only be printed encoded.
+    pub fn new<'a, S: AsRef<[u8]> + ?Sized + 'a>(secrets: impl IntoIterator<Item = &'a S>) -> Self {
         let mut patterns = Patterns::default();
         for secret in secrets {
-            for text in parts(secret) {
-                patterns.add(text);
+            let secret = secret.as_ref();
+            match std::str::from_utf8(secret) {
+                Ok(text) => parts(text).into_iter().for_each(|text| patterns.add(text)),
+                Err(_) => patterns.add_encoded(secret),
             }
         }
         let longest = patterns.longest * LONGEST_FORM;

@@ -398,12 +398,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let file = std::fs::File::create(&path).unwrap();
-        let reporter = Reporter::new(
-            file,
-            LogSoFar::default(),
-            1 << 20,
-            Redactor::new(std::iter::empty()),
-        );
+        let reporter = Reporter::new(file, LogSoFar::default(), 1 << 20, Redactor::default());
         let output = Output {
             reporter: &reporter,
             phase: Phase::Build,

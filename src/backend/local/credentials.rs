@@ -157,28 +157,31 @@ pub fn give(user: &BuildUser, path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Everything secret that the runner must mask, of what it was given.
-pub fn secrets_in(work: &WorkDir) -> Vec<String> {
+pub fn secrets_in(work: &WorkDir) -> Vec<Vec<u8>> {
     let mut secrets = Vec::new();
     let dirs = [work.credentials(), work.secrets(), work.test_secrets()];
     for dir in dirs.into_iter().flatten() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Ok(text) = fs::read_to_string(entry.path()) else {
+            let Ok(bytes) = fs::read(entry.path()) else {
                 continue;
             };
             if name == MIRROR {
                 // In a URL there is something between the address and the token.
-                let token = text.split_once('/').map(|(_, token)| token.to_owned());
+                let text = String::from_utf8_lossy(&bytes);
+                let token = text.split_once('/').map(|(_, token)| token.into());
                 secrets.extend(token);
             } else if name == PULL {
-                if let Ok(auth) = crate::registry::Auth::from_slice(text.as_bytes()) {
-                    secrets.extend(auth.secrets());
+                if let Ok(auth) = crate::registry::Auth::from_slice(&bytes) {
+                    secrets.extend(auth.secrets().into_iter().map(String::into_bytes));
                 }
             } else if name == GIT_CREDENTIALS {
-                let list: Vec<GitCredentialFile> = serde_json::from_str(&text).unwrap_or_default();
-                secrets.extend(list.into_iter().filter_map(|one| one.password));
+                let list: Vec<GitCredentialFile> =
+                    serde_json::from_slice(&bytes).unwrap_or_default();
+                let passwords = list.into_iter().filter_map(|one| one.password);
+                secrets.extend(passwords.map(String::into_bytes));
             } else if !name.to_string_lossy().starts_with("hosts-") {
-                secrets.push(text);
+                secrets.push(bytes);
             }
         }
     }

@@ -70,12 +70,17 @@ impl Patterns {
                 self.all.insert(plain.into_bytes(), Form::Plain);
             }
         }
+        self.add_encoded(text.as_bytes());
+    }
+
+    /// Adds the encoded forms alone, for what is no text.
+    pub fn add_encoded(&mut self, bytes: &[u8]) {
         for shift in 0..3 {
             for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-                self.add_pieces(&base64_within(engine, text.as_bytes(), shift), Form::Base64);
+                self.add_pieces(&base64_within(engine, bytes, shift), Form::Base64);
             }
         }
-        let hex = hex::encode(text);
+        let hex = hex::encode(bytes);
         self.add_pieces(hex.to_ascii_uppercase().as_bytes(), Form::Hex);
         self.add_pieces(hex.as_bytes(), Form::Hex);
     }

@@ -136,3 +136,21 @@ fn what_is_escaped_and_no_secret_stays() {
     }
     assert_eq!(redactor.text("u:p%40ssw0rd@h"), "u:[secret]@h");
 }
+
+#[test]
+fn a_secret_that_is_no_text_is_found_encoded() {
+    let secret: Vec<u8> = (0..200u8).map(|n| n.wrapping_mul(37) | 0x80).collect();
+    let redactor = Redactor::new([&secret]);
+    let encoded = STANDARD.encode(&secret);
+    for text in [encoded.clone(), hex::encode(&secret)] {
+        let lines: Vec<String> = (text.as_bytes().chunks(76))
+            .map(|line| redactor.text(&String::from_utf8_lossy(line)))
+            .collect();
+        assert!(
+            lines
+                .iter()
+                .all(|line| line == "[secret]" || line.len() < 20),
+            "{lines:?}"
+        );
+    }
+}
