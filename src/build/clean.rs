@@ -53,8 +53,10 @@ fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
                 }
             }
         }
+        // Those that choose a character set have bytes between (ESC ( B, as tput sgr0 sends it).
         Some(_) => {
-            chars.next();
+            while chars.next_if(|c| (' '..='/').contains(c)).is_some() {}
+            chars.next_if(|c| ('0'..='~').contains(c));
         }
         None => {}
     }
@@ -100,6 +102,11 @@ mod tests {
         assert_eq!(line("\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}x"), "red x");
         assert_eq!(line("a\u{202e}b\u{200b}c\rd\u{7}"), "abcd");
         assert_eq!(line("\u{1b}]8;;http://x\u{1b}\\link"), "link");
+        assert_eq!(
+            line("\u{1b}(B\u{1b}[mplain\u{1b}7 \u{1b}#8x\u{1b}("),
+            "plain x"
+        );
+        assert_eq!(line("\u{1b}(\u{e9}t\u{e9}"), "\u{e9}t\u{e9}");
     }
 
     proptest! {

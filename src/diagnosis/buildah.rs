@@ -57,6 +57,8 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
     let ran = error.and_then(|(_, text)| run_status(text));
     let mut failure = match (ran, error) {
         (Some(status), Some((number, text))) => command_failure(status, (number, text), end),
+        // So it ends only for a command; what looks like an error of its own was printed by that.
+        _ if is_of_a_command(end) => command_failure(end.status, (u64::MAX, ""), end),
         (_, Some((number, text))) => {
             own_failure(&whole(end.lines, number, text), instruction_of(text))
         }
@@ -75,7 +77,11 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
         ),
     };
     let killed = ran.is_none() && end.status == KILLED;
-    if ran.is_some() || killed || (end.status == OWN_ERROR && concerns_a_step(failure.kind)) {
+    if ran.is_some()
+        || killed
+        || is_of_a_command(end)
+        || (end.status == OWN_ERROR && concerns_a_step(failure.kind))
+    {
         point(&mut failure, end.place);
     }
     if failure.excerpt.is_none() {
@@ -145,6 +151,12 @@ fn whole(lines: &[(u64, Line)], number: u64, text: &str) -> String {
         whole.push_str(&clean::abridged(line.text.trim_start(), PART));
     }
     whole
+}
+
+/// Whether it ended as a command did: for its own errors it has another status once a step has begun, and a signal may
+/// have ended itself.
+fn is_of_a_command(end: &BuildahEnd<'_>) -> bool {
+    end.place.is_some() && (1..128).contains(&end.status) && end.status != OWN_ERROR
 }
 
 fn run_status(error: &str) -> Option<i32> {
@@ -274,7 +286,7 @@ pub fn explain_test(failure: &mut Failure, command: &Command<'_>, tree: &Tree) {
         command.lines = before;
     }
     let reading = command::read(&command);
-    if failure.kind == Kind::TestFailed {
+    if matches!(failure.kind, Kind::TestFailed | Kind::TestTimedOut) {
         if reading.fault == Fault::Unknown {
             failure.fault = Fault::Unknown;
         }

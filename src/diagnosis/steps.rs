@@ -74,13 +74,42 @@ pub struct Reached {
     pub step: usize,
 }
 
+/// Numbers that a `STEP` line has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct At {
+    stage: usize,
+    step: usize,
+    of: Option<usize>,
+}
+
+impl At {
+    /// Whether the other is the next one.
+    fn leads_to(self, next: Self) -> bool {
+        let is_complete = self.of.is_none_or(|of| self.step >= of);
+        match next.stage == self.stage {
+            true => next.step == self.step + 1,
+            false => next.stage > self.stage && next.step == 1 && is_complete,
+        }
+    }
+
+    fn is_before(self, other: Self) -> bool {
+        (self.stage, self.step) < (other.stage, other.step)
+    }
+}
+
 /// The steps of a build as they begin.
 #[derive(Debug)]
 pub struct Steps<'a> {
     parsed: &'a Containerfile,
     file: &'a str,
-    last: (usize, usize),
+    last: At,
+    /// The step that began last, as far as each followed from the one before.
     reached: Option<Reached>,
+    /// The one before it.
+    before: Option<Reached>,
+    /// A later step, whose forerunner was not seen: a line without an end may have hidden it, or a command has made
+    /// this one up.
+    doubtful: Option<(At, Reached)>,
 }
 
 impl<'a> Steps<'a> {
@@ -89,31 +118,50 @@ impl<'a> Steps<'a> {
         Self {
             parsed,
             file,
-            last: (0, 0),
+            last: At::default(),
             reached: None,
+            before: None,
+            doubtful: None,
         }
     }
 
-    /// A step that begins. What a command prints may look the same: a step is believed only when
-    /// it is the next one, and the Containerfile has its text.
+    /// A step that begins. What a command prints may look the same: a step is believed only where the Containerfile
+    /// has its text, and it is the next one. A later one is believed until one comes that is the next.
     pub fn observe(&mut self, line: &str) -> Option<StepStatus> {
         let printed = step_line(line)?;
-        let (stage, step) = self.last;
-        let next = (printed.stage == stage && printed.step == step + 1)
-            || (printed.stage > stage && printed.step == 1);
-        if !next {
+        let now = At {
+            stage: printed.stage,
+            step: printed.step,
+            of: printed.steps,
+        };
+        if !self.last.is_before(now) || now.stage > self.parsed.stages.len() {
             return None;
         }
-        self.last = (printed.stage, printed.step);
         let (stage, step) = self
             .parsed
             .locate(printed.stage, printed.step, printed.text)?;
-        self.reached = Some(self.at(stage, step));
-        Some(StepStatus {
-            index: number(printed.step),
-            of: number(printed.steps.unwrap_or(stage.steps.len())),
+        let place = self.at(stage, step);
+        let doubtful = self.doubtful.take();
+        let forerunner = match doubtful {
+            _ if self.last.leads_to(now) => self.reached.take(),
+            Some((at, place)) if at.leads_to(now) => Some(place),
+            _ => {
+                self.doubtful = Some((now, place));
+                return Some(self.begun(now, stage, step));
+            }
+        };
+        self.before = forerunner;
+        self.reached = Some(place);
+        self.last = now;
+        Some(self.begun(now, stage, step))
+    }
+
+    fn begun(&self, now: At, stage: &Stage, step: &Step) -> StepStatus {
+        StepStatus {
+            index: number(now.step),
+            of: number(now.of.unwrap_or(stage.steps.len())),
             ..Self::status(stage, step)
-        })
+        }
     }
 
     /// A step as it stands in the file.
@@ -129,26 +177,28 @@ impl<'a> Steps<'a> {
 
     /// Where it failed: the step that Buildah itself names at its end, which no command can forge.
     pub fn failed_at(&self, lines: &[(u64, Line)]) -> Option<Reached> {
+        let doubtful = self.doubtful.as_ref().map(|(_, place)| place);
+        let latest = doubtful.or(self.reached.as_ref());
         let Some(text) = named_step(lines) else {
-            return self.reached.clone();
+            return latest.cloned();
         };
-        if let Some(reached) = self
-            .reached
-            .as_ref()
-            .filter(|reached| self.is_named(reached, lines))
-        {
-            return Some(reached.clone());
+        let seen = [self.reached.as_ref(), doubtful, self.before.as_ref()];
+        let mut seen = seen.into_iter().flatten();
+        if let Some(named) = seen.find(|reached| self.is_named(reached, lines)) {
+            return Some(named.clone());
         }
-        let (stage, step) = self.last;
-        if let Some((stage, step)) = self.parsed.locate(stage, step, text) {
+        if let Some((stage, step)) = self.parsed.locate(self.last.stage, self.last.step, text) {
             return Some(self.at(stage, step));
         }
-        let stage = self.parsed.stages.get(stage.checked_sub(1)?)?;
+        let stage = self.last.stage.checked_sub(1);
+        let Some(stage) = stage.and_then(|index| self.parsed.stages.get(index)) else {
+            return latest.cloned();
+        };
         let alike = |step: &&Step| text.starts_with(&step.text) || step.message.starts_with(text);
         if let Some(step) = stage.steps.iter().skip(1).find(alike) {
             return Some(self.at(stage, step));
         }
-        let mut reached = self.reached.clone()?;
+        let mut reached = latest.cloned()?;
         // No instruction of the file, right behind a FROM: it is one that the base image brings.
         if reached.step == 1 {
             reached.place.trigger_of = Some(stage.base.clone());
@@ -177,5 +227,80 @@ impl<'a> Steps<'a> {
             stage: stage.index,
             step: step.number,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Phase;
+    use crate::build::request::Stream;
+
+    const TWO_STAGES: &str =
+        "FROM base AS a\nRUN noise\nRUN make\nRUN x\nRUN make\nFROM base\nRUN make\n";
+
+    /// The line of the Containerfile at which a build is said to have failed that printed this.
+    fn failed(containerfile: &str, printed: &[&str], named: &str) -> Option<u32> {
+        let parsed = Containerfile::parse(containerfile).unwrap();
+        let mut steps = Steps::new(&parsed, "Containerfile");
+        for line in printed {
+            steps.observe(line);
+        }
+        let error = Line {
+            phase: Phase::Build,
+            step: None,
+            test: None,
+            stream: Stream::Output,
+            text: format!("Error: building at STEP \"{named}\": exit status 1"),
+        };
+        steps
+            .failed_at(&[(1, error)])
+            .map(|reached| reached.place.line)
+    }
+
+    #[test]
+    fn a_step_whose_line_was_hidden_ends_nothing() {
+        // What the second step printed had no end, so that the line of the third was cut off.
+        let printed = [
+            "[1/2] STEP 1/5: FROM base AS a",
+            "[1/2] STEP 2/5: RUN noise",
+            "[1/2] STEP 4/5: RUN x",
+            "[1/2] STEP 5/5: RUN make",
+        ];
+        assert_eq!(failed(TWO_STAGES, &printed, "RUN make"), Some(5));
+        assert_eq!(failed(TWO_STAGES, &printed[..3], "RUN x"), Some(4));
+        assert_eq!(failed(TWO_STAGES, &printed[..2], "RUN make"), Some(3));
+    }
+
+    #[test]
+    fn a_step_that_a_command_makes_up_moves_nothing() {
+        let begun = [
+            "[1/2] STEP 1/5: FROM base AS a",
+            "[1/2] STEP 2/5: RUN noise",
+        ];
+        for forged in [
+            "[9/9] STEP 1/1: FROM x",
+            "[2/2] STEP 1/2: FROM base",
+            "[2/2] STEP 2/2: RUN make",
+            "[1/2] STEP 5/5: RUN make",
+            "[1/2] STEP 3/5: RUN unheard-of",
+        ] {
+            let printed = [&begun[..], &[forged, "[1/2] STEP 3/5: RUN make"]].concat();
+            assert_eq!(
+                failed(TWO_STAGES, &printed, "RUN make"),
+                Some(3),
+                "{forged}"
+            );
+        }
+        // The last step of a stage can be followed by the next stage.
+        let printed = [
+            "[1/2] STEP 1/5: FROM base AS a",
+            "[1/2] STEP 2/5: RUN noise",
+            "[1/2] STEP 3/5: RUN make",
+            "[1/2] STEP 4/5: RUN x",
+            "[1/2] STEP 5/5: RUN make",
+            "[2/2] STEP 1/2: FROM base",
+        ];
+        assert_eq!(failed(TWO_STAGES, &printed, "RUN make"), Some(5));
     }
 }

@@ -42,6 +42,8 @@ pub enum GitErrorKind {
     HostKey,
     #[error("the transport or a redirect is not allowed")]
     ProtocolRefused,
+    #[error("a disk is full")]
+    DiskFull,
     #[error("git failed")]
     Failed,
     #[error("git or ssh is not installed")]
@@ -65,6 +67,7 @@ impl GitErrorKind {
             Self::Tls => "git_tls",
             Self::HostKey => "git_host_key",
             Self::ProtocolRefused => "git_protocol_refused",
+            Self::DiskFull => "git_disk_full",
             Self::Failed => "git_failed",
             Self::Missing => "git_missing",
             Self::TooBig => "git_too_big",
@@ -76,6 +79,10 @@ impl GitErrorKind {
 
 /// The first kind with a matching sentence holds, so the more telling ones stand first.
 const SENTENCES: &[(GitErrorKind, &[&str])] = &[
+    (
+        GitErrorKind::DiskFull,
+        &["No space left on device", "Disk quota exceeded"],
+    ),
     (
         GitErrorKind::HostKey,
         &[
@@ -287,6 +294,10 @@ mod tests {
             (
                 "error: cannot run ssh: No such file or directory\nfatal: unable to fork",
                 Missing,
+            ),
+            (
+                "fatal: write error: No space left on device\nfatal: fetch-pack: invalid index-pack output\nfatal: early EOF",
+                DiskFull,
             ),
             ("fatal: pack has bad object", Failed),
             ("", Failed),

@@ -18,12 +18,16 @@ use super::usage::Over;
 
 /// 128 and SIGXFSZ, as a shell tells that a command wrote beyond the size of a file (signal(7)).
 const FILE_SIZE_STATUS: i32 = 153;
+/// 128 and SIGKILL.
+const KILLED_STATUS: i32 = 137;
 /// How many of the last lines may tell of a limit.
 const LAST: usize = 12;
 const MIB: u64 = 1 << 20;
 
-static FILE_TOO_LARGE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new("(?i)file too large|file size limit exceeded").ok());
+/// As programs print EFBIG (errno(3)) and shells SIGXFSZ; others complain of files that are too large for themselves.
+static FILE_TOO_LARGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(": File too large( \\(os error 27\\))?$|\\bEFBIG\\b|^File size limit exceeded").ok()
+});
 static FORK_REFUSED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
         "(?i)(fork|clone|thread|process|spawn).*resource temporarily unavailable|can't fork|cannot fork|failed to create new OS thread",
@@ -105,6 +109,10 @@ fn reached(failure: &Failure, evidence: &Evidence<'_>, limits: &Limits) -> Optio
         Some(Over::Bytes) => return Some(Reached::Disk),
         Some(Over::Entries) => return Some(Reached::Files),
         None => {}
+    }
+    // A compiler that objects to the code was neither killed nor refused anything.
+    if failure.kind == Kind::CompileError && failure.exit_code != Some(KILLED_STATUS) {
+        return None;
     }
     if some(counted.killed) {
         let own = limits.memory_bytes.filter(|_| evidence.memory_full);
@@ -291,6 +299,33 @@ mod tests {
         ] {
             assert_eq!(got, (kind, Fault::Code, message.to_owned()));
         }
+        for others in [
+            "logo.png: file too large (max 100 KiB)",
+            "error: File too large for upload",
+        ] {
+            assert_eq!(told(none, None, 1, &[others]).0, Kind::CommandFailed);
+        }
+    }
+
+    #[test]
+    fn what_was_forgiven_is_no_reason() {
+        let evidence = Evidence {
+            counted: counted(1, 1),
+            ..Evidence::default()
+        };
+        let kind = |status| {
+            explain(
+                failed(Kind::CompileError, status),
+                &evidence,
+                &limits(),
+                "default",
+            )
+            .kind
+        };
+        assert_eq!(
+            (kind(1), kind(137)),
+            (Kind::CompileError, Kind::OutOfMemory)
+        );
     }
 
     #[test]

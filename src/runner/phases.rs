@@ -83,10 +83,9 @@ impl Stop {
     /// A fault of this program or of the host.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         let text = error.to_string();
-        let kind = if text.contains("No space left on device") || text.contains("os error 28") {
-            Kind::DiskFull
-        } else {
-            Kind::Internal
+        let kind = match is_disk_full(&text) {
+            true => Kind::DiskFull,
+            false => Kind::Internal,
         };
         Stop::failed(Failure::new(None, kind, text))
     }
@@ -99,6 +98,18 @@ impl Stop {
             Stop::Interrupted => Outcome::Interrupted,
         }
     }
+}
+
+/// Whether an error speaks of a full disk: ENOSPC or EDQUOT, in the words of errno(3).
+pub fn is_disk_full(text: &str) -> bool {
+    [
+        "No space left on device",
+        "os error 28",
+        "Disk quota exceeded",
+        "os error 122",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
 }
 
 impl Job<'_> {
@@ -134,6 +145,9 @@ impl Job<'_> {
     pub fn explained(&self, failure: Failure, before: Counters, test: Option<&str>) -> Failure {
         let mut lines = self.reporter.kept();
         lines.retain(|(_, line)| line.test.as_deref() == test);
+        // What earlier steps printed says nothing of the last one.
+        let step = lines.last().and_then(|(_, line)| line.step);
+        lines.retain(|(_, line)| line.step == step);
         let evidence = Evidence {
             counted: self.cgroup.counters().since(before),
             memory_full: self.cgroup.was_full(),

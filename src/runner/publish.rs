@@ -275,7 +275,9 @@ fn push_failure(error: &RegistryError) -> Failure {
             Kind::PushDenied,
             "Push to a repository that the operator's credentials may write to.",
         ),
-        RegistryError::Server { status: 507, .. } => {
+        RegistryError::Server {
+            status, message, ..
+        } if *status == 507 || message.to_ascii_lowercase().contains("no space left") => {
             (Kind::DiskFull, "The registry's operator must free space.")
         }
         RegistryError::Server { .. } => (Kind::RegistryError, "Try again later."),

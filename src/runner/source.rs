@@ -22,7 +22,7 @@ use crate::git;
 use crate::log::Event;
 
 use super::kept::{Kept, Tree};
-use super::phases::{Job, Stop};
+use super::phases::{Job, Stop, is_disk_full};
 use super::sandbox::{BUILD_ID, PATH};
 use super::workdir::read_json;
 
@@ -182,12 +182,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         .map_err(Stop::internal)
 }
 
+/// The source cannot be taken; unless it is the disk.
 fn refused(error: &dyn std::fmt::Display) -> Stop {
-    Stop::failed(Failure::new(
-        Phase::Source,
-        Kind::SourceInvalid,
-        error.to_string(),
-    ))
+    let text = error.to_string();
+    if is_disk_full(&text) {
+        return Stop::internal(text);
+    }
+    Stop::failed(Failure::new(Phase::Source, Kind::SourceInvalid, text))
 }
 
 /// The operator's limits on sources are passed.
@@ -311,6 +312,7 @@ fn git_failure(job: &Job<'_>, error: &git::GitError) -> Stop {
             Kind::GitTls,
             "The operator must trust the server's certificate or host key.",
         ),
+        G::DiskFull => (Kind::DiskFull, "The operator must free space."),
         _ => (Kind::GitFailed, ""),
     };
     let failure = Failure::new(Phase::Source, kind, job.reporter.mask(&error.to_string()));

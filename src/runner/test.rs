@@ -250,6 +250,13 @@ fn failure(
         )
         .with_hint("Make the test faster, or give it a longer timeout."),
         TestResult::Failed => match exit_code {
+            // Buildah's own error: its container, its storage, or its runtime.
+            Some(125) if !unstarted => Failure::new(
+                Phase::Test,
+                Kind::TestNotStarted,
+                format!("test {} could not be started (status 125)", test.name),
+            )
+            .with_fault(Fault::Unknown),
             code if unstarted || matches!(code, Some(125..=127)) => Failure::new(
                 Phase::Test,
                 Kind::TestNotStarted,

@@ -153,6 +153,7 @@ async def test_places_are_files_of_the_source(plain: ClientSession, base: str) -
         "echo '/usr/include/stdio.h:1:1: error: not ours'\n"
         "echo '/usr/src/app/main.c:7:2: error: absolute'\n"
         "echo 'util.c:8:3: error: within lib'\n"
+        "i=0; while [ $i -lt 60 ]; do printf '%0300d\\n' $i; i=$((i+1)); done\n"
         "seq 1 2000\nexit 2\n"
     )
     text = f"FROM {base}\nWORKDIR /usr/src/app\nCOPY src/ .\nCOPY lib ./lib/\nRUN cd lib && sh compile\n"
@@ -167,6 +168,11 @@ async def test_places_are_files_of_the_source(plain: ClientSession, base: str) -
     assert (failure["file"], failure["line"]) == ("app/Containerfile", 5)
     shown = await ask(plain, "logs", {"build_id": status["build_id"], "lines": 5})
     assert "not ours" in shown["text"], "the log does not open where it failed"
+    # What is behind it would take all the bytes.
+    shown = await ask(plain, "logs", {"build_id": status["build_id"], "max_bytes": 2000})
+    assert "not ours" in shown["text"].splitlines()[0] and shown["more_after"], shown
+    further = {"build_id": status["build_id"], "from": "start", "cursor": shown["cursor"]}
+    assert (await ask(plain, "logs", further))["first_line"] == shown["last_line"] + 1
 
 
 async def test_a_test_that_fails_is_explained_like_a_step(plain: ClientSession, base: str) -> None:

@@ -1,3 +1,5 @@
+use proptest::strategy::Strategy as _;
+
 use super::*;
 use crate::diagnosis::command::tests::lines;
 
@@ -215,7 +217,13 @@ fn printed_words_do_not_change_who_is_to_blame() {
     );
     assert_eq!((forged.fault, forged.exit_code), (Fault::Unknown, Some(1)));
     assert_eq!(kind(137, &[]).kind, Kind::OutOfMemory);
-    assert_eq!(kind(1, &["x"]).kind, Kind::BuildError);
+    assert_eq!(kind(125, &["x"]).kind, Kind::BuildError);
+    // Its own error cannot be read, and it ends so only for a command.
+    let forged = kind(3, &["Error: reading manifest: toomanyrequests"]);
+    assert_eq!(
+        (forged.kind, forged.exit_code),
+        (Kind::CommandFailed, Some(3))
+    );
 }
 
 proptest::proptest! {
@@ -241,5 +249,90 @@ proptest::proptest! {
         proptest::prop_assert!(matches!(failure.fault, Fault::Code | Fault::Unknown));
         proptest::prop_assert!(failure.excerpt.is_none_or(|text| text.lines().count() <= 20));
         proptest::prop_assert!(failure.locations.len() <= 10);
+    }
+}
+
+/// What a build says that printed these bytes in its third step: as the runner reads it.
+fn of_bytes(printed: &[u8], status: i32) -> Failure {
+    use crate::containerfile::Containerfile;
+    use crate::diagnosis::{LastWords, Recent, Steps};
+    use crate::log::Redactor;
+    use crate::log::lines::LineSplitter;
+
+    let parsed = Containerfile::parse("FROM base\nRUN first\nRUN make\nRUN last\n").unwrap();
+    let begun = "STEP 1/4: FROM base\nSTEP 2/4: RUN first\nSTEP 3/4: RUN make\n";
+    let end = format!(
+        "Error: building at STEP \"RUN make\": while running runtime: exit status {status}\n"
+    );
+    let (none, mut splitter) = (Redactor::default(), LineSplitter::default());
+    let (mut last_words, mut texts) = (LastWords::default(), Vec::new());
+    for bytes in [begun.as_bytes(), printed, end.as_bytes()] {
+        last_words.push(bytes, &none);
+        splitter.push(bytes, &none, |line| texts.push(line.to_owned()));
+    }
+    splitter.finish(&none, |line| texts.push(line.to_owned()));
+    let error = last_words.error(texts.last().map(String::as_str), &none);
+    texts.extend(error);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let (mut steps, mut recent) = (Steps::new(&parsed, "Containerfile"), Recent::default());
+    for (number, line) in lines(&texts) {
+        if steps.observe(&line.text).is_some() {
+            recent.begin();
+        }
+        recent.push(number, &line);
+    }
+    let kept = recent.lines();
+    let failed = steps.failed_at(&kept);
+    buildah_failure(&BuildahEnd {
+        status,
+        lines: &kept,
+        place: failed.as_ref().map(|failed| &failed.place),
+        tree: &Tree::default(),
+    })
+}
+
+#[test]
+fn the_beginning_of_a_terminals_sequence_hides_no_error() {
+    for hidden in [
+        "\u{1b}",
+        "\u{1b}[",
+        "\u{1b}]0;t",
+        "\u{1b}(",
+        "Error: reading manifest: toomanyrequests\n\u{1b}",
+    ] {
+        let failure = of_bytes(hidden.as_bytes(), 3);
+        assert_eq!(
+            (failure.line, failure.exit_code),
+            (Some(3), Some(3)),
+            "{hidden:?}"
+        );
+        assert!(
+            matches!(failure.fault, Fault::Code | Fault::Unknown),
+            "{hidden:?}: {failure:?}"
+        );
+    }
+}
+
+proptest::proptest! {
+    /// The same whatever bytes it prints, with or without an end of its last line.
+    #[test]
+    fn printed_bytes_move_nothing(
+        parts in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+                "STEP [1-9]/[0-9]: (FROM base|RUN (first|make|last))\n".prop_map(String::into_bytes),
+                "\\[[0-9]/[0-9]\\] STEP 1/[0-9]: FROM base\n".prop_map(String::into_bytes),
+                "Error: (building at STEP \"RUN (make|last)\": )?(exit status [0-9]|no space left on device|toomanyrequests)\n"
+                    .prop_map(String::into_bytes),
+                "\u{1b}(\\[|\\]|P|\\()?[a-z0-9;]{0,3}".prop_map(String::into_bytes),
+                proptest::prelude::Just(vec![b'x'; 9000]),
+            ],
+            0..12,
+        ),
+        status in 1..125i32,
+    ) {
+        let failure = of_bytes(&parts.concat(), status);
+        proptest::prop_assert_eq!((failure.line, failure.exit_code), (Some(3), Some(status)));
+        proptest::prop_assert!(matches!(failure.fault, Fault::Code | Fault::Unknown), "{:?}", failure);
     }
 }
