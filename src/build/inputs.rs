@@ -38,6 +38,16 @@ pub struct Inputs {
     pub more_steps: bool,
 }
 
+impl Inputs {
+    /// What is to be compared with these of a build whose inputs were not read: nothing differs, and not all is known.
+    pub fn unread(&self) -> Self {
+        Self {
+            bases: None,
+            ..self.clone()
+        }
+    }
+}
+
 /// An image from a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseInput {

@@ -55,6 +55,13 @@ async def test_commits_files_and_arguments_that_differ_are_named(
         since = bad["since_success"]
         assert since["step"]["instruction"] == "RUN exit 4" and "only_its_files" not in since
 
+        # A commit whose Containerfile cannot be read: nothing of it can be compared but the commit.
+        broken = commit(work, "broken", {"app/Containerfile": "FORM x\n"})
+        git(work, "push", "--quiet", "origin", "main")
+        bad = await fail(session, "containerfile_invalid", "code", source=source)
+        since = bad["since_success"]
+        assert since["commit"] == {"before": first, "now": broken} and "step" not in since, since
+
 
 async def test_another_base_image_is_named(
     make_server: MakeServer, buildah: Path, registry: LocalRegistry, base: str
