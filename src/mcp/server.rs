@@ -26,7 +26,7 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::backend::View;
 use crate::build::request::{KillRequest, LogsRequest, StatusRequest};
-use crate::build::status::StatusAnswer;
+use crate::build::status::{BuildStatus, StatusAnswer};
 use crate::schema::{ArgFault, Faults, decode, error_code};
 use crate::service::{Patience, Principal, Service, ToolError, Waiting};
 use crate::telemetry;
@@ -251,20 +251,22 @@ impl Asked<'_> {
     ) -> Result<CallToolResult, ToolError> {
         let path = arguments.pointer("/source/path").and_then(Value::as_str);
         let path = path.map(str::to_owned);
-        let built = self.service().build(&self.principal, arguments, waiting);
-        let mut status = match (built.await, path) {
+        let building = self.service().build(&self.principal, arguments, waiting);
+        let mut status = match (building.await, path) {
             (Err(error), Some(path)) => return Err(self.with_remedy(error, &path).await),
-            (built, _) => built?,
+            (status, _) => status?,
         };
         status.notes = notes;
         if status.state != "valid" {
             self.server.add_mine(&status.build_id);
         }
-        let text = render::build(&status, &fence::nonce());
-        let mut result = success(&status, text)?;
-        if links {
-            result.content.extend(resources::links(&status));
-        }
+        built(&status, links)
+    }
+
+    /// What `build` would have answered, had it waited. Who knows tasks knows links to resources, too.
+    pub(super) fn late(&self, status: &BuildStatus) -> Result<CallToolResult, ToolError> {
+        let mut result = built(status, true)?;
+        self.server.shared.naming.name_calls(&mut result);
         Ok(result)
     }
 
@@ -390,7 +392,17 @@ pub(super) fn internal(error: impl std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 
-pub(super) fn success(answer: &impl Serialize, text: String) -> Result<CallToolResult, ToolError> {
+/// What `build` answers.
+fn built(status: &BuildStatus, links: bool) -> Result<CallToolResult, ToolError> {
+    let text = render::build(status, &fence::nonce());
+    let mut result = success(status, text)?;
+    if links {
+        result.content.extend(resources::links(status));
+    }
+    Ok(result)
+}
+
+fn success(answer: &impl Serialize, text: String) -> Result<CallToolResult, ToolError> {
     let value = serde_json::to_value(answer).map_err(ToolError::internal)?;
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(value);

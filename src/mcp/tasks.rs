@@ -18,8 +18,7 @@ use crate::build::status::BuildStatus;
 use crate::runner::reporter::now_ms;
 use crate::service::{Waiting, present};
 
-use super::server::{Asked, internal, success};
-use super::{fence, render};
+use super::server::{Asked, internal};
 
 /// Milliseconds after which it is worth asking again.
 const POLL: u64 = 2_000;
@@ -72,7 +71,7 @@ impl Asked<'_> {
             TaskStatus::Working => TaskPayload::Working,
             TaskStatus::Cancelled => TaskPayload::Cancelled,
             _ => TaskPayload::Completed {
-                result: result(&status)?,
+                result: self.result(&status)?,
             },
         };
         Ok(GetTaskResult::new(DetailedTask::new(
@@ -101,14 +100,12 @@ impl Asked<'_> {
         let killed = killed.await.map(drop);
         killed.map_err(|error| ErrorData::invalid_params(error.to_string(), None))
     }
-}
 
-/// What the call would have been answered, had it waited.
-fn result(status: &BuildStatus) -> Result<JsonObject, ErrorData> {
-    let text = render::build(status, &fence::nonce());
-    let answer = success(status, text).map_err(internal)?;
-    match serde_json::to_value(answer).map_err(internal)? {
-        Value::Object(result) => Ok(result),
-        _ => Err(internal("a result that is no object")),
+    fn result(&self, status: &BuildStatus) -> Result<JsonObject, ErrorData> {
+        let answer = self.late(status).map_err(internal)?;
+        match serde_json::to_value(answer).map_err(internal)? {
+            Value::Object(result) => Ok(result),
+            _ => Err(internal("a result that is no object")),
+        }
     }
 }
