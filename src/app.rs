@@ -37,6 +37,13 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// # Errors
 /// What kept the program from doing its work.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        // It says where its log goes.
+        Command::Serve(_) => {}
+        Command::Runner(_) => begin_log(to_stderr(), None),
+        // People want to hear only what is wrong.
+        _ => begin_log_of("warn,rmcp=off", to_stderr(), None),
+    }
     match cli.command {
         Command::Serve(options) => serve(options),
         Command::Build(build) => of_tools(build.run()),
@@ -50,17 +57,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Setup(setup) => setup.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
-        Command::Runner(runner) => {
-            begin_log(to_stderr(), None);
-            runner.run()
-        }
+        Command::Runner(runner) => runner.run(),
     }
 }
 
-/// Runs a command that calls tools, perhaps of a server in this process: of that people want to hear only what is
-/// wrong.
+/// Runs a command that calls tools, perhaps of a server in this process.
 fn of_tools(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    begin_log_of("warn,rmcp=off", to_stderr(), None);
     let runtime = runtime()?;
     let done = runtime.block_on(work);
     // Nothing that goes on in this process is a build.
@@ -89,12 +91,21 @@ fn begin_log(lines: impl Layer<Registry> + Send + Sync, traces: Option<Hearer>) 
 
 /// Begins the log of this program, with what `wanted` says unless the environment says otherwise.
 fn begin_log_of(wanted: &str, lines: impl Layer<Registry> + Send + Sync, traces: Option<Hearer>) {
-    let filter = EnvFilter::try_from_env("NOMAD_BUILD_LOG");
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new(wanted));
+    let told = std::env::var("NOMAD_BUILD_LOG").ok();
+    let told = told.filter(|told| !told.is_empty());
+    let parsed = told.as_deref().map(EnvFilter::try_new);
+    let is_wrong = matches!(parsed, Some(Err(_)));
+    let filter = parsed.and_then(Result::ok);
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(wanted));
     let hearers: Vec<Hearer> = std::iter::once(lines.with_filter(filter).boxed())
         .chain(traces)
         .collect();
     let _ = tracing_subscriber::registry().with(hearers).try_init();
+    if is_wrong {
+        tracing::warn!(
+            "NOMAD_BUILD_LOG is no filter, such as debug or info,nomad_build=debug: {wanted} is used"
+        );
+    }
 }
 
 fn serve(options: Serve) -> anyhow::Result<ExitCode> {

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // The last word of a program that could not do its work goes to a person.
             eprintln!("nomad-build: {error:#}");
-            ExitCode::from(exit::REFUSED)
+            exit::of_error(&error)
         }
     }
 }

@@ -10,16 +10,17 @@ use serde_json::{Map, Value, json};
 use crate::build::status::BuildStatus;
 use crate::client::Steady;
 
-use super::follow::{self, Followed};
+use super::follow::{self, Ended, Followed};
 use super::outputs::{Extract, Wanted};
-use super::reach::{Reach, arguments, read};
+use super::reach::{Reach, arguments};
 use super::{exit, show};
 
 /// Build an image, test it and push it.
 ///
 /// Of a directory, what its ignore file names stays out, everything else goes in, committed or not. Ctrl-C ends the
-/// build gracefully; a second one leaves it running. Exit status: 0 succeeded, 1 did not, 2 the call was wrong, 3 the
-/// server does not answer any more and the build goes on, 4 it was left running, 130 Ctrl-C ended it.
+/// build gracefully; a second one does not wait for that. Exit status: 0 succeeded, 1 did not, or what it made could not
+/// be saved, 2 the call was wrong, 3 the server does not answer any more and the build goes on, 4 it was left, 130 Ctrl-C
+/// ended it.
 #[derive(Debug, Args)]
 pub struct Build {
     /// A directory, or the URL of a git repository.
@@ -78,7 +79,7 @@ pub struct Build {
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u32>,
     /// Check what can be checked, and build nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["output", "extract", "detach"])]
     pub validate_only: bool,
     /// Print the id, and do not wait for the end.
     #[arg(short, long, conflicts_with_all = ["output", "extract"])]
@@ -98,9 +99,9 @@ impl Build {
         let mut tools = self.reach.open().await?;
         let source = self.source(&tools).await?;
         let begun = tools.call("build", &self.arguments(source)).await?;
-        let status: BuildStatus = read(&begun)?;
+        let status: BuildStatus = self.reach.read(&begun)?;
         if self.validate_only || self.detach {
-            let shown = match self.detach && !self.validate_only {
+            let shown = match self.detach {
                 true => status.build_id.clone(),
                 false => begun.text.clone(),
             };
@@ -111,14 +112,28 @@ impl Build {
             show::note(&status.build_id);
         }
         match follow::to_the_end(&mut tools, &status.build_id, &self.reach).await? {
-            Followed::Ended(answer, status) => {
-                let text = show::end(&status, self.directory());
-                show::status(self.reach.json, &answer, &text)?;
-                self.wanted().save(&mut tools, &status).await?;
-                Ok(exit::of(&status))
+            Followed::Ended(ended) => {
+                self.tell(&ended)?;
+                Ok(match self.wanted().save(&mut tools, &ended.status).await {
+                    Ok(()) => exit::of(&ended.status),
+                    Err(error) => {
+                        show::note(&format!("nomad-build: {error:#}"));
+                        ExitCode::from(exit::FAILED)
+                    }
+                })
+            }
+            Followed::Cancelled(ended) => {
+                self.tell(&ended)?;
+                Ok(ExitCode::from(exit::INTERRUPTED))
             }
             Followed::Left(code) => Ok(ExitCode::from(code)),
         }
+    }
+
+    fn tell(&self, ended: &Ended) -> anyhow::Result<()> {
+        let text = show::end(&ended.status, self.directory());
+        show::status(self.reach.json, &ended.answer, &text)?;
+        Ok(())
     }
 
     fn wanted(&self) -> Wanted {

@@ -1,9 +1,10 @@
 //! Waiting for the end of a build, while people see how it goes.
 
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::build::request::MAX_WAIT;
-use crate::build::status::{BuildStatus, StatusAnswer};
+use crate::build::status::{BuildStatus, KillAnswer, KillResult, StatusAnswer};
 use crate::client::{Answer, Away, Steady};
 
 use super::exit;
@@ -15,10 +16,20 @@ const LOOK: u32 = 2;
 
 /// How the waiting went.
 pub enum Followed {
-    /// The build has ended.
-    Ended(Answer, Box<BuildStatus>),
+    /// The build has ended by itself.
+    Ended(Box<Ended>),
+    /// Ctrl-C ended it.
+    Cancelled(Box<Ended>),
     /// It was left, with this exit status.
     Left(u8),
+}
+
+/// A build at its end.
+pub struct Ended {
+    /// What `status` answered.
+    pub answer: Answer,
+    /// The build in it.
+    pub status: BuildStatus,
 }
 
 /// Waits for the end of a build. Ctrl-C ends it, a second one leaves it.
@@ -27,29 +38,35 @@ pub enum Followed {
 /// When the call is refused.
 pub async fn to_the_end(tools: &mut Steady, id: &str, reach: &Reach) -> anyhow::Result<Followed> {
     let live = Live::begin(reach.json);
+    let mut interrupts = signal(SignalKind::interrupt())?;
     let ended = tokio::select! {
         ended = watch(tools, id, &live) => Some(ended),
-        told = tokio::signal::ctrl_c() => {
-            told?;
-            None
-        }
+        _ = interrupts.recv() => None,
     };
     live.end();
     match ended {
-        Some(Ok(followed)) => Ok(followed),
-        Some(Err(error)) => match error.downcast::<Away>() {
-            Ok(away) => Ok(left(&away.to_string(), id, reach, exit::AWAY)),
-            Err(error) => Err(error),
-        },
-        None => end(tools, id, reach).await,
+        Some(Ok(ended)) => Ok(Followed::Ended(Box::new(ended))),
+        Some(Err(error)) => away(error, id, reach),
+        None => end(tools, id, reach, &mut interrupts).await,
     }
+}
+
+/// A build goes on whose server does not answer any more.
+fn away(error: anyhow::Error, id: &str, reach: &Reach) -> anyhow::Result<Followed> {
+    let away = error.downcast::<Away>()?;
+    Ok(left(
+        &format!("{away}\nthe build {id} goes on"),
+        id,
+        reach,
+        exit::AWAY,
+    ))
 }
 
 /// Looks on until a build has ended.
 ///
 /// # Errors
 /// When the call is refused, or the server is away for too long.
-pub async fn watch(tools: &mut Steady, id: &str, live: &Live) -> anyhow::Result<Followed> {
+pub async fn watch(tools: &mut Steady, id: &str, live: &Live) -> anyhow::Result<Ended> {
     let wait = if live.is_seen() { LOOK } else { MAX_WAIT };
     let asked = arguments(json!({"build_id": id, "wait": wait, "until": "finished"}));
     loop {
@@ -58,33 +75,52 @@ pub async fn watch(tools: &mut Steady, id: &str, live: &Live) -> anyhow::Result<
         let status = told.builds.into_iter().next();
         let status = status.ok_or_else(|| anyhow::anyhow!("{}", answer.text))?;
         if !status.is_unfinished() {
-            return Ok(Followed::Ended(answer, Box::new(status)));
+            return Ok(Ended { answer, status });
         }
         live.show(&status);
     }
 }
 
 /// Ends the build, or leaves it when that is asked for, too.
-async fn end(tools: &mut Steady, id: &str, reach: &Reach) -> anyhow::Result<Followed> {
+async fn end(
+    tools: &mut Steady,
+    id: &str,
+    reach: &Reach,
+    interrupts: &mut Signal,
+) -> anyhow::Result<Followed> {
     show::note(&format!(
-        "ending the build {id}; Ctrl-C again leaves it running"
+        "ending the build {id}; Ctrl-C again does not wait for that"
     ));
-    let asked = arguments(json!({"build_id": id, "wait": MAX_WAIT, "reason": "Ctrl-C"}));
-    tokio::select! {
-        killed = tools.call("kill", &asked) => match killed {
-            Ok(answer) => {
-                show::note(&answer.text);
-                Ok(Followed::Left(exit::INTERRUPTED))
-            }
-            Err(away) => Ok(left(&away.to_string(), id, reach, exit::AWAY)),
-        },
-        _ = tokio::signal::ctrl_c() => Ok(left("left", id, reach, exit::LEFT)),
+    let killed = tokio::select! {
+        killed = kill(tools, id) => killed,
+        _ = interrupts.recv() => Ok(None),
+    };
+    match killed {
+        Ok(Some(followed)) => Ok(followed),
+        Ok(None) => {
+            let why = format!("the build {id} was asked to end, and does that without you");
+            Ok(left(&why, id, reach, exit::LEFT))
+        }
+        Err(error) => away(error, id, reach),
     }
+}
+
+/// Asks for the end of a build, and waits for it. `None`: it takes longer.
+async fn kill(tools: &mut Steady, id: &str) -> anyhow::Result<Option<Followed>> {
+    let asked = arguments(json!({"build_id": id, "wait": MAX_WAIT, "reason": "Ctrl-C"}));
+    let killed: KillAnswer = read(&tools.call("kill", &asked).await?)?;
+    let followed = match killed.kill_result {
+        KillResult::Stopping => return Ok(None),
+        KillResult::Cancelled => Followed::Cancelled,
+        KillResult::AlreadyFinished => Followed::Ended,
+    };
+    let ended = watch(tools, id, &Live::begin(true)).await?;
+    Ok(Some(followed(Box::new(ended))))
 }
 
 fn left(why: &str, id: &str, reach: &Reach, code: u8) -> Followed {
     show::note(&format!(
-        "{why}\nthe build {id} goes on; come back with nomad-build status{} --watch {id}",
+        "{why}; come back with nomad-build status{} --watch {id}",
         reach.again()
     ));
     Followed::Left(code)

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::build::status::KillAnswer;
 
-use super::reach::{Reach, arguments, read};
+use super::reach::{Reach, arguments};
 use super::show;
 
 /// End a build gracefully, so that no image or push is left half done.
@@ -35,7 +35,7 @@ impl Kill {
         let mut tools = self.reach.open().await?;
         let asked = json!({"build_id": self.build_id, "reason": self.reason, "wait": self.wait});
         let answer = tools.call("kill", &arguments(asked)).await?;
-        read::<KillAnswer>(&answer)?;
+        self.reach.read::<KillAnswer>(&answer)?;
         show::answer(self.reach.json, &answer, &answer.text)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -12,6 +12,8 @@ use crate::assembly::{Place, tools_here};
 use crate::client::{Answer, Remote, Steady, discovery};
 use crate::config::Given;
 
+use super::show;
+
 /// Which builds a command is about.
 #[derive(Debug, Args)]
 pub struct Reach {
@@ -65,6 +67,17 @@ impl Reach {
             }
             None => Ok(std::env::var("NOMAD_BUILD_TOKEN").ok()),
         }
+    }
+
+    /// What a tool answered.
+    ///
+    /// # Errors
+    /// With its words, when it refused; machines that asked for JSON are told what there is for them, too.
+    pub fn read<T: DeserializeOwned>(&self, answer: &Answer) -> anyhow::Result<T> {
+        if let (true, None, Some(refusal)) = (self.json, &answer.value, &answer.refusal) {
+            show::error(refusal)?;
+        }
+        read(answer)
     }
 
     /// The options that lead another command to the same builds.

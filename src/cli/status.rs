@@ -11,8 +11,8 @@ use crate::build::status::{BuildStatus, StatusAnswer};
 use crate::client::{Answer, Steady};
 
 use super::exit;
-use super::follow::{self, Followed};
-use super::reach::{Reach, arguments, read};
+use super::follow;
+use super::reach::{Reach, arguments};
 use super::show::{self, Live};
 
 /// How often a list is looked at again.
@@ -29,13 +29,19 @@ pub struct Status {
     #[arg(short, long)]
     pub watch: bool,
     /// Only builds of this name.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "build_id")]
     pub name: Option<String>,
     /// Only builds in this state: queued, running, succeeded, failed, cancelled, timed_out, lost or unfinished.
-    #[arg(long = "state", value_name = "STATE")]
+    #[arg(long = "state", value_name = "STATE", conflicts_with = "build_id")]
     pub states: Vec<String>,
     /// Builds at most.
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "COUNT",
+        default_value_t = 20,
+        conflicts_with = "build_id"
+    )]
     pub limit: u32,
     /// Where.
     #[command(flatten)]
@@ -59,7 +65,7 @@ impl Status {
     async fn once(&self, tools: &mut Steady, id: &str) -> anyhow::Result<ExitCode> {
         let asked = arguments(json!({"build_id": id, "wait": 0}));
         let answer = tools.call("status", &asked).await?;
-        let told: StatusAnswer = read(&answer)?;
+        let told: StatusAnswer = self.reach.read(&answer)?;
         let status = told.builds.first();
         self.tell(&answer, status.with_context(|| answer.text.clone())?)
     }
@@ -68,15 +74,13 @@ impl Status {
     async fn watch(&self, tools: &mut Steady, id: &str) -> anyhow::Result<ExitCode> {
         let live = Live::begin(self.reach.json);
         let watched = tokio::select! {
-            watched = follow::watch(tools, id, &live) => watched,
-            told = tokio::signal::ctrl_c() => {
-                told.map(|()| Followed::Left(exit::LEFT)).map_err(Into::into)
-            }
+            watched = follow::watch(tools, id, &live) => watched.map(Some),
+            told = tokio::signal::ctrl_c() => told.map(|()| None).map_err(Into::into),
         };
         live.end();
         match watched? {
-            Followed::Ended(answer, status) => self.tell(&answer, &status),
-            Followed::Left(code) => Ok(ExitCode::from(code)),
+            Some(ended) => self.tell(&ended.answer, &ended.status),
+            None => Ok(ExitCode::from(exit::LEFT)),
         }
     }
 
@@ -92,7 +96,7 @@ impl Status {
         let live = Live::begin(self.reach.json || !self.watch);
         loop {
             let answer = tools.call("status", &asked).await?;
-            let told: StatusAnswer = read(&answer)?;
+            let told: StatusAnswer = self.reach.read(&answer)?;
             let counts = told.counts.clone().unwrap_or_default();
             let over = counts.queued + counts.running == 0;
             let table = show::table(&told);

@@ -60,7 +60,7 @@ pub struct Answer {
     /// For machines; none where the call was refused.
     pub value: Option<Value>,
     /// Why it was refused, for machines.
-    refusal: Option<Value>,
+    pub refusal: Option<Value>,
 }
 
 impl Answer {

@@ -17,6 +17,7 @@ import pytest
 from conftest import MakeServer
 from git_http import GitHttp, commit, git
 from helpers import sleep_marker, unique, wait_for
+from holding_proxy import HoldingProxy
 from local_registry import LocalRegistry
 from processes import running
 from server import Server, binary
@@ -185,13 +186,32 @@ async def test_a_second_ctrl_c_leaves_it_and_says_how_to_come_back(cli: Cli) -> 
     build = id_of(process.stderr.readline())
     await wait_for(lambda: running("sleep", marker), "the step", 120)
     process.send_signal(signal.SIGINT)
-    assert "Ctrl-C again leaves it running" in process.stderr.readline()
+    assert "Ctrl-C again does not wait" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    left = process.returncode == 4 and f"nomad-build status --watch {build}" in errors
-    # It may have ended in the meantime.
-    assert left or process.returncode == 130, (process.returncode, errors)
+    assert process.returncode == 4 and f"the build {build} was asked to end" in errors, (process.returncode, errors)
+    again = re.search(r"come back with nomad-build (status --watch \S+)", errors)
+    assert again, errors
+    back = cli.run(*again[1].split(), "--json")
+    assert back.returncode == 1 and json.loads(back.stdout)["state"] == "cancelled", back
 
+
+async def test_ctrl_c_that_comes_too_late_tells_what_was_published(make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path) -> None:
+    with HoldingProxy(registry.host) as proxy:
+        cli = Cli(make_server(proxies=[proxy.host]), tmp_path, base)
+        cli.write(f"RUN echo {unique()}\n")
+        tmp_path.chmod(0o711)
+        name = unique()
+        hold = proxy.hold("PUT", f"/{name}/manifests/", answer=True)
+        process = cli.start("build", "--json", "--tag", f"{proxy.host}/{name}:1")
+        await wait_for(hold.reached.is_set, "the push of the tag", 120)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr and "ending the build" in process.stderr.readline()
+        hold.release()
+        out, _ = process.communicate(timeout=60)
+    # The first tag was being written: the build finished, and says so.
+    told = json.loads(out)
+    assert (process.returncode, told["state"]) == (0, "succeeded") and told["image"]["tags"], (process.returncode, out)
 
 def test_on_a_terminal_it_is_drawn_and_coloured(cli: Cli) -> None:
     cli.write(f"RUN echo {unique()}; for i in 1 2 3 4; do echo line $i; sleep 1; done; exit 3\n")

@@ -7,6 +7,8 @@ mod table;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::build::clean;
 use crate::build::status::{BuildStatus, ImageStatus, TagState, TestResult};
 use crate::client::Answer;
@@ -38,6 +40,14 @@ pub fn status(json: bool, answer: &Answer, text: &str) -> io::Result<()> {
         Some(value) if json => print(&value.to_string()),
         _ => print(text),
     }
+}
+
+/// Prints why a tool refused, for machines.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn error(refusal: &Value) -> io::Result<()> {
+    print(&json!({"error": refusal}).to_string())
 }
 
 fn print(text: &str) -> io::Result<()> {
