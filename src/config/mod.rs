@@ -258,6 +258,7 @@ impl Config {
     /// # Errors
     /// Names every fault of a value.
     pub fn load_values(given: &Given) -> Result<Self, ConfigError> {
+        warn_of_strays();
         Self::read(given, |name| std::env::var(name).ok(), |_| Vec::new()).map(|(config, _)| config)
     }
 
@@ -266,11 +267,7 @@ impl Config {
     /// # Errors
     /// Names every fault.
     pub fn load_with_sources(given: &Given) -> Result<(Self, Sources), ConfigError> {
-        for name in
-            read::strays(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
-        {
-            tracing::warn!("{name}");
-        }
+        warn_of_strays();
         Self::load_from(given, |name| std::env::var(name).ok())
     }
 
@@ -336,7 +333,7 @@ impl Config {
             }
         }
         for fault in more_faults(&config) {
-            reader.fault(None, fault);
+            reader.value_fault(&fault);
         }
         match reader.faults() {
             faults if faults.is_empty() => Ok((config, Sources::new(file, reader.places))),
@@ -459,25 +456,50 @@ impl Config {
         faults
     }
 
-    /// What is wrong with the files of secrets.
+    /// What is wrong with the files that are named: each begins with the key.
     fn file_faults(&self) -> Vec<String> {
-        let secret_files = (self.secrets.values())
-            .chain(&self.registry.auth_file)
-            .chain(
-                self.git
-                    .credentials
-                    .iter()
-                    .flat_map(|one| one.password_file.iter().chain(&one.ssh_key)),
-            );
-        let fault = |path: &PathBuf| match std::fs::metadata(path) {
-            Err(error) => Some(format!("{}: {error}", path.display())),
-            Ok(metadata) if is_private(&metadata) => None,
-            Ok(_) => Some(format!(
-                "{}: others can read it; make it mode 0600",
-                path.display()
-            )),
+        let named = |key: &str, file: &Option<PathBuf>| {
+            let file = file.clone()?;
+            Some((key.to_owned(), file))
         };
-        secret_files.filter_map(fault).collect()
+        let secrets = self.secrets.iter();
+        let mut secret: Vec<(String, PathBuf)> = secrets
+            .map(|(name, path)| (format!("secrets.{name}"), path.clone()))
+            .collect();
+        secret.extend(named("registry.auth_file", &self.registry.auth_file));
+        let mut public = Vec::from_iter(named("registry.ca_file", &self.registry.ca_file));
+        for (index, one) in self.git.credentials.iter().enumerate() {
+            let key = |name| format!("git.credentials[{index}].{name}");
+            secret.extend(named(&key("password_file"), &one.password_file));
+            secret.extend(named(&key("ssh_key"), &one.ssh_key));
+            public.extend(named(&key("known_hosts"), &one.known_hosts));
+        }
+        for (name, issuer) in &self.http.issuers {
+            public.extend(named(&format!("http.issuers.{name}.ca"), &issuer.ca));
+        }
+        let faults = secret.iter().filter_map(|(key, path)| {
+            let problem = match std::fs::metadata(path) {
+                Err(error) => error.to_string(),
+                Ok(metadata) if is_private(&metadata) => return None,
+                Ok(_) => "others can read it; make it mode 0600".into(),
+            };
+            Some(format!("{key}: {}: {problem}", path.display()))
+        });
+        // Who may not look into their directories may use what does not need them.
+        let missing = public.iter().filter_map(|(key, path)| {
+            let error = std::fs::metadata(path).err()?;
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            is_missing.then(|| format!("{key}: {}: {error}", path.display()))
+        });
+        faults.chain(missing).collect()
+    }
+}
+
+/// Tells of variables that look like ours and set nothing.
+fn warn_of_strays() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for stray in read::strays(names) {
+        tracing::warn!("{stray}");
     }
 }
 
@@ -502,12 +524,20 @@ fn is_private(metadata: &std::fs::Metadata) -> bool {
     metadata.mode() & 0o077 == 0
 }
 
-/// Where Buildah, Podman and Docker keep their credentials (containers-auth.json(5)).
+/// Where Buildah, Podman and Docker keep their credentials (containers-auth.json(5)). Without XDG_RUNTIME_DIR, which
+/// hosts of MCP servers seldom hand on, Buildah takes /run/user/UID for it, else /run/containers/UID.
 fn default_auth_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let below = |name: &str, rest: &str| env(name).map(|dir| Path::new(&dir).join(rest));
+    let user = rustix::process::getuid().as_raw();
+    let run = |path: String| {
+        let is_told = env("XDG_RUNTIME_DIR").is_some();
+        (!is_told).then(|| PathBuf::from(path))
+    };
     [
         env("REGISTRY_AUTH_FILE").map(PathBuf::from),
         below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        run(format!("/run/user/{user}/containers/auth.json")),
+        run(format!("/run/containers/{user}/auth.json")),
         below("HOME", ".config/containers/auth.json"),
         below("DOCKER_CONFIG", "config.json"),
         below("HOME", ".docker/config.json"),

@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
     }
 
     fn place_of(&self, text: &str) -> Option<&Place> {
-        let key = text.split([' ', '[']).next()?.trim_end_matches(':');
+        let key = text.split(' ').next()?.trim_end_matches(':');
         let mut path: Vec<String> = names_in(key)?;
         // A profile's or principal's name stands behind the colon.
         if let Some(name) = text.strip_prefix(&format!("{key}: ")).and_then(quoted) {
