@@ -2,25 +2,29 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tokio::time::Instant;
 
 use crate::backend::local::credentials::secrets_in;
 use crate::backend::local::job::Job;
 use crate::backend::local::layout::BuildDir;
 use crate::backend::local::store::FileGate;
 use crate::backend::nomad::task;
-use crate::build::Plan;
 use crate::build::conclude::Outcome;
+use crate::build::{Failure, Kind, Phase, Plan};
+use crate::cli::check::limits;
 use crate::config::{Config, Given};
 use crate::log::Redactor;
 use crate::registry::Auth;
+use crate::runner::probe::Found;
 use crate::runner::process::Bounds;
-use crate::runner::workdir::read_json;
+use crate::runner::workdir::{read_json, write_json};
 use crate::runner::{
     Cgroup, Handoff, LogSoFar, Reporter, Settings, WorkDir, attack, collect, enclose, enter, entry,
     exit, phases, probe, publish, sweep, userns,
@@ -107,6 +111,26 @@ pub enum Part {
         #[arg(long)]
         limit: u64,
     },
+    /// The probe of a host for `nomad-build check`: writes what it found, and keeps nothing.
+    Probe {
+        /// The operator's settings.
+        #[arg(long)]
+        settings: PathBuf,
+        /// A directory of its own.
+        #[arg(long)]
+        work: PathBuf,
+        /// The cache of its user, which may have the answer of an earlier probe.
+        #[arg(long)]
+        kept: PathBuf,
+        /// Seconds that it may take.
+        #[arg(long)]
+        seconds: u64,
+        /// Where to write what it found.
+        #[arg(long)]
+        answer: PathBuf,
+    },
+    /// Prints which limits a build that begins here could not be given, for `nomad-build check`.
+    Unenforced,
     /// What the probe of a host runs inside the sandbox.
     Attack {
         /// What to try to reach.
@@ -182,6 +206,23 @@ impl Runner {
                 sweep_cache(&cache, limit)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Part::Probe {
+                settings,
+                work,
+                kept,
+                seconds,
+                answer,
+            } => {
+                let settings = read_json(&settings)?;
+                let time = Duration::from_secs(seconds);
+                let found = runtime()?.block_on(look(&settings, &work, &kept, time))?;
+                write_json(&answer, &found)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Part::Unenforced => {
+                writeln!(io::stdout(), "{}", limits::unenforced()?.join(" "))?;
+                Ok(ExitCode::SUCCESS)
+            }
             Part::Attack { targets } => {
                 attack::attack(&targets)?;
                 Ok(ExitCode::SUCCESS)
@@ -236,6 +277,34 @@ impl Runner {
     }
 }
 
+/// As a build would find out, within a time.
+async fn look(
+    settings: &Settings,
+    work: &Path,
+    kept: &Path,
+    time: Duration,
+) -> anyhow::Result<Result<Found, Failure>> {
+    phases::tie();
+    let bounds = Bounds {
+        cancel: entry::stop_signal()?,
+        deadline: Instant::now() + time,
+    };
+    let work = WorkDir::new(work);
+    work.prepare()?;
+    std::fs::create_dir_all(&settings.cache)?;
+    let found = probe::look(settings, kept, &work, &bounds).await;
+    anyhow::ensure!(!bounds.cancel.is_cancelled(), "it was told to stop");
+    Ok(found.map_err(|failure| {
+        if Instant::now() < bounds.deadline {
+            return failure;
+        }
+        let message = format!("it did not end within {} seconds", time.as_secs());
+        Failure::new(Phase::Source, Kind::SandboxUnavailable, message).with_hint(
+            "Look at what keeps this machine busy, and at what Buildah waits for; then try again.",
+        )
+    }))
+}
+
 fn sweep_cache(cache: &Path, limit: u64) -> anyhow::Result<()> {
     // Without an answer of the probe no build has used the cache.
     if let Some(host) = probe::kept(cache) {
@@ -283,7 +352,7 @@ async fn build(
         redactor,
     );
     let context = (input.context)
-        .then(|| anyhow::Ok(File::from(std::io::stdin().as_fd().try_clone_to_owned()?)))
+        .then(|| anyhow::Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?)))
         .transpose()?;
     let job = phases::Job {
         plan: &plan,
@@ -307,7 +376,7 @@ async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::R
     let cancel = entry::stop_signal()?;
     let (plan, settings, work) = common.read()?;
     let mut auth = Vec::new();
-    std::io::stdin().take(1 << 20).read_to_end(&mut auth)?;
+    io::stdin().take(1 << 20).read_to_end(&mut auth)?;
     let auth = Auth::from_slice(&auth);
     let secrets = auth.as_ref().map(Auth::secrets).unwrap_or_default();
     let redactor = Redactor::new(secrets.iter().map(String::as_str));

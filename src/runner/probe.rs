@@ -1,7 +1,8 @@
 //! What this host can do: which Buildah, and the strongest isolation in which a real tiny build
 //! runs and its attacks reach nothing of the host (`super::trial`).
 //!
-//! The answer is kept per boot, user, binaries and settings: a probe costs some seconds.
+//! The answer is kept per boot, user, binaries and settings: a probe costs some seconds. A refusal is not
+//! kept: each build finds out anew whether it was mended.
 
 use std::fs;
 use std::io;
@@ -21,7 +22,7 @@ use super::process::{Bounds, Ended, capture};
 use super::sandbox::{environment, storage};
 use super::settings::{Isolation, Network, Settings};
 use super::trial;
-use super::workdir::{WorkDir, read_json, write_json};
+use super::workdir::{WorkDir, read_untrusted, write_json};
 
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
@@ -34,6 +35,8 @@ const RUNTIME: &str = "runc";
 
 /// Where the answer is kept.
 const KEPT: &str = "probe.json";
+/// Bytes it may have.
+const MOST_KEPT: u64 = 64 << 10;
 
 /// The device by which pasta gives a network.
 pub(super) const TUN: &str = "/dev/net/tun";
@@ -74,11 +77,60 @@ struct Kept {
     host: Host,
 }
 
+/// What a probe found, and whether it tried that itself: else an earlier one did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// What it found.
+    pub host: Host,
+    /// Whether it was tried just now.
+    pub tried: bool,
+}
+
 /// Finds out what this host can do, or takes the answer of an earlier probe.
 ///
 /// # Errors
 /// A failure with fault `operator` that says what is missing.
 pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Result<Host, Failure> {
+    let (found, key) = find_out(settings, &settings.cache, work, bounds).await?;
+    let host = found.host;
+    if found.tried {
+        let kept = Kept {
+            key,
+            host: host.clone(),
+        };
+        keep(&settings.cache.join(KEPT), &kept);
+    }
+    Ok(host)
+}
+
+/// The same for who only wants to know it: the earlier answer is looked for in `cache`, and none is kept.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn look(
+    settings: &Settings,
+    cache: &Path,
+    work: &WorkDir,
+    bounds: &Bounds,
+) -> Result<Found, Failure> {
+    let found = find_out(settings, cache, work, bounds).await?;
+    Ok(found.0)
+}
+
+/// What an earlier probe has found in the very place where this process is, for builds of the user `uid`
+/// with these settings.
+pub fn known(settings: &Settings, uid: u32) -> Option<Host> {
+    let buildah = find(&settings.buildah)?;
+    let own_binary = std::env::current_exe().ok()?;
+    earlier(&settings.cache, &key(settings, uid, &buildah, &own_binary))
+}
+
+async fn find_out(
+    settings: &Settings,
+    cache: &Path,
+    work: &WorkDir,
+    bounds: &Bounds,
+) -> Result<(Found, String), Failure> {
     let buildah = find(&settings.buildah).ok_or_else(|| {
         missing(
             format!("Buildah is not there: {}", settings.buildah),
@@ -103,12 +155,11 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
     if settings.network == Network::Egress {
         check_network(settings).map_err(|failure| *failure)?;
     }
-    let key = key(settings, &buildah, &own_binary);
-    let file = settings.cache.join(KEPT);
-    if let Ok(kept) = read_json::<Kept>(&file)
-        && kept.key == key
-    {
-        return Ok(kept.host);
+    let uid = rustix::process::geteuid().as_raw();
+    let key = key(settings, uid, &buildah, &own_binary);
+    if let Some(host) = earlier(cache, &key) {
+        let tried = false;
+        return Ok((Found { host, tried }, key));
     }
     let mut host = Host {
         version: version(&buildah, work, bounds).await?,
@@ -124,14 +175,8 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         host.isolation = isolation;
         match trial::run(settings, &host, work, bounds).await {
             Ok(()) => {
-                keep(
-                    &file,
-                    Kept {
-                        key,
-                        host: host.clone(),
-                    },
-                );
-                return Ok(host);
+                let tried = true;
+                return Ok((Found { host, tried }, key));
             }
             Err(refusal) => said.push(format!("{}: {refusal}", host.isolation.join(" "))),
         }
@@ -147,16 +192,26 @@ fn needs(settings: &Settings) -> String {
     format!("{NEEDS}{}", container::lacking(&settings.cache))
 }
 
-/// The answer of the last probe that a user's cache holds.
+/// The answer of the last probe that a user's cache holds, wherever and whenever that was.
 pub fn kept(cache: &Path) -> Option<Host> {
-    read_json::<Kept>(&cache.join(KEPT))
-        .ok()
-        .map(|kept| kept.host)
+    read_kept(cache).map(|kept| kept.host)
 }
 
-fn keep(file: &Path, kept: Kept) {
+/// The answer to the same question.
+fn earlier(cache: &Path, key: &str) -> Option<Host> {
+    let kept = read_kept(cache).filter(|kept| kept.key == key);
+    kept.map(|kept| kept.host)
+}
+
+/// The file is the user's that builds run as, and may be read by root.
+fn read_kept(cache: &Path) -> Option<Kept> {
+    let bytes = read_untrusted(&cache.join(KEPT), MOST_KEPT).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn keep(file: &Path, kept: &Kept) {
     let temporary = file.with_extension(format!("{:016x}", fastrand::u64(..)));
-    if write_json(&temporary, &kept).is_ok() {
+    if write_json(&temporary, kept).is_ok() {
         let _ = fs::rename(&temporary, file);
     }
 }
@@ -196,7 +251,8 @@ fn missing(message: String, hint: &str) -> Failure {
     }
 }
 
-pub(super) fn last_words(text: &str) -> String {
+/// The last line of an output that says something.
+pub fn last_words(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -226,7 +282,7 @@ fn candidates(isolation: Isolation) -> Vec<Vec<String>> {
     }
 }
 
-fn key(settings: &Settings, buildah: &Path, own: &Path) -> String {
+fn key(settings: &Settings, uid: u32, buildah: &Path, own: &Path) -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let stamp = |path: &Path| {
         fs::metadata(path).map_or((0, 0), |m| {
@@ -242,7 +298,7 @@ fn key(settings: &Settings, buildah: &Path, own: &Path) -> String {
     format!(
         "{} {} {:?} {:?} {:?} {:?} {:?} {} {}",
         boot.trim(),
-        rustix::process::geteuid().as_raw(),
+        uid,
         (buildah, stamp(buildah)),
         (own, stamp(own)),
         others,
@@ -329,5 +385,72 @@ pub(super) async fn make_image_store(
             &needs(settings),
         )),
         Err(error) => Err(missing(error.to_string(), &needs(settings))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::settings::Limits;
+
+    fn settings(cache: &Path) -> Settings {
+        Settings {
+            // Any program that is there.
+            buildah: "/bin/sh".into(),
+            cache: cache.into(),
+            insecure: Vec::new(),
+            ca_file: None,
+            git_allow_http: false,
+            isolation: Isolation::Auto,
+            network: Network::Egress,
+            closed: Vec::new(),
+            no_new_privileges: true,
+            limits: Limits::default(),
+            environment: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_the_answer_to_the_very_same_question_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = settings(dir.path());
+        let own_binary = std::env::current_exe().unwrap();
+        let buildah = find("/bin/sh").unwrap();
+        let host = Host {
+            buildah: "/bin/sh".into(),
+            version: "1.28.2".into(),
+            home: "/".into(),
+            own_binary: own_binary.clone(),
+            isolation: vec!["--isolation".into(), "chroot".into()],
+            init: "/init".into(),
+        };
+        assert_eq!(known(&asked, 7), None, "nobody has tried");
+        let key = key(&asked, 7, &buildah, &own_binary);
+        let file = dir.path().join(KEPT);
+        let keep_as = |key: &str| {
+            let kept = Kept {
+                key: key.into(),
+                host: host.clone(),
+            };
+            keep(&file, &kept);
+        };
+        keep_as(&key);
+        assert_eq!(known(&asked, 7), Some(host.clone()));
+        assert_eq!(known(&asked, 8), None, "another user");
+        let mut other = asked.clone();
+        other.network = Network::Host;
+        assert_eq!(known(&other, 7), None, "another network");
+        let mut other = asked.clone();
+        other.isolation = Isolation::Rootless;
+        assert_eq!(known(&other, 7), None, "another isolation");
+        let mut other = asked.clone();
+        other.buildah = "/bin/cat".into();
+        assert_eq!(known(&other, 7), None, "another Buildah");
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        keep_as(&key.replace(boot.trim(), "another-boot"));
+        assert_eq!(known(&asked, 7), None, "another boot");
+        assert!(kept(dir.path()).is_some());
+        fs::write(&file, "{").unwrap();
+        assert_eq!((known(&asked, 7), kept(dir.path())), (None, None));
     }
 }

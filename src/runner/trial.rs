@@ -97,6 +97,20 @@ fn reached(answers: &[(Ended, String)], shares_network: bool) -> Option<&str> {
         .find(|what| !(shares_network && what.starts_with("network")))
 }
 
+/// What of the host the attacks aim at, and a trial that holds has kept them from.
+pub fn stopped(network: Network) -> &'static [&'static str] {
+    const ALL: &[&str] = &[
+        "files (by their paths, by mounts of RUN, through /proc, out of a chroot)",
+        "processes",
+        "network (loopback, own addresses, abstract sockets)",
+    ];
+    match network {
+        Network::Egress | Network::None => ALL,
+        // Reached as it is meant to be: `judge` does not count it.
+        Network::Host => ALL.split_last().map_or(ALL, |(_, others)| others),
+    }
+}
+
 /// The first of the builds must have worked; none may have reached anything that is not given to it.
 fn judge(answers: &[(Ended, String)], shares_network: bool) -> Result<(), String> {
     if let Some(what) = reached(answers, shares_network) {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::build::{Failure, Kind, Plan};
-use crate::config::Config;
+use crate::config::{Config, Profile};
 use crate::log::{Event, Progress};
 use crate::registry::{Auth, ClientOptions};
 use crate::runner::cgroup::{Held, Places};
@@ -370,34 +370,7 @@ impl<O: Output> Workshop<O> {
         let profile = self.config.profile(name);
         let profile =
             profile.ok_or_else(|| io::Error::other(format!("there is no profile {name}")))?;
-        let (limits, sandbox) = (profile.limits, &self.config.sandbox);
-        Ok(Settings {
-            buildah: self.config.buildah.clone(),
-            cache: self.layout.cache(&user.name),
-            insecure: self.config.registry.insecure.clone(),
-            ca_file: self.config.registry.ca_file.clone(),
-            git_allow_http: self.config.git.allow_http,
-            isolation: sandbox.isolation,
-            network: profile.network,
-            closed: sandbox.denied(),
-            no_new_privileges: sandbox.no_new_privileges,
-            limits: Limits {
-                log_bytes: limits.log_mb << 20,
-                context_bytes: limits.context_mb << 20,
-                context_entries: limits.context_entries,
-                processes: limits.processes,
-                memory_bytes: limits.memory_mb.map(|size| size << 20),
-                cpus: limits.cpus,
-                disk_bytes: limits.disk_mb << 20,
-                files: limits.files,
-                file_bytes: limits.file_mb << 20,
-                outputs_bytes: limits.outputs_mb << 20,
-            },
-            environment: PROXIES
-                .iter()
-                .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-                .collect(),
-        })
+        Ok(settings(&self.config, &profile, &self.layout, user))
     }
 
     /// A part of the runner, with its inputs.
@@ -525,5 +498,37 @@ impl<O: Output> Workshop<O> {
             }
         };
         Ok(status.code().map_or(Part::Killed, Part::Status))
+    }
+}
+
+/// What the operator decided for builds of a profile that run as this user.
+pub fn settings(config: &Config, profile: &Profile, layout: &Layout, user: &BuildUser) -> Settings {
+    let (limits, sandbox) = (&profile.limits, &config.sandbox);
+    Settings {
+        buildah: config.buildah.clone(),
+        cache: layout.cache(&user.name),
+        insecure: config.registry.insecure.clone(),
+        ca_file: config.registry.ca_file.clone(),
+        git_allow_http: config.git.allow_http,
+        isolation: sandbox.isolation,
+        network: profile.network,
+        closed: sandbox.denied(),
+        no_new_privileges: sandbox.no_new_privileges,
+        limits: Limits {
+            log_bytes: limits.log_mb << 20,
+            context_bytes: limits.context_mb << 20,
+            context_entries: limits.context_entries,
+            processes: limits.processes,
+            memory_bytes: limits.memory_mb.map(|size| size << 20),
+            cpus: limits.cpus,
+            disk_bytes: limits.disk_mb << 20,
+            files: limits.files,
+            file_bytes: limits.file_mb << 20,
+            outputs_bytes: limits.outputs_mb << 20,
+        },
+        environment: PROXIES
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+            .collect(),
     }
 }

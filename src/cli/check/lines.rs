@@ -5,6 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::config::{DEFAULT_PROFILE, Network};
+use crate::runner::trial::stopped;
+
+use super::limits::Limited;
+use super::sandbox::{Outcome, Trial};
+
 /// The oldest Buildah that is known to work.
 const OLDEST: (u32, u32) = (1, 28);
 /// From this one on Buildah wants netavark, whatever network a build has.
@@ -35,12 +41,35 @@ pub struct Line {
 /// See [`Line`].
 pub type State = Result<String, Lack>;
 
-/// Something that builds need and that is not there, or is there and is wrong.
+/// Something that is not as it should be, or that nobody has tried.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lack {
-    there: bool,
-    wrong: String,
+    kind: Kind,
+    what: String,
     mend: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Builds need it, and it is not there.
+    Missing,
+    /// It is there, and must not be as it is.
+    Wrong,
+    /// Builds run without it: this host, or the configuration, does not hold them to it.
+    Unenforced,
+    /// Nobody can say.
+    Untried,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Wrong => "wrong",
+            Self::Unenforced => "unenforced",
+            Self::Untried => "untried",
+        }
+    }
 }
 
 impl fmt::Display for Line {
@@ -48,9 +77,12 @@ impl fmt::Display for Line {
         let item = &self.item;
         match &self.state {
             Ok(found) => write!(f, "ok       {item}: {found}"),
-            Err(Lack { there, wrong, mend }) => {
-                let what = if *there { "wrong  " } else { "missing" };
-                write!(f, "{what}  {item}: {wrong}; mend it: {mend}")
+            Err(Lack { kind, what, mend }) => {
+                write!(f, "{:<7}  {item}: {what}", kind.word())?;
+                match mend.as_str() {
+                    "" => Ok(()),
+                    _ => write!(f, "; mend it: {mend}"),
+                }
             }
         }
     }
@@ -62,11 +94,21 @@ impl Line {
         let item = &self.item;
         match &self.state {
             Ok(found) => json!({"item": item, "state": "ok", "found": found}),
-            Err(Lack { there, wrong, mend }) => {
-                let state = if *there { "wrong" } else { "missing" };
-                json!({"item": item, "state": state, "wrong": wrong, "mend": mend})
+            Err(Lack { kind, what, mend }) => {
+                let key = if self.is_fault() { "wrong" } else { "why" };
+                let mut told = json!({"item": item, "state": kind.word(), key: what});
+                if !mend.is_empty() {
+                    told["mend"] = mend.as_str().into();
+                }
+                told
             }
         }
+    }
+
+    /// Whether it is in the way of builds.
+    pub fn is_fault(&self) -> bool {
+        let kind = self.state.as_ref().err().map(|lack| lack.kind);
+        matches!(kind, Some(Kind::Missing | Kind::Wrong))
     }
 }
 
@@ -78,14 +120,26 @@ pub fn line(item: &str, state: State) -> Line {
 
 /// Something is wrong, and what mends it.
 pub fn lack(wrong: impl Into<String>, mend: impl Into<String>) -> State {
-    let (there, wrong, mend) = (false, wrong.into(), mend.into());
-    Err(Lack { there, wrong, mend })
+    not_ok(Kind::Missing, wrong.into(), mend.into())
 }
 
 /// Something is there and must not be as it is, and what mends it.
 pub fn flaw(wrong: impl Into<String>, mend: impl Into<String>) -> State {
-    let (there, wrong, mend) = (true, wrong.into(), mend.into());
-    Err(Lack { there, wrong, mend })
+    not_ok(Kind::Wrong, wrong.into(), mend.into())
+}
+
+/// Builds run without something that would hold them, and what brings it about.
+pub fn unenforced(what: impl Into<String>, mend: impl Into<String>) -> State {
+    not_ok(Kind::Unenforced, what.into(), mend.into())
+}
+
+/// Nobody has tried it, and why.
+pub fn untried(why: impl Into<String>) -> State {
+    not_ok(Kind::Untried, why.into(), String::new())
+}
+
+fn not_ok(kind: Kind, what: String, mend: String) -> State {
+    Err(Lack { kind, what, mend })
 }
 
 /// What this machine tells.
@@ -101,7 +155,7 @@ pub struct Facts {
     pub powerless: Vec<PathBuf>,
     /// Whether it is where Buildah looks for it.
     pub netavark: bool,
-    /// How a build user opens [`TUN`], and who tried; none when there is nobody to try.
+    /// How a build user opens [`TUN`], and who tried; none when there is nobody to try it as.
     pub tun: Option<(String, Result<(), String>)>,
     /// Settings of the kernel; none that it does not have.
     pub max_user_namespaces: Option<u64>,
@@ -117,8 +171,12 @@ pub struct Facts {
     pub overlay: bool,
     /// Whom builds run as.
     pub users: Who,
-    /// How the last probe isolates foreign code; none where none has been made.
-    pub sandbox: Option<Vec<String>>,
+    /// The sandboxes of the profiles.
+    pub sandboxes: Vec<Trial>,
+    /// Whether nothing in a sandbox may gain privileges.
+    pub no_new_privileges: bool,
+    /// Limits on memory and processors.
+    pub limits: Limited,
 }
 
 /// Whom builds run as.
@@ -126,6 +184,8 @@ pub struct Facts {
 pub enum Who {
     /// An ordinary user as itself, and its faults.
     Own(String, Vec<String>),
+    /// Not as root, who asks: the state directory is another user's.
+    Stranger(Stranger),
     /// Accounts, each with what it has or with its faults.
     Pool {
         /// Name of the first, which may be missing.
@@ -135,6 +195,17 @@ pub enum Who {
         /// In their order.
         accounts: Vec<(String, Result<String, Vec<String>>)>,
     },
+}
+
+/// A user to whom the state directory belongs, and so the server, and its builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// Its name.
+    pub name: String,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The configuration file, where one is known.
+    pub config: Option<PathBuf>,
 }
 
 /// A line an item.
@@ -158,7 +229,9 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
     };
     lines.push(line("overlay", state));
     lines.extend(users(&facts.users));
-    lines.push(line("sandbox", Ok(sandbox(facts))));
+    lines.extend(facts.sandboxes.iter().map(sandbox));
+    lines.extend(looseness(facts));
+    lines.extend(limits(&facts.limits));
     lines
 }
 
@@ -206,6 +279,7 @@ fn program(facts: &Facts, package: &str, path: Option<&Path>) -> State {
 
 fn tun(facts: &Facts) -> State {
     match &facts.tun {
+        None if matches!(facts.users, Who::Stranger(_)) => untried("see the user below"),
         None => lack("nobody is there to try it as", "see the accounts below"),
         Some((who, Ok(()))) => Ok(format!("{who} can open it")),
         Some((who, Err(error))) => lack(
@@ -239,14 +313,90 @@ fn namespaces(facts: &Facts) -> State {
 }
 
 /// What was found, and what it stops.
-fn sandbox(facts: &Facts) -> String {
-    match &facts.sandbox {
-        Some(isolation) => format!(
-            "{}; in a trial nothing in it reached this host's files, processes or network, nor other builds (docs/security.md)",
-            isolation.join(" ")
+fn sandbox(trial: &Trial) -> Line {
+    let others = trial.profiles.join(", ");
+    let item = match trial.profiles.iter().any(|name| name == DEFAULT_PROFILE) {
+        true => "sandbox".to_owned(),
+        false => format!("sandbox of {others}"),
+    };
+    let state = match &trial.outcome {
+        Outcome::Holds {
+            isolation,
+            user,
+            now,
+        } => Ok(format!(
+            "{}; {} nothing in it reached this host's {}{}",
+            isolation.join(" "),
+            match now {
+                true => format!("tried as {user} just now,"),
+                false => format!("tried as {user} by an earlier build of this boot,"),
+            },
+            stopped(trial.network).join(", "),
+            match trial.network {
+                Network::Egress => "; it has a network of its own, out to the internet",
+                Network::None => "; it has no network",
+                Network::Host => "; this host's network is open to it",
+            }
+        )),
+        Outcome::Refused(wrong, mend) => lack(
+            format!("builds are refused: {}", wrong.trim_end_matches('.')),
+            mend,
         ),
-        None => "not tried yet: the first build attacks this host from inside of it, and takes the strongest that holds".into(),
+        Outcome::Untried(why) => untried(why),
+    };
+    line(&item, state)
+}
+
+/// What the operator has decided not to hold builds to.
+fn looseness(facts: &Facts) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let open = facts.sandboxes.iter();
+    if let Some(open) = open.clone().find(|trial| trial.network == Network::Host) {
+        let what = format!(
+            "RUN and tests of the profiles {} share this host's, and reach whatever listens on its loopback",
+            open.profiles.join(", ")
+        );
+        lines.push(line(
+            "network",
+            unenforced(what, "sandbox.network = \"egress\", or that of the profile"),
+        ));
     }
+    if !facts.no_new_privileges {
+        let what = "foreign code may gain privileges in its sandbox, and no filter is over its system calls";
+        let mend = "sandbox.no_new_privileges = true";
+        lines.push(line("no_new_privileges", unenforced(what, mend)));
+    }
+    lines
+}
+
+/// A line for memory, and one for processors.
+fn limits(limited: &Limited) -> Vec<Line> {
+    const KEYS: [(&str, &str); 2] = [("memory", "limits.memory_mb"), ("cpu", "limits.cpus")];
+    let mend = "start the server where it may make cgroups: as a systemd service with Delegate=yes, as that of the package, \
+        or as root; for a container, limit the container";
+    let mut lines = Vec::new();
+    for (index, (controller, key)) in KEYS.into_iter().enumerate() {
+        let set = (limited.set.iter()).filter_map(|(profile, limits)| {
+            Some(format!("{} of {profile}", limits.get(index)?.as_ref()?))
+        });
+        let set: Vec<String> = set.collect();
+        let wanted = match set.is_empty() {
+            true => "not set".to_owned(),
+            false => set.join(", "),
+        };
+        let state = match &limited.unenforced {
+            Err(error) => untried(error),
+            Ok(words) if words.iter().any(|word| word == controller) => unenforced(
+                format!(
+                    "{wanted}; whoever starts a server as this was started can make no cgroup that limits it"
+                ),
+                mend,
+            ),
+            Ok(_) => Ok(format!("{wanted}; a cgroup can limit it")),
+        };
+        lines.push(line(key, state));
+    }
+    lines
 }
 
 fn users(who: &Who) -> Vec<Line> {
@@ -260,6 +410,24 @@ fn users(who: &Who) -> Vec<Line> {
                 name,
                 lack(faults.join("; "), "nomad-build setup tells how"),
             )]
+        }
+        Who::Stranger(stranger) => {
+            let Stranger {
+                name,
+                state_dir,
+                config,
+            } = stranger;
+            let config = config.as_ref();
+            let config = config.map_or(String::new(), |file| {
+                format!(" --config {}", file.display())
+            });
+            let state_dir = state_dir.display();
+            let wrong = format!(
+                "this is root, but {state_dir} belongs to {name}: the server runs as that user, and so do its builds"
+            );
+            let mend =
+                format!("sudo -u {name} nomad-build check{config} --set state_dir={state_dir}");
+            vec![line("user", flaw(wrong, mend))]
         }
         Who::Pool {
             first,
@@ -314,8 +482,36 @@ mod tests {
                 ],
             },
             overlay: true,
-            sandbox: None,
+            sandboxes: vec![trial(&["default"], Network::Egress, holds())],
+            no_new_privileges: true,
+            limits: Limited {
+                set: vec![("default".into(), [None, None])],
+                unenforced: Ok(Vec::new()),
+            },
         }
+    }
+
+    fn trial(profiles: &[&str], network: Network, outcome: Outcome) -> Trial {
+        Trial {
+            profiles: profiles.iter().map(|&name| name.into()).collect(),
+            network,
+            outcome,
+        }
+    }
+
+    fn holds() -> Outcome {
+        Outcome::Holds {
+            isolation: vec!["--isolation".into(), "rootless".into()],
+            user: "b-0".into(),
+            now: true,
+        }
+    }
+
+    /// The lines about an item.
+    fn about(facts: &Facts, item: &str) -> Vec<String> {
+        let lines = lines(facts);
+        let wanted = lines.iter().filter(|line| line.item.starts_with(item));
+        wanted.map(Line::to_string).collect()
     }
 
     /// The lines about what is missing.
@@ -342,18 +538,137 @@ mod tests {
             shown.iter().all(|line| line.starts_with("ok ")),
             "{shown:#?}"
         );
-        assert_eq!(shown.len(), 1 + PROGRAMS.len() + 3 + 2 + 1);
+        assert_eq!(shown.len(), 1 + PROGRAMS.len() + 3 + 2 + 1 + 2);
         assert!(shown.contains(&"ok       b-1: subordinate ids 165536-231071".into()));
     }
 
     #[test]
-    fn the_sandbox_that_was_found_is_told() {
+    fn the_sandbox_that_was_found_is_told_with_what_it_stops() {
         let mut facts = well();
-        let told = |facts: &Facts| lines(facts).last().unwrap().to_string();
-        assert!(told(&facts).starts_with("ok       sandbox: not tried yet"));
-        facts.sandbox = Some(vec!["--isolation".into(), "rootless".into()]);
+        let told = |facts: &Facts| about(facts, "sandbox").concat();
+        assert_eq!(
+            told(&facts),
+            "ok       sandbox: --isolation rootless; tried as b-0 just now, nothing in it reached this host's \
+             files (by their paths, by mounts of RUN, through /proc, out of a chroot), processes, \
+             network (loopback, own addresses, abstract sockets); it has a network of its own, out to the internet"
+        );
+        facts.sandboxes = vec![
+            trial(&["default", "a"], Network::Host, holds()),
+            trial(&["b", "c"], Network::None, holds()),
+        ];
+        let lines = about(&facts, "sandbox");
         assert!(
-            told(&facts).starts_with("ok       sandbox: --isolation rootless; in a trial nothing")
+            lines[0].ends_with("processes; this host's network is open to it"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("ok       sandbox of b, c: ")
+                && lines[1].ends_with("; it has no network")
+        );
+        let open = about(&facts, "network");
+        assert!(
+            open[0].starts_with(
+                "unenforced  network: RUN and tests of the profiles default, a share this host's"
+            ),
+            "{open:?}"
+        );
+    }
+
+    #[test]
+    fn a_sandbox_that_is_refused_or_untried_is_not_ok() {
+        let mut facts = well();
+        let refused = Outcome::Refused("no sandbox holds.".into(), "Install it.".into());
+        facts.sandboxes = vec![
+            trial(&["default"], Network::Egress, refused),
+            trial(
+                &["a"],
+                Network::None,
+                Outcome::Untried("nobody is there".into()),
+            ),
+        ];
+        let lines: Vec<Line> = lines(&facts)
+            .into_iter()
+            .filter(|line| line.item.starts_with("sandbox"))
+            .collect();
+        assert_eq!(
+            lines.iter().map(Line::to_string).collect::<Vec<_>>(),
+            [
+                "missing  sandbox: builds are refused: no sandbox holds; mend it: Install it.",
+                "untried  sandbox of a: nobody is there",
+            ]
+        );
+        assert_eq!(
+            lines.iter().map(Line::is_fault).collect::<Vec<_>>(),
+            [true, false]
+        );
+        assert_eq!(
+            lines[1].json(),
+            json!({"item": "sandbox of a", "state": "untried", "why": "nobody is there"})
+        );
+    }
+
+    #[test]
+    fn what_nothing_holds_builds_to_is_unenforced_and_no_fault() {
+        let mut facts = well();
+        facts.no_new_privileges = false;
+        facts.limits = Limited {
+            set: vec![
+                ("default".into(), [Some("512 MiB".into()), None]),
+                ("a".into(), [Some("1024 MiB".into()), None]),
+            ],
+            unenforced: Ok(vec!["memory".into()]),
+        };
+        let memory = about(&facts, "limits.memory_mb").concat();
+        assert!(
+            memory.starts_with("unenforced  limits.memory_mb: 512 MiB of default, 1024 MiB of a; ")
+                && memory.contains("; mend it: start the server where it may make cgroups"),
+            "{memory}"
+        );
+        assert_eq!(
+            about(&facts, "limits.cpus"),
+            ["ok       limits.cpus: not set; a cgroup can limit it"]
+        );
+        assert!(about(&facts, "no_new")[0].starts_with("unenforced  no_new_privileges: "));
+        assert!(!lines(&facts).iter().any(Line::is_fault));
+        let told = line("x", unenforced("free", "bind it")).json();
+        assert_eq!(
+            told,
+            json!({"item": "x", "state": "unenforced", "why": "free", "mend": "bind it"})
+        );
+        facts.limits.unenforced = Err("no answer".into());
+        assert_eq!(
+            about(&facts, "limits.cpus"),
+            ["untried  limits.cpus: no answer"]
+        );
+    }
+
+    #[test]
+    fn root_is_sent_to_the_user_whose_state_it_is() {
+        let mut facts = well();
+        let stranger = |config: Option<&str>| {
+            Who::Stranger(Stranger {
+                name: "nomad-build".into(),
+                state_dir: "/var/lib/nomad-build".into(),
+                config: config.map(Into::into),
+            })
+        };
+        facts.tun = None;
+        facts.users = stranger(Some("/etc/nb.toml"));
+        assert_eq!(
+            about(&facts, "user").last().unwrap(),
+            "wrong    user: this is root, but /var/lib/nomad-build belongs to nomad-build: the server runs as that user, \
+             and so do its builds; mend it: sudo -u nomad-build nomad-build check --config /etc/nb.toml \
+             --set state_dir=/var/lib/nomad-build"
+        );
+        assert_eq!(
+            about(&facts, TUN),
+            ["untried  /dev/net/tun: see the user below"]
+        );
+        facts.users = stranger(None);
+        assert!(
+            about(&facts, "user")
+                .concat()
+                .contains("nomad-build check --set state_dir=")
         );
     }
 

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! gather (I/O) ─▶ Facts ─▶ lines (pure) ─▶ print
+//!   └ sandbox     tried as a build tries it
 //! ```
 //! Or, for the other backend, what they need on a cluster, or of its Vault.
 
 mod cluster;
 mod cluster_lines;
+pub(super) mod limits;
 mod lines;
 mod registries;
+mod sandbox;
 mod vault;
 
 use std::fs;
@@ -22,13 +25,12 @@ use serde_json::{Value, json};
 
 use crate::assembly::Place;
 use crate::backend::local::accounts::{self, Account, Ids};
-use crate::backend::local::layout::Layout;
 use crate::backend::local::user::{BuildUser, is_other};
 use crate::config::{Config, Given};
 use crate::runner::subid::{self, Owner};
-use crate::runner::{probe, sandbox};
+use crate::runner::{probe, sandbox::PATH};
 
-use lines::{Facts, Line, PROGRAMS, TUN, Who, lines};
+use lines::{Facts, Line, PROGRAMS, Stranger, TUN, Who, lines};
 
 /// Where Buildah looks for netavark: `helper_binaries_dir` of containers.conf(5).
 const HELPERS: &[&str] = &[
@@ -39,8 +41,12 @@ const HELPERS: &[&str] = &[
 ];
 /// Those that map ids, with a privilege of their own.
 const MAPPERS: &[&str] = &["newuidmap", "newgidmap"];
+/// The configuration of the service that the package has.
+const SERVICE: &str = "/etc/nomad-build/nomad-build.toml";
 
-/// Tell what builds need on this machine, or on a cluster, and what mends it. Ends with 1 when something is missing or wrong.
+/// Tell what builds need on this machine, or on a cluster, and what mends it. The sandbox is tried, as the first
+/// build would try it, which takes a few seconds. Ends with 1 when something is missing or wrong; what this host
+/// does not hold builds to is called unenforced, and what nobody could try, untried.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Where builds run.
@@ -72,14 +78,10 @@ impl Check {
                 let plan = vault::Plan::new(&config, self.places, namespace);
                 vault::lines(&vault::gather(&plan)?, &plan)
             }
-            Place::Local => {
-                let mut found = lines(&gather(&config)?);
-                found.extend(registries::lines(&config)?);
-                found
-            }
+            Place::Local => self.look_here(&config)?,
             Place::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
         };
-        let well = found.iter().all(|line| line.state.is_ok());
+        let well = !found.iter().any(Line::is_fault);
         let mut out = io::stdout();
         if self.json {
             let items: Vec<Value> = found.iter().map(Line::json).collect();
@@ -91,9 +93,39 @@ impl Check {
         }
         Ok(ExitCode::from(u8::from(!well)))
     }
+
+    fn look_here(&self, config: &Config) -> io::Result<Vec<Line>> {
+        let stranger = self.stranger(config)?;
+        // The sandbox comes last: this process is not easily ended after that.
+        let registries = match &stranger {
+            Some(stranger) => registries::untried(&stranger.name),
+            None => registries::lines(config)?,
+        };
+        let mut found = lines(&gather(config, stranger)?);
+        found.extend(registries);
+        Ok(found)
+    }
+
+    /// Root that looks at what another user serves would look at accounts, files and rights that nobody uses.
+    fn stranger(&self, config: &Config) -> io::Result<Option<Stranger>> {
+        let owner = fs::metadata(&config.state_dir).map_or(0, |metadata| metadata.uid());
+        if !is_other() || owner == 0 {
+            return Ok(None);
+        }
+        let user = nix::unistd::User::from_uid(owner.into())?;
+        let name = user.map_or_else(|| format!("'#{owner}'"), |user| user.name);
+        let variable = std::env::var_os("NOMAD_BUILD_CONFIG").filter(|file| !file.is_empty());
+        let named = self.given.file.clone().or(variable.map(PathBuf::from));
+        let service = || Some(PathBuf::from(SERVICE)).filter(|file| file.exists());
+        Ok(Some(Stranger {
+            name,
+            state_dir: config.state_dir.clone(),
+            config: named.or_else(service),
+        }))
+    }
 }
 
-fn gather(config: &Config) -> io::Result<Facts> {
+fn gather(config: &Config, stranger: Option<Stranger>) -> io::Result<Facts> {
     let programs: Vec<Option<PathBuf>> = (PROGRAMS.iter())
         .map(|(name, _)| probe::find(name))
         .collect();
@@ -105,11 +137,26 @@ fn gather(config: &Config) -> io::Result<Facts> {
         let text = fs::read_to_string(Path::new("/proc/sys").join(file)).ok()?;
         text.trim().parse().ok()
     };
-    let (users, first) = who(config)?;
+    let (users, accounts) = match stranger {
+        Some(stranger) => (Who::Stranger(stranger), None),
+        None => who(config)?,
+    };
+    let sandboxes = match &users {
+        Who::Stranger(one) => {
+            let why = format!("it is to be tried as {}, see the user above", one.name);
+            sandbox::untried(config, &why)
+        }
+        _ => sandbox::look(config, accounts.as_deref().unwrap_or_default())?,
+    };
+    let first = match (&users, &accounts) {
+        (Who::Own(name, _), _) => Some((name.clone(), BuildUser::own())),
+        (_, accounts) => (accounts.iter().flatten().next())
+            .map(|account| (account.name.clone(), BuildUser::of(account))),
+    };
     Ok(Facts {
         buildah: config.buildah.clone(),
         found: probe::find(&config.buildah).map(|path| {
-            let said = say_version(&path);
+            let said = sandbox::version_of(&path);
             (path, said)
         }),
         programs,
@@ -126,21 +173,18 @@ fn gather(config: &Config) -> io::Result<Facts> {
         overlay: fs::read_to_string("/proc/filesystems")?
             .lines()
             .any(|line| line.ends_with("\toverlay")),
-        sandbox: tried(config),
+        sandboxes,
+        no_new_privileges: config.sandbox.no_new_privileges,
+        limits: match &users {
+            Who::Stranger(_) => limits::untried(config, "see the user above"),
+            _ => limits::look(config),
+        },
         users,
     })
 }
 
-/// How the last probe isolates, of whichever of the users that builds run as.
-fn tried(config: &Config) -> Option<Vec<String>> {
-    let caches = Layout::new(&config.state_dir).caches();
-    let users = fs::read_dir(caches).ok()?.flatten();
-    let host = users.filter_map(|user| probe::kept(&user.path())).next()?;
-    Some(host.isolation)
-}
-
-/// Whom builds run as, and one of them.
-fn who(config: &Config) -> io::Result<(Who, Option<(String, BuildUser)>)> {
+/// Whom builds run as, and the accounts among them.
+fn who(config: &Config) -> io::Result<(Who, Option<Vec<Account>>)> {
     let ids = Ids::read()?;
     if !is_other() {
         let uid = nix::unistd::Uid::effective();
@@ -161,13 +205,10 @@ fn who(config: &Config) -> io::Result<(Who, Option<(String, BuildUser)>)> {
             }
         };
         let name = name.unwrap_or_else(|| uid.to_string());
-        let first = Some((name.clone(), BuildUser::own()));
-        return Ok((Who::Own(name, faults), first));
+        return Ok((Who::Own(name, faults), None));
     }
     let prefix = &config.sandbox.user;
     let pool = accounts::pool(prefix, &ids)?;
-    let first = pool.first();
-    let first = first.map(|account| (account.name.clone(), BuildUser::of(account)));
     let look = |account: &Account| {
         let faults = accounts::faults(account, &ids);
         let state = if faults.is_empty() {
@@ -185,20 +226,7 @@ fn who(config: &Config) -> io::Result<(Who, Option<(String, BuildUser)>)> {
         remedy: accounts::remedy(prefix),
         accounts: pool.iter().map(look).collect(),
     };
-    Ok((who, first))
-}
-
-fn say_version(buildah: &Path) -> String {
-    let said = Command::new(buildah)
-        .arg("--version")
-        .env_clear()
-        .env("PATH", sandbox::PATH)
-        .stdin(Stdio::null())
-        .output();
-    match said {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Err(error) => error.to_string(),
-    }
+    Ok((who, Some(pool)))
 }
 
 /// Setuid, or file capabilities.
@@ -214,7 +242,7 @@ fn open_tun(user: &BuildUser) -> Result<(), String> {
     let mut command = Command::new("sh");
     command
         .args(["-c", &format!("exec 3<>{TUN}")])
-        .env("PATH", sandbox::PATH)
+        .env("PATH", PATH)
         .env("LC_ALL", "C")
         .current_dir("/")
         .stdin(Stdio::null());

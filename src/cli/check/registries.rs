@@ -30,7 +30,10 @@ pub fn lines(config: &Config) -> io::Result<Vec<Line>> {
                 return Ok(vec![line("registries", state)]);
             }
         };
-    let client = Client::new(ClientOptions::from(&config.registry)).map_err(io::Error::other)?;
+    let client = match Client::new(ClientOptions::from(&config.registry)) {
+        Ok(client) => client,
+        Err(error) => return Ok(vec![unusable(&error, config)]),
+    };
     let named = named(config, &auth);
     let ask = async {
         let asked = named
@@ -40,6 +43,29 @@ pub fn lines(config: &Config) -> io::Result<Vec<Line>> {
         futures_util::future::join_all(asked).await
     };
     block_on(ask)
+}
+
+/// Nobody asks them but the user whose credentials count.
+pub fn untried(user: &str) -> Vec<Line> {
+    let why = format!("the credentials of {user} count, see the user above");
+    vec![line("registries", super::lines::untried(why))]
+}
+
+/// No build that talks to a registry goes on then, whatever registry it is.
+fn unusable(error: &RegistryError, config: &Config) -> Line {
+    match &config.registry.ca_file {
+        Some(file) => {
+            let mend = format!(
+                "put the registry's certificate there, in PEM, for the server's user to read ({}), or leave registry.ca_file out",
+                file.display()
+            );
+            line("registry.ca_file", flaw(error.to_string(), mend))
+        }
+        None => line(
+            "registries",
+            flaw(error.to_string(), "install the package ca-certificates"),
+        ),
+    }
 }
 
 /// A repository of each registry, or part of one, that the configuration or its credentials name.
@@ -120,6 +146,24 @@ mod tests {
             .map(|one| auth.knows(one))
             .collect();
         assert_eq!(known, [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_ca_file_that_cannot_be_used_is_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.registry.ca_file = Some(dir.path().join("ca.pem"));
+        for text in [None, Some("no certificate")] {
+            if let Some(text) = text {
+                std::fs::write(dir.path().join("ca.pem"), text).unwrap();
+            }
+            let lines = lines(&config).unwrap();
+            let told = lines.iter().map(Line::to_string).collect::<String>();
+            assert!(
+                told.starts_with("wrong    registry.ca_file: ") && told.contains("/ca.pem"),
+                "{told}"
+            );
+        }
     }
 
     #[test]
