@@ -8,6 +8,7 @@
 
 mod cluster;
 mod cluster_lines;
+mod hold;
 pub(super) mod limits;
 mod lines;
 mod registries;
