@@ -3,8 +3,9 @@
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::build::State;
 use crate::build::request::MAX_WAIT;
-use crate::build::status::{BuildStatus, KillAnswer, KillResult, StatusAnswer};
+use crate::build::status::{BuildStatus, KillAnswer, StatusAnswer};
 use crate::client::{Answer, Away, Steady};
 
 use super::exit;
@@ -88,34 +89,40 @@ async fn end(
     reach: &Reach,
     interrupts: &mut Signal,
 ) -> anyhow::Result<Followed> {
+    let asked = tokio::select! {
+        asked = ask_for_the_end(tools, id) => asked,
+        _ = interrupts.recv() => {
+            let why = format!("whether the build {id} was asked to end is not known");
+            return Ok(left(&why, id, reach, exit::LEFT));
+        }
+    };
+    if let Err(error) = asked {
+        return away(error, id, reach);
+    }
     show::note(&format!(
         "ending the build {id}; Ctrl-C again does not wait for that"
     ));
-    let killed = tokio::select! {
-        killed = kill(tools, id) => killed,
-        _ = interrupts.recv() => Ok(None),
-    };
-    match killed {
-        Ok(Some(followed)) => Ok(followed),
-        Ok(None) => {
+    let live = Live::begin(true);
+    let ended = tokio::select! {
+        ended = watch(tools, id, &live) => ended,
+        _ = interrupts.recv() => {
             let why = format!("the build {id} was asked to end, and does that without you");
-            Ok(left(&why, id, reach, exit::LEFT))
+            return Ok(left(&why, id, reach, exit::LEFT));
         }
+    };
+    match ended {
+        Ok(ended) if ended.status.state() == Some(State::Cancelled) => {
+            Ok(Followed::Cancelled(Box::new(ended)))
+        }
+        // It was too late for that.
+        Ok(ended) => Ok(Followed::Ended(Box::new(ended))),
         Err(error) => away(error, id, reach),
     }
 }
 
-/// Asks for the end of a build, and waits for it. `None`: it takes longer.
-async fn kill(tools: &mut Steady, id: &str) -> anyhow::Result<Option<Followed>> {
-    let asked = arguments(json!({"build_id": id, "wait": MAX_WAIT, "reason": "Ctrl-C"}));
-    let killed: KillAnswer = read(&tools.call("kill", &asked).await?)?;
-    let followed = match killed.kill_result {
-        KillResult::Stopping => return Ok(None),
-        KillResult::Cancelled => Followed::Cancelled,
-        KillResult::AlreadyFinished => Followed::Ended,
-    };
-    let ended = watch(tools, id, &Live::begin(true)).await?;
-    Ok(Some(followed(Box::new(ended))))
+async fn ask_for_the_end(tools: &mut Steady, id: &str) -> anyhow::Result<()> {
+    let asked = arguments(json!({"build_id": id, "wait": 0, "reason": "Ctrl-C"}));
+    read::<KillAnswer>(&tools.call("kill", &asked).await?).map(drop)
 }
 
 fn left(why: &str, id: &str, reach: &Reach, code: u8) -> Followed {

@@ -135,10 +135,12 @@ async def test_limits_that_do_not_hold_are_unenforced_as_in_the_log(make_server:
         assert memory == "ok       limits.memory_mb: 512 MiB of default; a cgroup can limit it"
 
 
-def test_a_ca_file_that_is_not_there_is_one_line_of_many(make_server: MakeServer) -> None:
-    answer = run(make_server(), "check", "--set", "registry.ca_file=/nowhere/ca.pem")
+def test_a_ca_file_that_cannot_be_read_is_one_line_of_many(make_server: MakeServer, tmp_path: Path) -> None:
+    bad = tmp_path / "ca.pem"
+    bad.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    answer = run(make_server(), "check", "--set", f"registry.ca_file={bad}")
     (ca_file,) = faults(answer)
-    assert ca_file.startswith("wrong    registry.ca_file: ") and "/nowhere/ca.pem" in ca_file
+    assert ca_file.startswith("wrong    registry.ca_file: ") and str(bad) in ca_file
     assert about(answer, "sandbox").startswith("ok ")
 
 

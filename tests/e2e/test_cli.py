@@ -202,7 +202,7 @@ async def test_ctrl_c_that_comes_too_late_tells_what_was_published(make_server: 
         cli.write(f"RUN echo {unique()}\n")
         tmp_path.chmod(0o711)
         name = unique()
-        hold = proxy.hold("PUT", f"/{name}/manifests/", answer=True)
+        hold = proxy.hold("PUT", f"/{name}/manifests/1$", answer=True)
         process = cli.start("build", "--json", "--tag", f"{proxy.host}/{name}:1")
         await wait_for(hold.reached.is_set, "the push of the tag", 120)
         process.send_signal(signal.SIGINT)

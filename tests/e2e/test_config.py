@@ -74,6 +74,31 @@ async def test_a_server_takes_what_is_given_to_it(make_server: MakeServer, base:
         await refused(session, "build", args, "not_allowed")
 
 
+def test_a_file_that_is_not_there_is_named_with_its_key_and_line(tmp_path: Path) -> None:
+    config = tmp_path / "nomad-build.toml"
+    config.write_text(
+        '[secrets]\nnpm = "/nowhere/npm"\n\n[registry]\nca_file = "/nowhere/ca.pem"\n\n[[git.credentials]]\n'
+        'url = "https://git.example.com/"\npassword_file = "/nowhere/password"\n'
+    )
+    told = run("config", "show", "--config", str(config))
+    assert told.returncode == 2
+    for line, key, path in (
+        (2, "secrets.npm", "/nowhere/npm"),
+        (5, "registry.ca_file", "/nowhere/ca.pem"),
+        (9, "git.credentials[0].password_file", "/nowhere/password"),
+    ):
+        assert f"{config}:{line}: {key}: {path}: No such file" in told.stderr, told.stderr
+
+
+def test_a_variable_that_sets_nothing_is_told_by_every_command() -> None:
+    for words in (("config", "show"), ("schema",), ("setup", "--dry-run")):
+        told = run(*words, NOMAD_BUILD_LIMITS_MEMORI_MB="1")
+        assert told.returncode == 0
+        assert "NOMAD_BUILD_LIMITS_MEMORI_MB sets nothing; did you mean NOMAD_BUILD_LIMITS_MEMORY_MB?" in told.stderr, told.stderr
+    told = run("config", "show", NOMAD_BUILD_LOG="=,=")
+    assert told.returncode == 0 and "NOMAD_BUILD_LOG is no filter" in told.stderr, told.stderr
+
+
 async def test_tools_may_have_a_prefix(make_server: MakeServer, base: str) -> None:
     server = make_server()
     server.env["NOMAD_BUILD_MCP_TOOL_PREFIX"] = "nb_"

@@ -50,6 +50,16 @@ async def test_reading_forwards_gives_every_line_once(plain: ClientSession, logg
     assert len(numbers) > LINES
 
 
+async def test_lines_tell_their_time_where_that_is_asked_for(plain: ClientSession, logged: str) -> None:
+    time_of = re.compile(r"^\d+ (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) \S.* \| ")
+    shown = await logs(plain, logged, timestamps=True, lines=40)
+    times = [time_of.match(line) for line in shown["text"].splitlines()]
+    assert len(times) == 40 and all(times)
+    told = [found[1] for found in times if found]
+    assert told == sorted(told)
+    assert not any(map(time_of.match, (await logs(plain, logged, lines=40))["text"].splitlines()))
+
+
 async def test_reading_backwards_gives_what_precedes(plain: ClientSession, logged: str) -> None:
     end = await logs(plain, logged, **{"from": "end", "lines": 10})
     assert end["last_line"] == end["total_lines"] and end["more_before"] and not end["more_after"]

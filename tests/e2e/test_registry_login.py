@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 from conftest import MakeServer
 from helpers import ask, fail, files, log_text, refused, succeed, unique
 from local_registry import LocalRegistry
@@ -19,6 +22,27 @@ async def test_with_the_right_credentials(session: ClientSession, auth_registry:
     for text in (str(status), await log_text(session, status["build_id"])):
         assert auth_registry.login.password not in text
         assert auth_registry.login.basic not in text
+
+
+async def test_a_login_of_buildah_is_found_without_an_environment(
+    make_server: MakeServer, registry: LocalRegistry, auth_registry: LocalRegistry, base: str
+) -> None:
+    server = make_server(insecure=[registry], proxies=[auth_registry.host])
+    # What hosts of MCP servers hand on.
+    server.env.pop("XDG_RUNTIME_DIR", None)
+    bare = {"PATH": os.environ["PATH"]}
+    login = auth_registry.login
+    assert login
+    command = ["buildah", "login", "--tls-verify=false", "--username", login.user, "--password-stdin", auth_registry.host]
+    subprocess.run(command, env=bare, input=login.password, text=True, check=True, capture_output=True)
+    try:
+        repository = f"e2e/{unique()}"
+        async with server.connect() as session:
+            source = files(Containerfile=f"FROM {base}\n")
+            status = await succeed(session, source=source, tags=[f"{auth_registry.host}/{repository}:1"])
+        assert auth_registry.digest(repository, "1") == status["image"]["digest"]
+    finally:
+        subprocess.run(["buildah", "logout", auth_registry.host], env=bare, check=True, capture_output=True)
 
 
 async def test_a_pull_without_the_right_credentials(make_server: MakeServer, auth_registry: LocalRegistry) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from conftest import MakeServer
 from helpers import files, sleep_marker, some_build_id, unique, wait_for
+from mcp_http import McpHttp
 from mcp_stdio import McpError, McpProcess
-from server import Server
+from server import Server, binary, serve
 
 TASKS = "io.modelcontextprotocol/tasks"
 Ask = Callable[..., dict[str, Any]]
 
 
-def asking(process: McpProcess, version: str = "2026-07-28", *extensions: str) -> Ask:
+def asking(process: McpProcess | McpHttp, version: str = "2026-07-28", *extensions: str) -> Ask:
     """Requests of a client that knows these extensions."""
 
     def ask(method: str, **params: Any) -> dict[str, Any]:
@@ -72,6 +74,54 @@ async def test_a_build_is_a_task_that_ends_with_its_answer(ask: Ask, base: str) 
     assert task["taskId"] in done["result"]["content"][0]["text"] and not done["result"].get("isError")
     again = ask("tasks/get", taskId=task["taskId"])
     assert again["result"]["structuredContent"] == told and again["lastUpdatedAt"] == done["lastUpdatedAt"]
+
+
+async def test_the_answer_of_a_task_names_tools_and_links_as_a_call_does(make_server: MakeServer, base: str) -> None:
+    server = make_server()
+    server.env["NOMAD_BUILD_MCP_TOOL_PREFIX"] = "nb_"
+    with server.raw() as process:
+        ask = asking(process, "2026-07-28", TASKS)
+        source = {"source": files(Containerfile=f"FROM {base}\nRUN echo {unique()} > /left\n"), "outputs": ["/left"]}
+        task = ask("tools/call", name="nb_build", arguments=source)
+        done = (await ended(ask, task["taskId"]))["result"]
+        once = ask("tools/call", name="nb_build", arguments=source | {"wait": 50})
+    for answer in (done, once):
+        told = answer["structuredContent"]
+        assert told["state"] == "succeeded" and told["next"].startswith("nb_logs {"), told
+        assert f"next: {told['next']}" in answer["content"][0]["text"]
+        links = [block for block in answer["content"] if block["type"] == "resource_link"]
+        assert [link["uri"] for link in links] == [told["outputs"][0]["uri"]], answer
+
+
+class NewestHttp(McpHttp):
+    """A client of the newest protocol over HTTP: the headers repeat the body (SEP-2243)."""
+
+    def request(self, method: str, params: dict[str, Any] | None = None, timeout: float = 60) -> dict[str, Any]:
+        name = (params or {}).get("name") or (params or {}).get("taskId")
+        self._headers |= {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, "Mcp-Name": str(name)}
+        return super().request(method, params, timeout)
+
+
+async def test_tasks_are_there_over_http_and_only_for_who_asked(server: Server, base: str) -> None:
+    with serve(server) as address:
+
+        def of(name: str) -> Ask:
+            made = subprocess.run([str(binary()), "token", name], env=server.env, check=True, capture_output=True, text=True)
+            return asking(NewestHttp(f"{address}/mcp", made.stdout.strip()), "2026-07-28", TASKS)
+
+        ann, ben = of("ann"), of("ben")
+        task = build(ann, f"FROM {base}\nRUN sleep {sleep_marker()}\n")
+        await is_only_hers(ann, ben, task)
+
+
+async def is_only_hers(ann: Ask, ben: Ask, task: dict[str, Any]) -> None:
+    assert (task["resultType"], task["status"]) == ("task", "working")
+    for method in ("tasks/get", "tasks/cancel"):
+        with pytest.raises(McpError, match="-32602"):
+            ben(method, taskId=task["taskId"])
+    assert ann("tasks/get", taskId=task["taskId"])["status"] == "working"
+    ann("tasks/cancel", taskId=task["taskId"])
+    assert (await ended(ann, task["taskId"]))["status"] == "cancelled"
 
 
 async def test_a_failed_build_is_a_task_that_was_answered(ask: Ask, base: str) -> None:
