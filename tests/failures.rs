@@ -85,6 +85,9 @@ struct Want {
     /// What the message has.
     #[serde(default)]
     says: Option<String>,
+    /// What the hint has; empty: there is none.
+    #[serde(default)]
+    hint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -308,6 +311,12 @@ fn faults(case: &Case, failure: &Failure) -> Vec<String> {
         && !failure.message.contains(says)
     {
         wrong.push(format!("the message has no {says:?}: {}", failure.message));
+    }
+    let hint = failure.hint.as_deref().unwrap_or_default();
+    if let Some(wanted) = &want.hint
+        && (!hint.contains(wanted) || wanted.is_empty() != hint.is_empty())
+    {
+        wrong.push(format!("the hint is {hint:?}, not {wanted:?}"));
     }
     if excerpt.lines().count() > EXCERPT || failure.locations.len() > 10 {
         wrong.push("too long".to_owned());

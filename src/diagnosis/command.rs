@@ -1,16 +1,21 @@
 //! What the output of a command that failed means: which line is the reason, and who can mend it.
 //!
 //! ```text
-//! lines ─▶ a rule for each ─▶ the family that spoke last ─▶ its first cause ─▶ kind, fault, excerpt
+//! lines ─▶ a rule for each ─▶ the family that spoke last ─▶ its first cause ─▶ does a line near it speak of the
+//!                                                         environment? ─▶ kind, fault, excerpt
 //! ```
 //! Programs that failed before and were forgiven speak earlier than the one that ended the command: so the last
-//! family to speak counts, and of what it says the first cause. Output can be made up; only the status is beyond
-//! doubt. So whatever output blames on anything but the code has the fault `unknown`.
+//! family to speak counts, and of what it says the first cause. A try that was made again counts only where nothing
+//! else tells why. Output can be made up; only the status is beyond doubt. So whatever output blames on anything but
+//! the code has the fault `unknown`, and so has what may be the environment's fault as well.
+
+use std::ops::Range;
 
 use crate::build::{Fault, Kind};
+use crate::containerfile::StepLine;
 use crate::log::Line;
 
-use super::rules::{self, Known, Weight};
+use super::rules::{self, Known, Trust, Weight};
 
 /// A shell's status for a command that is not executable, and for one that is not there.
 const NOT_EXECUTABLE: i32 = 126;
@@ -27,7 +32,7 @@ const NEXT: usize = 3;
 const GENERAL: usize = 40;
 /// The excerpt begins at most so many lines before the decisive one.
 const BEFORE: usize = 15;
-/// Lines behind the decisive one that may tell of the environment.
+/// Lines behind the decisive one, and before it, that may tell of the environment.
 const AROUND: usize = 20;
 
 /// What curl and wget end with when they are told to be silent: curl(1), wget(1).
@@ -75,7 +80,24 @@ pub struct Reading {
 }
 
 /// A line that has a rule.
-type Found = (usize, &'static Known);
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    at: usize,
+    known: &'static Known,
+    /// It speaks of the environment, and that the program tries again.
+    again: bool,
+}
+
+impl Found {
+    fn new(at: usize, line: &str, known: &'static Known) -> Self {
+        let again = known.rule.kind.fault() == Fault::Unknown && rules::tells_of_a_retry(line);
+        Self { at, known, again }
+    }
+
+    fn is(&self, weight: Weight) -> bool {
+        self.known.rule.weight == weight && !self.again
+    }
+}
 
 /// Reads the output.
 pub fn read(command: &Command<'_>) -> Reading {
@@ -87,39 +109,47 @@ pub fn read(command: &Command<'_>) -> Reading {
     let found: Vec<Found> = texts
         .iter()
         .enumerate()
-        .filter_map(|(index, line)| {
-            let next = texts.get(index + 1..).unwrap_or_default();
+        .filter(|(_, line)| !is_as_buildah(line) && !is_quoted(line))
+        .filter_map(|(at, line)| {
+            let next = texts.get(at + 1..).unwrap_or_default();
             let next = next.get(..NEXT.min(next.len())).unwrap_or_default();
-            Some((index, rules::for_command(line, next, command.status)?))
+            let known = rules::for_command(line, next, command.status, command.text)?;
+            Some(Found::new(at, line, known))
         })
+        .filter(|found| !is_forgiven(texts.get(found.at).unwrap_or(&""), command.text))
         .collect();
-    let found: Vec<Found> = found
-        .into_iter()
-        .filter(|(index, _)| !is_forgiven(texts.get(*index).unwrap_or(&""), command.text))
-        .collect();
-    let decisive = decide(&found, command.status, texts.len());
-    let kind = kind_of(decisive, command);
+    let told = decide(&found, command.status, texts.len());
+    let kind = kind_of(told, command);
+    let (decisive, is_doubtful) = doubt(told, kind, &texts, command.text);
+    let kind = match (told, decisive) {
+        (Some(told), Some(decisive)) if told.at != decisive.at => decisive.known.rule.kind,
+        _ => kind,
+    };
     let rule = decisive
-        .map(|(_, known)| &known.rule)
+        .map(|found| &found.known.rule)
         .filter(|rule| rule.kind == kind);
-    let at = decisive.map(|(index, known)| (beginning(&texts, index, known), index));
+    let at = decisive.map(|found| (beginning(&texts, &found), found.at));
     let usual = rule
         .and_then(|rule| rule.fault)
         .unwrap_or_else(|| kind.fault());
-    let is_code = usual == Fault::Code
-        && !(may_be_environment(kind) && environment(&texts, at, command.text));
+    let is_code = usual == Fault::Code && !is_doubtful && !is_made_up(kind, command);
     Reading {
         kind,
         fault: if is_code { Fault::Code } else { Fault::Unknown },
         hint: rule
             .and_then(|rule| rule.hint.as_deref())
+            .filter(|_| !is_doubtful)
             .or_else(|| hint(kind, command.status)),
         at,
     }
 }
 
+/// Whether a line has the form of what Buildah says of steps: what a command prints so is not its own.
+fn is_as_buildah(line: &str) -> bool {
+    line.starts_with("Error: building at STEP \"") || StepLine::parse(line).is_some()
+}
+
 fn decide(found: &[Found], status: i32, count: usize) -> Option<Found> {
-    let of = |weight| move |found: &&Found| found.1.rule.weight == weight;
     if matches!(status, NOT_EXECUTABLE | NOT_FOUND) {
         let start = |kind| {
             matches!(
@@ -133,44 +163,122 @@ fn decide(found: &[Found], status: i32, count: usize) -> Option<Found> {
         };
         return found
             .iter()
-            .rfind(|(_, known)| start(known.rule.kind))
+            .rfind(|found| start(found.known.rule.kind))
             .copied();
     }
-    let mut causes = found.iter().filter(of(Weight::Cause));
-    let spoke = |family: &str| {
-        let mut causes = found.iter().filter(of(Weight::Cause));
-        causes.any(|(_, known)| known.family == family)
-    };
-    if let Some((_, last)) = found.iter().rfind(|(_, known)| spoke(known.family)) {
-        let first = causes.find(|(_, known)| known.family == last.family);
-        return first.map(|(index, known)| wrapped(*index, known, found));
+    let causes = || found.iter().filter(|found| found.is(Weight::Cause));
+    let spoke = |family: &str| causes().any(|found| found.known.family == family);
+    let last = found
+        .iter()
+        .rfind(|found| !found.again && spoke(found.known.family));
+    if let Some(last) = last {
+        let of_it = |found: &&Found| found.known.family == last.known.family;
+        let anew = found
+            .iter()
+            .filter(of_it)
+            .rfind(|found| found.is(Weight::Anew));
+        let first = causes()
+            .filter(of_it)
+            .find(|first| anew.is_none_or(|anew| anew.at < first.at))
+            .or_else(|| causes().find(of_it));
+        return first.map(|first| wrapped(*first, found));
     }
+    general(found, count)
+}
+
+/// What counts where nothing tells a cause.
+fn general(found: &[Found], count: usize) -> Option<Found> {
+    let is_special = |found: &&Found| found.known.rule.kind != Kind::CommandFailed;
     let last = count.saturating_sub(GENERAL);
     let mut general = found
         .iter()
-        .filter(of(Weight::General))
-        .filter(|(index, _)| *index >= last);
+        .filter(|found| found.is(Weight::General) && found.at >= last);
+    let again = found.iter().find(|found| found.again && found.at >= last);
     general
         .clone()
-        .rfind(|(_, known)| known.rule.kind != Kind::CommandFailed)
+        .rfind(is_special)
+        .filter(|general| again.is_none_or(|again| again.at < general.at))
+        .or(again)
         .or_else(|| general.next())
-        .or_else(|| {
-            found
-                .iter()
-                .find(|(_, known)| known.rule.kind != Kind::CommandFailed)
-        })
+        .or_else(|| found.iter().find(is_special))
         .copied()
 }
 
 /// What an exception tells, or the network's failure that it wraps.
-fn wrapped(index: usize, known: &'static Known, found: &[Found]) -> Found {
-    let within = found.iter().find(|(at, inner)| {
+fn wrapped(found: Found, all: &[Found]) -> Found {
+    let known = found.known;
+    let within = all.iter().find(|inner| {
         known.family == EXCEPTIONS
             && known.rule.kind == Kind::UncaughtException
-            && inner.family == NETWORK
-            && (index..index + AROUND).contains(at)
+            && inner.known.family == NETWORK
+            && (found.at..found.at + AROUND).contains(&inner.at)
     });
-    within.map_or((index, known), |(_, inner)| (index, *inner))
+    within.copied().unwrap_or(found)
+}
+
+/// The decisive line, which is another where the one that was told follows from what the environment did; and whether
+/// it may be the environment's fault.
+fn doubt(told: Option<Found>, kind: Kind, texts: &[&str], text: &str) -> (Option<Found>, bool) {
+    let Some(found) = told else {
+        let last = texts.len().saturating_sub(AROUND)..texts.len();
+        let is_doubtful =
+            kind == Kind::CommandFailed && environment(texts, last, text, |_| true).is_some();
+        return (told, is_doubtful);
+    };
+    if found.known.rule.kind != kind {
+        return (told, false);
+    }
+    let trust = found.known.rule.trust();
+    let before = match trust {
+        Trust::Sure => return (told, false),
+        Trust::Own => beginning(texts, &found),
+        Trust::Near | Trust::Follows => found.at.saturating_sub(AROUND),
+    };
+    let around = before..(found.at + AROUND).min(texts.len());
+    let again = found.known.rule.follows_from_retries();
+    let other = environment(texts, around, text, |line| {
+        (again || !rules::tells_of_a_retry(line))
+            && !(kind == Kind::CompileError && is_of_a_source(line))
+    });
+    match (trust, other) {
+        (Trust::Follows, Some(other)) => (Some(other), true),
+        (_, other) => (told, other.is_some()),
+    }
+}
+
+/// The first of these lines that speaks of the environment.
+fn environment(
+    texts: &[&str],
+    of: Range<usize>,
+    text: &str,
+    counts: impl Fn(&str) -> bool,
+) -> Option<Found> {
+    let lines = texts.get(of.clone()).unwrap_or_default();
+    of.zip(lines).find_map(|(at, line)| {
+        if is_as_buildah(line) || !counts(line) || is_forgiven(line, text) {
+            return None;
+        }
+        let known = rules::of_environment(line)?;
+        Some(Found {
+            at,
+            known,
+            again: false,
+        })
+    })
+}
+
+/// Whether a compiler quotes a source here, or speaks of a place in one: names of errors in it are only names.
+fn is_of_a_source(line: &str) -> bool {
+    let is_pointer = line.trim_start().starts_with(['|', '│', '^', '~']);
+    let is_code = line.ends_with([';', '{', '}', '(', ')', ',', '^', '~']);
+    is_quoted(line) || is_pointer || is_code || rules::is_of_a_compiler(line)
+}
+
+/// Whether it is a line of a source behind its number: `   3 |   x();`.
+fn is_quoted(line: &str) -> bool {
+    let numbered = line.trim_start_matches([' ', '>']);
+    let rest = numbered.trim_start_matches(|c: char| c.is_ascii_digit());
+    rest.len() < numbered.len() && rest.trim_start().starts_with(['|', '│'])
 }
 
 /// Whether the command line goes on when the program fails that printed this: `wget … || true`.
@@ -186,7 +294,12 @@ fn is_forgiven(line: &str, text: &str) -> bool {
     let (Some((at, _)), None) = (calls.next(), calls.next()) else {
         return false;
     };
-    let rest = text.get(at + program.len()..).unwrap_or_default();
+    let (before, rest) = text.split_at_checked(at).unwrap_or((text, ""));
+    // Its own status is not the one that the command line ends with.
+    if before.contains("=$?") && rest.contains("exit ") {
+        return true;
+    }
+    let rest = rest.get(program.len()..).unwrap_or_default();
     let end = rest.find([';', '&', '|', '\n']).unwrap_or(rest.len());
     let after = rest.get(end..).unwrap_or_default();
     let otherwise = after.strip_prefix("||").map(str::trim_start);
@@ -198,12 +311,15 @@ fn is_forgiven(line: &str, text: &str) -> bool {
 }
 
 fn kind_of(decisive: Option<Found>, command: &Command<'_>) -> Kind {
-    let told = decisive.map(|(_, known)| (known.rule.kind, known.rule.weight));
+    let told = decisive.map(|found| (found.known.rule.kind, found.known.rule.weight));
     let cause = matches!(told, Some((_, Weight::Cause)));
     match (told, command.status) {
         (Some((kind, _)), NOT_EXECUTABLE | NOT_FOUND) => kind,
         (None, NOT_EXECUTABLE) => Kind::CommandNotExecutable,
         (None, NOT_FOUND) => Kind::CommandNotFound,
+        (Some((Kind::OutOfMemory, Weight::Cause)), _) => Kind::OutOfMemory,
+        (_, KILLED) if calls(command.text, "timeout") => Kind::CommandTimedOut,
+        (_, KILLED) if is_made_up(Kind::CommandFailed, command) => Kind::CommandFailed,
         (_, KILLED) => Kind::OutOfMemory,
         (_, status) if !cause && CRASHED.contains(&status) => Kind::CommandCrashed,
         (_, status) if !cause && TIMED_OUT.contains(&status) && calls(command.text, "timeout") => {
@@ -220,6 +336,13 @@ fn kind_of(decisive: Option<Found>, command: &Command<'_>) -> Kind {
     }
 }
 
+/// Whether the command line itself ends with the status of a kill, so that it tells nothing.
+fn is_made_up(kind: Kind, command: &Command<'_>) -> bool {
+    kind == Kind::CommandFailed
+        && command.status == KILLED
+        && command.text.contains(&format!("exit {KILLED}"))
+}
+
 /// Whether a command line calls a program.
 fn calls(text: &str, program: &str) -> bool {
     text.split(|c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | '.')))
@@ -234,41 +357,24 @@ fn hint(kind: Kind, status: i32) -> Option<&'static str> {
         (Kind::CommandNotFound, NOT_FOUND) => {
             Some("Install the command in an earlier step, or correct its name.")
         }
-        (Kind::OutOfMemory, KILLED) => Some("Use less memory, or a profile with more."),
+        (Kind::OutOfMemory, KILLED) => {
+            Some("A KILL signal ended it; want of memory is the usual cause.")
+        }
         _ => None,
     }
 }
 
 /// The first line that belongs to the decisive one.
-fn beginning(texts: &[&str], decisive: usize, known: &Known) -> usize {
-    let nearest = decisive.saturating_sub(known.rule.before);
+fn beginning(texts: &[&str], decisive: &Found) -> usize {
+    let (at, known) = (decisive.at, decisive.known);
+    let nearest = at.saturating_sub(known.rule.before);
     if !known.has_beginning() {
         return nearest;
     }
-    (decisive.saturating_sub(BEFORE)..decisive)
+    (at.saturating_sub(BEFORE)..at)
         .rev()
         .find(|index| texts.get(*index).is_some_and(|line| known.begins_at(line)))
         .unwrap_or(nearest)
-}
-
-/// Kinds behind which anything can stand.
-fn may_be_environment(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::CommandFailed | Kind::TestFailed | Kind::UncaughtException | Kind::BuildToolError
-    )
-}
-
-/// Whether the lines of the reason, or the last ones where there is none, speak of the environment.
-fn environment(texts: &[&str], at: Option<(usize, usize)>, text: &str) -> bool {
-    let (from, to) = match at {
-        Some((from, decisive)) => (from, (decisive + AROUND).min(texts.len())),
-        None => (texts.len().saturating_sub(AROUND), texts.len()),
-    };
-    let lines = texts.get(from..to).unwrap_or_default();
-    lines
-        .iter()
-        .any(|line| rules::tells_of_environment(line) && !is_forgiven(line, text))
 }
 
 #[cfg(test)]

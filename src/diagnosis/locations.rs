@@ -44,7 +44,12 @@ const FORMS: &[&str] = &[
     // pytest
     r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|in .+|Failed)$",
     r"^(?:file )?(?P<file>/\S+\.py)(?::|, line )(?P<line>\d+)$",
-    // CMake, make, the shell, assert
+    // bats, Next.js, Elixir
+    r"^\s*# \(in test file (?P<file>[^\s,]+), line (?P<line>\d+)\)",
+    r"^(?P<file>\./[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
+    r"^\s*└─ (?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)\b",
+    // CMake with its calls, make, the shell, assert
+    r"^\s+(?P<file>[^\s:()]*CMakeLists\.txt|[^\s:()]+\.cmake):(?P<line>\d+) \((?P<msg>\w+)\)$",
     r"^CMake Error at (?P<file>[^\s:]+):(?P<line>\d+)(?: \((?P<msg>[^)]*)\))?",
     r"^(?P<file>[^\s:]*(?:[Mm]akefile|\.mk)):(?P<line>\d+): \*\*\* (?P<msg>.+)$",
     r"^(?P<file>[^\s:()]+\.(?:sh|bash)): (?:line )?(?P<line>\d+): (?P<msg>.+)$",

@@ -4,7 +4,8 @@
 //! line ─▶ the last ones ─▶ (falls out) ─▶ told of a failure? ─▶ kept until the next step begins
 //! ```
 //! Memory is bounded whatever is printed. The first error of a long output is kept: the first lines that tell of a
-//! failure, and some behind each.
+//! failure, and some behind each. Where these are many, as where each line has a word of a failure, only those count
+//! further that a rule knows as a cause.
 
 use std::collections::VecDeque;
 use std::sync::LazyLock;
@@ -13,12 +14,20 @@ use aho_corasick::AhoCorasick;
 
 use crate::log::{Line, Prefilter};
 
+use super::rules;
+
 /// Last lines that are kept in any case.
 const LAST: usize = 400;
 /// Lines before them that are kept because they tell of a failure.
 const TOLD: usize = 400;
+/// So many of them may be any that have a word; the others have a rule.
+const ANY: usize = 200;
 /// Lines behind such a line that are kept with it.
 const BEHIND: usize = 12;
+/// The same of one that has a rule.
+const BEHIND_RULED: usize = 3;
+/// Lines of a step that rules are asked about: they take longer than words.
+const ASKED: usize = 20_000;
 
 /// Words of lines that may tell of a failure; none is shorter than four bytes.
 const WORDS: &[&str] = &[
@@ -52,6 +61,65 @@ const WORDS: &[&str] = &[
     "invalid",
     "unknown",
     "conflict",
+    "wrote only",
+    "temporarily",
+    "out of memory",
+    "didn't exit",
+    "segmentation",
+    "dumped",
+    "aborted",
+    "exited on",
+    "gateway",
+    "forbidden",
+    "breaks: ",
+    "match for arg",
+    "provider of",
+    "provides",
+    "significantly",
+    "certificate",
+    "unexpected",
+    "updates to",
+    "not match",
+    "inconsistent",
+    "required module",
+    "required by",
+    "not in std",
+    "requires ",
+    "toolchain",
+    "problem",
+    "your ruby",
+    "deployment mode",
+    "up to date with",
+    "multiple def",
+    "relocation",
+    "undeclared",
+    "imported and not",
+    "declared and not",
+    "expected",
+    "rule to make",
+    "targets spec",
+    "package '",
+    "stdout ----",
+    "data race",
+    "not ok ",
+    "● ",
+    "✖ ",
+    "✗ ",
+    "transfer closed",
+    "without response",
+    "exceeded",
+    "valid openpgp",
+    "in gzip format",
+    "look like a tar",
+    "terminate called",
+    "`-d ",
+    "would reform",
+    "diff in /",
+    "substitution",
+    "not set",
+    "unbound",
+    "not exist",
+    "not permitted",
 ];
 
 static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
@@ -71,7 +139,37 @@ static MAY_TELL: LazyLock<Option<Prefilter>> =
 /// Whether a line may tell of a failure.
 fn tells(text: &[u8]) -> bool {
     let may_tell = (MAY_TELL.as_ref()).is_none_or(|words| words.may_match(text));
-    (may_tell && TELLS.as_ref().is_some_and(|words| words.is_match(text))) || text.starts_with(APT)
+    text.starts_with(APT)
+        || (may_tell
+            && TELLS.as_ref().is_some_and(|words| {
+                words
+                    .find_iter(text)
+                    .any(|found| !is_within_a_name(text, found.start(), found.end()))
+            }))
+}
+
+/// Whether a word is but a part of an option or of a file's name: `-Werror`, `error.o`, `test_errors.py`.
+fn is_within_a_name(text: &[u8], start: usize, end: usize) -> bool {
+    let before = text.get(..start).unwrap_or_default();
+    let after = text.get(end..).unwrap_or_default();
+    let from = before.iter().rposition(u8::is_ascii_whitespace);
+    let begun = before.get(from.map_or(0, |from| from + 1)..);
+    if matches!(begun, Some([b'-', b'-' | b'A'..=b'Z' | b'a'..=b'z', ..])) {
+        return true;
+    }
+    let rest = after
+        .iter()
+        .position(|c| !c.is_ascii_alphanumeric() && *c != b'_');
+    let rest = rest.and_then(|at| after.get(at..)).unwrap_or_default();
+    // An extension, behind which nothing is said of the file.
+    let [b'.', extension @ ..] = rest else {
+        return false;
+    };
+    let long = extension
+        .iter()
+        .position(|c| !c.is_ascii_alphanumeric())
+        .unwrap_or(extension.len());
+    (1..=4).contains(&long) && !matches!(extension.get(long), Some(b':' | b'('))
 }
 
 /// See the module.
@@ -83,6 +181,8 @@ pub struct Recent {
     before: Option<(u64, Line)>,
     /// How many more lines are kept with the one that told.
     behind: usize,
+    /// How many lines rules were asked about.
+    asked: usize,
     /// Lines up to this number belong to what has ended.
     ended: u64,
 }
@@ -109,9 +209,12 @@ impl Recent {
         if self.told.len() >= TOLD || old.0 <= self.ended {
             return Some(old);
         }
-        if tells(old.1.text.as_bytes()) {
+        if self.counts(&old.1.text) {
             self.told.extend(self.before.take());
-            self.behind = BEHIND;
+            self.behind = match self.told.len() < ANY {
+                true => BEHIND,
+                false => BEHIND_RULED,
+            };
             self.told.push(old);
             None
         } else if self.behind > 0 {
@@ -123,11 +226,24 @@ impl Recent {
         }
     }
 
+    /// Whether a line is kept for what it tells.
+    fn counts(&mut self, text: &str) -> bool {
+        if !tells(text.as_bytes()) {
+            return false;
+        }
+        if self.told.len() < ANY {
+            return true;
+        }
+        self.asked += 1;
+        self.asked <= ASKED && rules::tells_a_cause(text)
+    }
+
     /// A step, a test or a phase begins: what was told before belongs to another.
     pub fn begin(&mut self) {
         self.told.clear();
         self.before = None;
         self.behind = 0;
+        self.asked = 0;
         self.ended = self.last.back().map_or(self.ended, |(number, _)| *number);
     }
 
@@ -163,8 +279,8 @@ mod tests {
         for word in WORDS {
             for word in [word.to_ascii_uppercase(), (*word).to_owned()] {
                 assert!(tells(word.as_bytes()), "{word}");
-                assert!(tells(format!("--{word}").as_bytes()), "{word}");
-                assert!(tells(format!("-{word} --").as_bytes()), "{word}");
+                assert!(tells(format!("##{word}").as_bytes()), "{word}");
+                assert!(tells(format!("#{word} --").as_bytes()), "{word}");
             }
         }
         assert!(tells(b"E: Package 'x' has no installation candidate"));
@@ -172,6 +288,50 @@ mod tests {
         assert!(!tells(b"fa) 2/3"));
         assert!(!tells(b"cc -O2 -Wall -Iinclude -c src/module_1042.c"));
         assert!(!tells(b""));
+        for name in [
+            "gcc -Wall -Werror -fmax-errors=3 -c src/error.c -o error.o",
+            "tests/test_errors.py PASSED",
+            "  inflating: x/failure.html",
+        ] {
+            assert!(!tells(name.as_bytes()), "{name}");
+        }
+        assert!(tells(b"src/error.c:3:5: expected ';'"));
+        assert!(tells(b"cc1: all warnings being treated as errors"));
+    }
+
+    #[test]
+    fn each_line_that_can_decide_is_kept() {
+        // Each stands behind a line that tells, or is one of a list that ends with such a line.
+        let others = [
+            "  curl-8.9.1-r1:",
+            "  1) adds one and one:",
+            "1) adds(AppTest)",
+            "app/x.py:1:1: F401 `os` imported but unused",
+            "In script.sh line 3:",
+        ];
+        let lost: Vec<String> = rules::tests::deciding()
+            .into_iter()
+            .filter(|line| !tells(line.as_bytes()) && !others.contains(&line.as_str()))
+            .collect();
+        assert!(lost.is_empty(), "{}:\n{}", lost.len(), lost.join("\n"));
+    }
+
+    #[test]
+    fn a_cause_among_words_of_failures_is_kept() {
+        let mut recent = Recent::default();
+        for number in 1..5000 {
+            recent.push(
+                number,
+                &line(match number {
+                    3000 => "a.c:1:2: error: first",
+                    _ if number % 2 == 0 => "error-prone: 17 of 99",
+                    _ => "gcc -Werror -c error.c",
+                }),
+            );
+        }
+        let lines = recent.lines();
+        assert!(lines.len() <= LAST + TOLD + 1, "{}", lines.len());
+        assert!(lines.iter().any(|(n, _)| *n == 3000));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Tree {
     pub layout: Layout,
 }
 
+/// Of a source with so many files not all may be known.
+const ALL: usize = 20_000;
 /// Directories of systems and packages, not of users.
 const FOREIGN: &[&str] = &[
     "/usr/",
@@ -70,7 +72,7 @@ impl Tree {
 
     /// What it most likely means where no file is known; `None` for files of systems and packages.
     pub fn guess(&self, printed: &str) -> Option<String> {
-        if is_foreign(printed) {
+        if self.is_known() || is_foreign(printed) {
             return None;
         }
         if !printed.starts_with('/') {
@@ -78,6 +80,11 @@ impl Tree {
         }
         let path = normal(printed)?;
         self.sources(&path).next()
+    }
+
+    /// Whether all files of the source are here: then what is not among them is not the user's.
+    fn is_known(&self) -> bool {
+        (1..ALL).contains(&self.files.len())
     }
 
     /// Where what lies at an absolute path came from, the last copy first.

@@ -98,6 +98,232 @@ fn the_status_decides_where_it_is_beyond_doubt() {
     );
 }
 
+/// What of the environment has the form of something else: status, instruction, output, and what it is.
+const OF_THE_ENVIRONMENT: &[(i32, &str, &str, Kind)] = &[
+    (
+        1,
+        "RUN go build ./...",
+        "main.go:4:2: github.com/a/b@v1.0.0: Get \"https://goproxy.example.com/github.com/a/b/@v/v1.0.0.zip\": dial tcp 192.0.2.1:443: i/o timeout",
+        Kind::DownloadTimedOut,
+    ),
+    (
+        2,
+        "RUN make",
+        "main.c:5:1: fatal error: error writing to /tmp/ccbXg8oE.s: No space left on device\ncompilation terminated.\nmake: *** [Makefile:2: main.o] Error 1",
+        Kind::DiskFull,
+    ),
+    (
+        2,
+        "RUN make",
+        "/usr/bin/ld: final link failed: Cannot allocate memory\ncollect2: error: ld returned 1 exit status\nmake: *** [Makefile:2: main] Error 1",
+        Kind::OutOfMemory,
+    ),
+    (
+        101,
+        "RUN cargo build",
+        "error: linking with `cc` failed: exit status: 1\n  |\n  = note: \"cc\" \"-m64\"\n  = note: /usr/bin/ld: final link failed: No space left on device\n          collect2: error: ld returned 1 exit status\n\nerror: could not compile `x` (bin \"x\") due to 1 previous error",
+        Kind::DiskFull,
+    ),
+    (
+        101,
+        "RUN cargo build",
+        "error: could not compile `x` (lib)\n\nCaused by:\n  process didn't exit successfully: `rustc --crate-name x` (signal: 11, SIGSEGV: invalid memory reference)",
+        Kind::CommandCrashed,
+    ),
+    (
+        1,
+        "RUN npm run build",
+        "FetchError: request to https://fonts.googleapis.com/css2?family=Inter failed, reason: getaddrinfo EAI_AGAIN fonts.googleapis.com\n    at ClientRequest.<anonymous> (/app/node_modules/next/dist/compiled/node-fetch/index.js:1:65756)\nFailed to compile.\n\nsrc/app/layout.tsx\n`next/font` error:\nFailed to fetch `Inter` from Google Fonts.",
+        Kind::NameNotResolved,
+    ),
+    (
+        1,
+        "RUN cmake .",
+        "fatal: unable to access 'https://github.com/google/googletest.git/': Could not resolve host: github.com\nHad to git clone more than once:\n          3 times.\nCMake Error at googletest-subbuild/googletest-populate-prefix/tmp/googletest-populate-gitclone.cmake:50 (message):\n  Failed to clone repository: 'https://github.com/google/googletest.git'\n\nCMake Error at /usr/share/cmake/Modules/FetchContent.cmake:1087 (message):\n  Build step for googletest failed: 2\n-- Configuring incomplete, errors occurred!",
+        Kind::NameNotResolved,
+    ),
+    (
+        2,
+        "RUN gem install rails",
+        "ERROR:  Could not find a valid gem 'rails' (>= 0), here is why:\n          Unable to download data from https://rubygems.org/ - timed out (https://rubygems.org/specs.4.8.gz)",
+        Kind::DownloadTimedOut,
+    ),
+    (
+        17,
+        "RUN bundle install",
+        "Retrying fetcher due to error (2/4): Bundler::HTTPError Could not fetch specs from https://rubygems.org/ due to underlying error <SocketError: Failed to open TCP connection to rubygems.org:443 (getaddrinfo: Temporary failure in name resolution)>\nCould not fetch specs from https://rubygems.org/",
+        Kind::NameNotResolved,
+    ),
+    (
+        100,
+        "RUN apt-get install -y x",
+        "dpkg: error processing archive /var/cache/apt/archives/x.deb (--unpack):\n cannot copy extracted data for './usr/bin/x' to '/usr/bin/x.dpkg-new': failed to write (No space left on device)\nE: Sub-process /usr/bin/dpkg returned an error code (1)",
+        Kind::DiskFull,
+    ),
+    (
+        100,
+        "RUN apt-get update",
+        "Err:1 http://h/debian bookworm Release\n  403  Forbidden [IP: 192.0.2.1 80]\nE: The repository 'http://h/debian bookworm Release' does not have a Release file.",
+        Kind::PackageIndexFailed,
+    ),
+    (
+        100,
+        "RUN apt-get update && apt-get install -y x",
+        "E: Failed to fetch http://deb.debian.org/debian/pool/x.deb  404  Not Found [IP: 192.0.2.1 80]",
+        Kind::PackageIndexFailed,
+    ),
+    (
+        1,
+        "RUN apk add git",
+        "WARNING: updating and opening https://mirror.example.com/v3.20/main: Permission denied\nERROR: unable to select packages:\n  git (no such package):\n    required by: world[git]",
+        Kind::PackageIndexFailed,
+    ),
+    (
+        1,
+        "RUN pip install -qq flask",
+        "ERROR: Could not find a version that satisfies the requirement flask (from versions: none)\nERROR: No matching distribution found for flask",
+        Kind::PackageNotFound,
+    ),
+    (
+        1,
+        "RUN mvn test",
+        "[ERROR] The forked VM terminated without properly saying goodbye. VM crash or System.exit called?\n[ERROR] Process Exit Code: 137",
+        Kind::CommandCrashed,
+    ),
+    (
+        137,
+        "RUN timeout -s KILL 10 npm test",
+        "all is well",
+        Kind::CommandTimedOut,
+    ),
+    (137, "RUN ./x; exit 137", "all is well", Kind::CommandFailed),
+    (137, "RUN ./x", "all is well", Kind::OutOfMemory),
+];
+
+/// What of the code has words of the environment.
+const OF_THE_CODE: &[(i32, &str, &str, Kind)] = &[
+    (
+        1,
+        "RUN pip install foo==9",
+        "WARNING: Retrying (Retry(total=4, connect=None)) after connection broken by 'ReadTimeoutError(\"HTTPSConnectionPool(host='pypi.org', port=443): Read timed out.\")': /simple/foo/\nERROR: Could not find a version that satisfies the requirement foo==9 (from versions: 1.0, 2.0)\nERROR: No matching distribution found for foo==9",
+        Kind::PackageNotFound,
+    ),
+    (
+        101,
+        "RUN cargo build",
+        "warning: spurious network error (3 tries remaining): [28] Timeout was reached\nerror: failed to select a version for `foo`.\n    ... required by package `x v0.1.0 (/src)`",
+        Kind::PackageConflict,
+    ),
+    (
+        101,
+        "RUN cargo clippy -- -D warnings",
+        "warning: spurious network error (3 tries remaining): [28] Timeout was reached\nerror: unneeded `return` statement\n --> src/main.rs:2:9\n  |\n  = note: `-D clippy::needless-return` implied by `-D warnings`",
+        Kind::LintFailed,
+    ),
+    (
+        1,
+        "RUN javac A.java",
+        "A.java:3: error: unreported exception UnknownHostException; must be caught or declared to be thrown\n        throw new UnknownHostException(\"x\");\n        ^\n1 error",
+        Kind::CompileError,
+    ),
+    (
+        2,
+        "RUN make",
+        "a.c:3:5: error: 'x' undeclared\n    3 |   puts(\"Connection refused\"), x;\n      |                              ^",
+        Kind::CompileError,
+    ),
+    (
+        1,
+        "RUN pytest; r=$?; curl -s https://codecov.io/bash | bash; exit $r",
+        "E       assert 1 == 2\n\ntest_a.py:4: AssertionError\ncurl: (6) Could not resolve host: codecov.io",
+        Kind::TestFailed,
+    ),
+    (
+        1,
+        "RUN ./t.sh",
+        "unit: FAILED\nexpected 1 got 2",
+        Kind::CommandFailed,
+    ),
+    (
+        1,
+        "RUN ./x",
+        "cannot allocate memory pool 'x' twice: bad config",
+        Kind::CommandFailed,
+    ),
+    (
+        1,
+        "RUN ./x",
+        "Error: building at STEP \"COPY a /\": no space left on device\nSTEP 9/9: no space left on device",
+        Kind::CommandFailed,
+    ),
+    (
+        1,
+        "RUN go test ./...",
+        "# example.com/x\n./a.go:3:2: undefined: y\nFAIL    example.com/x [build failed]\nFAIL",
+        Kind::CompileError,
+    ),
+    (
+        1,
+        "RUN golangci-lint run",
+        "a.go:3:5: Error return value of `f` is not checked (errcheck)",
+        Kind::LintFailed,
+    ),
+    (
+        1,
+        "RUN sbt compile",
+        "[error] /src/src/main/scala/App.scala:3:5: not found: value x\n[error]   x\n[error] one error found",
+        Kind::CompileError,
+    ),
+    (
+        1,
+        "RUN ./gradlew build",
+        "* What went wrong:\nExecution failed for task ':compileJava'.\n> Could not resolve all files for configuration ':compileClasspath'.\n   > Could not find com.example:nothing:1.0.",
+        Kind::PackageNotFound,
+    ),
+    (
+        1,
+        "RUN uv pip install nothing-here",
+        "  × No solution found when resolving dependencies:\n  ╰─▶ Because nothing-here was not found in the package registry and you require nothing-here, we can conclude that your requirements are unsatisfiable.",
+        Kind::PackageNotFound,
+    ),
+];
+
+#[test]
+fn each_is_blamed_on_its_own() {
+    let cases = OF_THE_ENVIRONMENT.iter().map(|case| (case, Fault::Unknown));
+    let code = OF_THE_CODE.iter().map(|case| (case, Fault::Code));
+    let mut wrong = Vec::new();
+    for ((status, text, printed, kind), fault) in cases.chain(code) {
+        let printed: Vec<&str> = printed.lines().collect();
+        let (told, blamed, _) = told(*status, text, &printed);
+        if (told, blamed) != (*kind, fault) {
+            wrong.push(format!("{text}: {told:?}, {blamed:?}: {printed:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_not_sure_has_no_hint_to_do_it() {
+    let hint = |status, text, printed: &[&str]| {
+        let lines = lines(printed);
+        let command = Command {
+            lines: &lines,
+            status,
+            text,
+        };
+        read(&command).hint
+    };
+    let gone = ["E: Failed to fetch http://h/pool/x.deb  404  Not Found [IP: 192.0.2.1 80]"];
+    let update = "RUN apt-get update && apt-get install -y x";
+    assert!(!hint(100, update, &gone).is_some_and(|hint| hint.contains("apt-get update")));
+    assert!(
+        hint(100, "RUN apt-get install -y x", &gone)
+            .is_some_and(|hint| hint.contains("apt-get update"))
+    );
+    assert!(!hint(137, "RUN ./x", &[]).is_some_and(|hint| hint.contains("profile")));
+}
+
 proptest! {
     #[test]
     fn nothing_printed_makes_it_panic_or_slow(

@@ -4,9 +4,10 @@
 //! asked: the first that matches a line has it. Every rule has a real sample beside it, which the tests take.
 //! To add one, write it into the file of its family, before whatever is more general.
 //!
-//! All patterns of a set are matched in one pass over the line, of which only the beginning counts: the time is
+//! All patterns of a set are matched in one pass over the line, of which only the two ends count: the time is
 //! bounded whatever is printed.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
@@ -19,6 +20,7 @@ const BUILDAH: &[(&str, &str)] = &[("buildah", include_str!("buildah.toml"))];
 
 /// What a command prints, the special before the general.
 const COMMANDS: &[(&str, &str)] = &[
+    ("system", include_str!("system.toml")),
     ("runtime", include_str!("runtime.toml")),
     ("apt", include_str!("apt.toml")),
     ("apk", include_str!("apk.toml")),
@@ -40,7 +42,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("shell", include_str!("shell.toml")),
 ];
 
-/// Bytes of a line that are looked at.
+/// Bytes of each end of a line that are looked at: what failed stands at its beginning, why at its end.
 const LOOKED_AT: usize = 1000;
 /// The same of an error of Buildah, which may list several.
 const LOOKED_AT_OWN: usize = 16_000;
@@ -58,6 +60,22 @@ pub enum Weight {
     General,
     /// That something failed before. Never the reason.
     Consequence,
+    /// That what its family said before is none.
+    Anew,
+}
+
+/// How far a rule is believed where lines around speak of the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// It is so whatever stands around.
+    Sure,
+    /// What belongs to it or stands behind it may tell another reason.
+    Own,
+    /// So may what stands before.
+    Near,
+    /// It follows from what failed near it: that is the reason.
+    Follows,
 }
 
 /// One thing that a program can say.
@@ -84,6 +102,11 @@ pub struct Rule {
     /// The instructions whose errors it explains; empty: all.
     #[serde(default)]
     only: Vec<String>,
+    /// What the instruction must have, and must not have.
+    step: Option<String>,
+    not_step: Option<String>,
+    /// How far it is believed, where it is not as its kind is.
+    trust: Option<Trust>,
     /// How many of the lines before belong to it.
     #[serde(default)]
     pub before: usize,
@@ -94,6 +117,33 @@ pub struct Rule {
     #[serde(default)]
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests"))]
     samples: Vec<String>,
+    /// The instruction that printed the samples.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests"))]
+    sample_step: Option<String>,
+}
+
+impl Rule {
+    /// Whether it follows also from tries that were made again.
+    pub fn follows_from_retries(&self) -> bool {
+        self.trust == Some(Trust::Follows)
+    }
+
+    /// How far it is believed.
+    pub fn trust(&self) -> Trust {
+        self.trust.unwrap_or(match self.kind {
+            Kind::PackageNotFound | Kind::PackageConflict | Kind::PackageInstallFailed => {
+                Trust::Follows
+            }
+            Kind::BuildToolError => Trust::Near,
+            Kind::CommandFailed
+            | Kind::CompileError
+            | Kind::FileNotFound
+            | Kind::LinkError
+            | Kind::TestFailed
+            | Kind::UncaughtException => Trust::Own,
+            _ => Trust::Sure,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,9 +163,33 @@ pub struct Known {
     not: Option<Regex>,
     needs: Option<Regex>,
     begins: Option<Regex>,
+    step: Option<Regex>,
+    not_step: Option<Regex>,
+}
+
+/// A line, and what else a rule may ask about.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    line: &'a str,
+    /// The lines behind it.
+    next: &'a [&'a str],
+    /// The instruction.
+    step: &'a str,
 }
 
 impl Known {
+    /// Whether it has a line that its pattern matches.
+    fn has(&self, asked: Asked<'_>) -> bool {
+        !matches(self.not.as_ref(), asked.line)
+            && (self.needs.is_none()
+                || asked
+                    .next
+                    .iter()
+                    .any(|line| matches(self.needs.as_ref(), line)))
+            && (self.step.is_none() || matches(self.step.as_ref(), asked.step))
+            && !matches(self.not_step.as_ref(), asked.step)
+    }
+
     /// Whether this line is the first that belongs to it.
     pub fn begins_at(&self, line: &str) -> bool {
         matches(self.begins.as_ref(), line)
@@ -135,6 +209,13 @@ pub struct Rules {
     looked_at: usize,
 }
 
+/// How Buildah quotes the instruction that failed.
+const STEP: &str = "building at STEP \"";
+/// What programs say when they try again.
+const AGAIN: &str =
+    r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|attempts) (left|remaining)\b";
+
+static RETRY: LazyLock<Option<Regex>> = LazyLock::new(|| one(AGAIN).ok());
 static FOR_BUILDAH: LazyLock<Option<Rules>> =
     LazyLock::new(|| Rules::compile(BUILDAH, LOOKED_AT_OWN).ok());
 static FOR_COMMANDS: LazyLock<Option<Rules>> =
@@ -158,6 +239,8 @@ impl Rules {
                     not: compiled(&rule.not)?,
                     needs: compiled(&rule.needs)?,
                     begins: compiled(&rule.begins)?,
+                    step: compiled(&rule.step)?,
+                    not_step: compiled(&rule.not_step)?,
                     family,
                     rule,
                 });
@@ -175,23 +258,19 @@ impl Rules {
         })
     }
 
-    /// The rule that has the first of these lines; those behind it may be asked for what it needs.
-    fn of<'a>(
-        &'a self,
-        line: &str,
-        next: &[&str],
-        holds: impl Fn(&Rule) -> bool,
-    ) -> Option<&'a Known> {
-        let found = self.set.matches(beginning(line, self.looked_at).as_bytes());
-        found
-            .iter()
+    /// The rules whose patterns match a line, in order.
+    fn matching(&self, line: &str) -> impl Iterator<Item = &Known> {
+        let found = self.set.matches(ends(line, self.looked_at).as_bytes());
+        let indices: Vec<usize> = found.iter().collect();
+        indices
+            .into_iter()
             .filter_map(|index| self.known.get(index))
-            .find(|known| {
-                holds(&known.rule)
-                    && !matches(known.not.as_ref(), line)
-                    && (known.needs.is_none()
-                        || next.iter().any(|line| matches(known.needs.as_ref(), line)))
-            })
+    }
+
+    /// The rule that has this line.
+    fn of(&self, asked: Asked<'_>, holds: impl Fn(&Rule) -> bool) -> Option<&Known> {
+        self.matching(asked.line)
+            .find(|known| holds(&known.rule) && known.has(asked))
     }
 }
 
@@ -200,56 +279,108 @@ fn one(pattern: &str) -> Result<Regex, regex::Error> {
 }
 
 fn matches(regex: Option<&Regex>, line: &str) -> bool {
-    regex.is_some_and(|regex| regex.is_match(beginning(line, LOOKED_AT).as_bytes()))
+    regex.is_some_and(|regex| regex.is_match(ends(line, LOOKED_AT).as_bytes()))
 }
 
-fn beginning(line: &str, bytes: usize) -> &str {
-    line.get(..line.floor_char_boundary(bytes)).unwrap_or(line)
+/// A line without the middle of a very long one.
+fn ends(line: &str, bytes: usize) -> Cow<'_, str> {
+    if line.len() <= 2 * bytes {
+        return Cow::Borrowed(line);
+    }
+    let first = line.get(..line.floor_char_boundary(bytes));
+    let last = line.get(line.ceil_char_boundary(line.len() - bytes)..);
+    Cow::Owned(format!(
+        "{} … {}",
+        first.unwrap_or_default(),
+        last.unwrap_or_default()
+    ))
 }
 
 /// The rule for what Buildah says of itself while it executes `instruction`.
 pub fn for_buildah(text: &str, instruction: Option<&str>) -> Option<&'static Known> {
-    FOR_BUILDAH.as_ref()?.of(text, &[], |rule| {
+    let (step, said) = of_step(text);
+    let asked = Asked {
+        line: &said,
+        next: &[],
+        step,
+    };
+    FOR_BUILDAH.as_ref()?.of(asked, |rule| {
         rule.only.is_empty()
             || instruction
                 .is_some_and(|word| rule.only.iter().any(|only| only.eq_ignore_ascii_case(word)))
     })
 }
 
-/// The rule for a line that a command printed, which ended with `status`; `next` are the lines behind it.
-pub fn for_command(line: &str, next: &[&str], status: i32) -> Option<&'static Known> {
-    FOR_COMMANDS.as_ref()?.of(line, next, |rule| {
+/// An error apart: the instruction that Buildah quotes, whose words are the user's, and the rest.
+fn of_step(text: &str) -> (&str, Cow<'_, str>) {
+    let parts = text.split_once(STEP).and_then(|(before, rest)| {
+        let (step, said) = rest.split_once("\": ")?;
+        Some((step, Cow::Owned(format!("{before}{said}"))))
+    });
+    parts.unwrap_or(("", Cow::Borrowed(text)))
+}
+
+/// The rule for a line that the command of `step` printed, which ended with `status`; `next` are the lines behind it.
+pub fn for_command(line: &str, next: &[&str], status: i32, step: &str) -> Option<&'static Known> {
+    let asked = Asked { line, next, step };
+    FOR_COMMANDS.as_ref()?.of(asked, |rule| {
         rule.status.is_empty() || rule.status.contains(&status)
     })
 }
 
-/// Whether a line speaks of what is not the code's: the network, a disk, memory. Asks all rules.
-pub fn tells_of_environment(line: &str) -> bool {
-    let Some(rules) = FOR_COMMANDS.as_ref() else {
-        return false;
-    };
-    let found = rules.set.matches(beginning(line, LOOKED_AT).as_bytes());
-    let kinds: Vec<Kind> = found
-        .iter()
-        .filter_map(|index| rules.known.get(index))
-        .map(|known| known.rule.kind)
+/// Whether a line tells a cause, as far as it alone can say.
+pub fn tells_a_cause(line: &str) -> bool {
+    FOR_COMMANDS.as_ref().is_some_and(|rules| {
+        rules
+            .matching(line)
+            .any(|known| known.rule.weight == Weight::Cause && !matches(known.not.as_ref(), line))
+    })
+}
+
+/// The rule for what a line says of the environment: the network, a disk, memory. Asks all rules.
+pub fn of_environment(line: &str) -> Option<&'static Known> {
+    let found: Vec<&Known> = FOR_COMMANDS
+        .as_ref()?
+        .matching(line)
+        .filter(|known| !matches(known.not.as_ref(), line))
         .collect();
     // What is not there is for the code to mend, whatever else the words fit.
-    !kinds.contains(&Kind::DownloadNotFound)
-        && kinds.iter().any(|kind| {
-            matches!(
-                kind,
-                Kind::NameNotResolved
-                    | Kind::HostUnreachable
-                    | Kind::DownloadTimedOut
-                    | Kind::DownloadFailed
-                    | Kind::TlsFailed
-                    | Kind::DiskFull
-                    | Kind::OutOfMemory
-                    | Kind::OperationNotPermitted
-            )
-        })
+    if found
+        .iter()
+        .any(|known| known.rule.kind == Kind::DownloadNotFound)
+    {
+        return None;
+    }
+    found.into_iter().find(|known| {
+        matches!(
+            known.rule.kind,
+            Kind::NameNotResolved
+                | Kind::HostUnreachable
+                | Kind::DownloadTimedOut
+                | Kind::DownloadFailed
+                | Kind::TlsFailed
+                | Kind::GitUnreachable
+                | Kind::DiskFull
+                | Kind::OutOfMemory
+                | Kind::OperationNotPermitted
+        )
+    })
+}
+
+/// Whether a compiler says here what it refuses.
+pub fn is_of_a_compiler(line: &str) -> bool {
+    FOR_COMMANDS.as_ref().is_some_and(|rules| {
+        rules
+            .matching(line)
+            .next()
+            .is_some_and(|known| known.rule.kind == Kind::CompileError)
+    })
+}
+
+/// Whether a line says that what failed is tried again: it may have been forgiven.
+pub fn tells_of_a_retry(line: &str) -> bool {
+    matches(RETRY.as_ref(), line)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

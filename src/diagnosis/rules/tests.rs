@@ -1,15 +1,28 @@
 use super::*;
+use crate::build::clean;
 
 fn samples(rule: &Rule) -> Vec<String> {
     rule.sample.iter().chain(&rule.samples).cloned().collect()
 }
 
+/// The lines of a sample, as the log has them.
+fn cleaned(sample: &str) -> Vec<String> {
+    let lines = sample.lines().filter(|line| !line.is_empty());
+    lines.map(clean::line).collect()
+}
+
 /// The rule that has any of the lines of a sample, the first line first.
 fn taken(rules: &Rules, sample: &str, rule: &Rule) -> Option<String> {
-    let lines: Vec<&str> = sample.lines().filter(|line| !line.is_empty()).collect();
+    let lines = cleaned(sample);
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let told = lines.iter().enumerate().find_map(|(index, line)| {
-        let next = lines.get(index + 1..).unwrap_or_default();
-        rules.of(line, next, |asked| {
+        let (quoted, said) = of_step(line);
+        let asked = Asked {
+            line: &said,
+            next: lines.get(index + 1..).unwrap_or_default(),
+            step: rule.sample_step.as_deref().unwrap_or(quoted),
+        };
+        rules.of(asked, |asked| {
             (asked.status.is_empty()
                 || rule
                     .status
@@ -19,6 +32,26 @@ fn taken(rules: &Rules, sample: &str, rule: &Rule) -> Option<String> {
         })
     });
     told.map(|known| format!("{}: {}", known.family, known.rule.pattern))
+}
+
+/// The lines of all samples of what can be the reason of a command's failure.
+pub(in crate::diagnosis) fn deciding() -> Vec<String> {
+    let rules = Rules::compile(COMMANDS, LOOKED_AT).unwrap();
+    let deciding = rules
+        .known
+        .iter()
+        .filter(|known| matches!(known.rule.weight, Weight::Cause | Weight::General));
+    deciding
+        .flat_map(|known| {
+            let pattern = one(&known.rule.pattern).unwrap();
+            let lines = samples(&known.rule)
+                .into_iter()
+                .flat_map(|sample| cleaned(&sample));
+            lines
+                .filter(|line| pattern.is_match(line.as_bytes()))
+                .collect::<Vec<String>>()
+        })
+        .collect()
 }
 
 fn check(files: &[(&'static str, &str)]) {
@@ -85,11 +118,53 @@ fn ordinary_lines_have_no_rule() {
         "-- Looking for pthread_create - not found",
         "fetch https://dl-cdn.alpinelinux.org/alpine/v3.21/main/x86_64/APKINDEX.tar.gz",
     ] {
-        let told = rules.of(line, &[], |_| true);
+        let asked = Asked {
+            line,
+            next: &[],
+            step: "RUN x",
+        };
+        let told = rules.of(asked, |_| true);
         assert!(
             told.is_none(),
             "{line}: {:?}",
             told.map(|known| &known.rule.pattern)
         );
     }
+}
+
+#[test]
+fn the_words_of_an_instruction_are_no_words_of_buildah() {
+    for (text, instruction, kind) in [
+        (
+            "Error: building at STEP \"RUN useradd unknown user\": committing: copying layers: no space left on device",
+            "RUN",
+            Some(Kind::DiskFull),
+        ),
+        (
+            "Error: building at STEP \"RUN make\": mounting container: creating overlay mount to /c/s/overlay/x/merged: no such file or directory",
+            "RUN",
+            None,
+        ),
+        (
+            "Error: creating build container: mounting new container: creating overlay mount to /c/merged: permission denied: x",
+            "FROM",
+            None,
+        ),
+    ] {
+        let told = for_buildah(text, Some(instruction));
+        assert_eq!(told.map(|known| known.rule.kind), kind, "{text}");
+    }
+}
+
+#[test]
+fn both_ends_of_a_long_line_are_looked_at() {
+    let artifacts = "org.springframework.boot:spring-boot-starter-web:jar:3.2.1, ".repeat(60);
+    let line = format!(
+        "[ERROR] Failed to execute goal on project app: The following artifacts could not be resolved: {artifacts}: Could not transfer artifact x from/to central (https://repo.maven.apache.org/maven2): Connect timed out -> [Help 1]"
+    );
+    let told = for_command(&line, &[], 1, "RUN mvn package");
+    assert_eq!(
+        told.map(|known| known.rule.kind),
+        Some(Kind::DownloadTimedOut)
+    );
 }
