@@ -49,7 +49,23 @@ fn quoted(lines: &[&(u64, Line)]) -> Excerpt {
     Some((text.join("\n"), first.saturating_sub(1).to_string()))
 }
 
-/// One foreign line, cut to a bearable width.
+/// One foreign line, cut to a bearable width: in the middle, for why something failed stands at its end.
 pub fn quote(text: &str) -> String {
-    crate::build::clean::short(text, WIDTH)
+    crate::build::clean::abridged(text, WIDTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_it_failed_is_shown_of_a_long_line() {
+        let line = format!(
+            "[ERROR] Could not resolve {}: Connect timed out",
+            "x, ".repeat(200)
+        );
+        let quoted = quote(&line);
+        assert!(quoted.chars().count() <= WIDTH + 3);
+        assert!(quoted.starts_with("[ERROR] Could") && quoted.ends_with("timed out"));
+    }
 }

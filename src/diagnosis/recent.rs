@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::log::{Line, Prefilter};
 
@@ -29,7 +29,8 @@ const BEHIND_RULED: usize = 3;
 /// Lines of a step that rules are asked about: they take longer than words.
 const ASKED: usize = 20_000;
 
-/// Words of lines that may tell of a failure; none is shorter than four bytes.
+/// Words of lines that may tell of a failure, or parts of them; none is shorter than four bytes. The first four should be
+/// rare in what is printed by builds that succeed.
 const WORDS: &[&str] = &[
     "error",
     "fail",
@@ -37,7 +38,7 @@ const WORDS: &[&str] = &[
     "panic",
     "exception",
     "traceback",
-    "undefined",
+    "efined",
     "not found",
     "cannot",
     "can't",
@@ -52,7 +53,6 @@ const WORDS: &[&str] = &[
     "resolv",
     "err:",
     "err!",
-    "e   ",
     "retrying",
     "no space",
     "killed",
@@ -80,6 +80,7 @@ const WORDS: &[&str] = &[
     "unexpected",
     "updates to",
     "not match",
+    "offline mode",
     "inconsistent",
     "required module",
     "required by",
@@ -91,14 +92,13 @@ const WORDS: &[&str] = &[
     "deployment mode",
     "up to date with",
     "multiple def",
-    "relocation",
-    "undeclared",
+    " against `",
     "imported and not",
-    "declared and not",
+    "declared",
     "expected",
-    "rule to make",
+    "ule to make",
     "targets spec",
-    "package '",
+    "o package '",
     "stdout ----",
     "data race",
     "not ok ",
@@ -109,8 +109,8 @@ const WORDS: &[&str] = &[
     "without response",
     "exceeded",
     "valid openpgp",
-    "in gzip format",
-    "look like a tar",
+    "gzip form",
+    "like a tar",
     "terminate called",
     "`-d ",
     "would reform",
@@ -125,12 +125,13 @@ const WORDS: &[&str] = &[
 static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
+        .kind(Some(AhoCorasickKind::DFA))
         .build(WORDS)
         .ok()
 });
 
-/// How an error of apt begins.
-const APT: &[u8] = b"E: ";
+/// How errors of apt begin, and what pytest says of an assertion.
+const BEGINNINGS: &[&[u8]] = &[b"E: ", b"E  "];
 
 /// Most lines have no such word, and are not searched: that would take as long as all else that is done with them.
 static MAY_TELL: LazyLock<Option<Prefilter>> =
@@ -139,7 +140,7 @@ static MAY_TELL: LazyLock<Option<Prefilter>> =
 /// Whether a line may tell of a failure.
 fn tells(text: &[u8]) -> bool {
     let may_tell = (MAY_TELL.as_ref()).is_none_or(|words| words.may_match(text));
-    text.starts_with(APT)
+    BEGINNINGS.iter().any(|begun| text.starts_with(begun))
         || (may_tell
             && TELLS.as_ref().is_some_and(|words| {
                 words
@@ -228,14 +229,14 @@ impl Recent {
 
     /// Whether a line is kept for what it tells.
     fn counts(&mut self, text: &str) -> bool {
-        if !tells(text.as_bytes()) {
+        if self.asked == ASKED || !tells(text.as_bytes()) {
             return false;
         }
         if self.told.len() < ANY {
             return true;
         }
         self.asked += 1;
-        self.asked <= ASKED && rules::tells_a_cause(text)
+        rules::tells_a_cause(text)
     }
 
     /// A step, a test or a phase begins: what was told before belongs to another.

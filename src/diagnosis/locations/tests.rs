@@ -133,6 +133,53 @@ fn only_files_of_the_source_are_named_and_the_first_cause_comes_first() {
     assert_eq!(places(&eslint, &tree, ""), [at("src/a.js", 3, 9)]);
 }
 
+#[test]
+fn what_is_not_of_a_known_source_is_not_named() {
+    let tree = app(&["src/main.c", "CMakeLists.txt"]);
+    let lines = [
+        "inflate.c:10:5: error: unknown type name 'x'",
+        "build/gen.c:3:1: error: expected ';'",
+    ];
+    assert_eq!(
+        places(
+            &lines,
+            &tree,
+            "RUN curl -L http://h/zlib.tgz | tar xz; make"
+        ),
+        []
+    );
+    let own = [lines[0], "src/main.c:3:1: error: expected ';'"];
+    assert_eq!(places(&own, &tree, "RUN make"), [at("src/main.c", 3, 1)]);
+}
+
+#[test]
+fn a_place_that_stands_apart_from_what_is_said_is_read() {
+    let files = [
+        "CMakeLists.txt",
+        "test/greet.bats",
+        "src/app/page.tsx",
+        "lib/shop/cart.ex",
+    ];
+    let tree = app(&files);
+    let cmake = [
+        "CMake Error at /usr/share/cmake-3.25/Modules/FindPackageHandleStandardArgs.cmake:230 (message):",
+        "  Could NOT find OpenSSL",
+        "Call Stack (most recent call first):",
+        "  /usr/share/cmake-3.25/Modules/FindOpenSSL.cmake:670 (find_package_handle_standard_args)",
+        "  CMakeLists.txt:6 (find_package)",
+    ];
+    assert_eq!(places(&cmake, &tree, ""), [at("CMakeLists.txt", 6, None)]);
+    let bats = [
+        "not ok 2 refuses",
+        "# (in test file test/greet.bats, line 10)",
+    ];
+    assert_eq!(places(&bats, &tree, ""), [at("test/greet.bats", 10, None)]);
+    let next = ["./src/app/page.tsx:7:17", "Type error: x"];
+    assert_eq!(places(&next, &tree, ""), [at("src/app/page.tsx", 7, 17)]);
+    let elixir = ["     └─ lib/shop/cart.ex:5:21: Shop.Cart.total/1"];
+    assert_eq!(places(&elixir, &tree, ""), [at("lib/shop/cart.ex", 5, 21)]);
+}
+
 proptest! {
     #[test]
     fn nothing_makes_it_panic(lines in proptest::collection::vec(".{0,200}", 0..50), command in ".{0,80}") {
