@@ -81,6 +81,7 @@ const WORDS: &[&str] = &[
     "updates to",
     "not match",
     "offline mode",
+    "stale ",
     "inconsistent",
     "required module",
     "required by",

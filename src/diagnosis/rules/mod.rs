@@ -296,14 +296,15 @@ fn ends(line: &str, bytes: usize) -> Cow<'_, str> {
     ))
 }
 
-/// The rule for what Buildah says of itself while it executes `instruction`.
+/// The rule for what Buildah says of itself while it executes `instruction`: the keyword, or all of it.
 pub fn for_buildah(text: &str, instruction: Option<&str>) -> Option<&'static Known> {
-    let (step, said) = of_step(text);
+    let (step, said) = of_step(text, instruction);
     let asked = Asked {
         line: &said,
         next: &[],
         step,
     };
+    let instruction = instruction.and_then(|all| all.split_whitespace().next());
     FOR_BUILDAH.as_ref()?.of(asked, |rule| {
         rule.only.is_empty()
             || instruction
@@ -312,9 +313,14 @@ pub fn for_buildah(text: &str, instruction: Option<&str>) -> Option<&'static Kno
 }
 
 /// An error apart: the instruction that Buildah quotes, whose words are the user's, and the rest.
-fn of_step(text: &str) -> (&str, Cow<'_, str>) {
+fn of_step<'a>(text: &'a str, instruction: Option<&str>) -> (&'a str, Cow<'a, str>) {
     let parts = text.split_once(STEP).and_then(|(before, rest)| {
-        let (step, said) = rest.split_once("\": ")?;
+        // An instruction may itself have what ends the quotation.
+        let whole = instruction
+            .filter(|all| rest.starts_with(all))
+            .and_then(|all| Some((rest.get(..all.len())?, rest.get(all.len()..)?)))
+            .and_then(|(step, rest)| Some((step, rest.strip_prefix("\": ")?)));
+        let (step, said) = whole.or_else(|| rest.split_once("\": "))?;
         Some((step, Cow::Owned(format!("{before}{said}"))))
     });
     parts.unwrap_or(("", Cow::Borrowed(text)))

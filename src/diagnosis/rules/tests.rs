@@ -16,7 +16,7 @@ fn taken(rules: &Rules, sample: &str, rule: &Rule) -> Option<String> {
     let lines = cleaned(sample);
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let told = lines.iter().enumerate().find_map(|(index, line)| {
-        let (quoted, said) = of_step(line);
+        let (quoted, said) = of_step(line, None);
         let asked = Asked {
             line: &said,
             next: lines.get(index + 1..).unwrap_or_default(),
@@ -154,6 +154,10 @@ fn the_words_of_an_instruction_are_no_words_of_buildah() {
         let told = for_buildah(text, Some(instruction));
         assert_eq!(told.map(|known| known.rule.kind), kind, "{text}");
     }
+    let instruction = "RUN echo \"x\": no space left on device";
+    let text = format!("Error: building at STEP \"{instruction}\": committing: manifest unknown");
+    let told = for_buildah(&text, Some(instruction));
+    assert_eq!(told.map(|known| known.rule.kind), Some(Kind::ImageNotFound));
 }
 
 #[test]
