@@ -318,7 +318,9 @@ fn kind_of(decisive: Option<Found>, command: &Command<'_>) -> Kind {
         (None, NOT_EXECUTABLE) => Kind::CommandNotExecutable,
         (None, NOT_FOUND) => Kind::CommandNotFound,
         (Some((Kind::OutOfMemory, Weight::Cause)), _) => Kind::OutOfMemory,
-        (_, KILLED) if calls(command.text, "timeout") => Kind::CommandTimedOut,
+        (Some((Kind::OutOfMemory, _)), _) | (_, KILLED) if calls(command.text, "timeout") => {
+            Kind::CommandTimedOut
+        }
         (_, KILLED) if is_made_up(Kind::CommandFailed, command) => Kind::CommandFailed,
         (_, KILLED) => Kind::OutOfMemory,
         (_, status) if !cause && CRASHED.contains(&status) => Kind::CommandCrashed,
