@@ -60,7 +60,10 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
         // So it ends only for a command; what looks like an error of its own was printed by that.
         _ if is_of_a_command(end) => command_failure(end.status, (u64::MAX, ""), end),
         (_, Some((number, text))) => {
-            own_failure(&whole(end.lines, number, text), instruction_of(text))
+            let named = |it: &&str| text.contains(&format!("building at STEP \"{it}\": "));
+            let begun = end.place.map(|place| place.instruction.as_str());
+            let instruction = begun.filter(named).or_else(|| instruction_of(text));
+            own_failure(&whole(end.lines, number, text), instruction)
         }
         (_, None) if end.status == KILLED => Failure::new(
             Phase::Build,
@@ -304,6 +307,11 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
     let decisive = reading
         .at
         .and_then(|(_, decisive)| command.lines.get(decisive));
+    let is_killed = command.status == KILLED && failure.kind == Kind::OutOfMemory;
+    if is_killed && decisive.is_none() {
+        failure.message =
+            "the command was ended by a KILL signal, most often for want of memory".into();
+    }
     if let Some((_, line)) = decisive {
         failure.message = quote(&format!("{}: {}", failure.message, line.text.trim()));
     }
