@@ -148,7 +148,7 @@ def rebuilds(bench: Bench) -> None:
 
 def long_build(bench: Bench) -> None:
     """What a build takes that has work for some twenty seconds, nothing of it known."""
-    work = "RUN i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done; echo {} > /done"
+    work = "RUN i=0; while [ $i -lt 2400000 ]; do i=$((i+1)); done; echo {} > /done"
 
     def fresh(name: str) -> Path:
         return bench.context(name, [work.format(f"{name} {step}") for step in range(5)], 200)
