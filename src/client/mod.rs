@@ -14,7 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::CONTENT_TYPE;
 use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock};
-use rmcp::service::RunningService;
+use rmcp::service::{ClientInitializeError, RunningService};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::transport::{IntoTransport, StreamableHttpClientTransport};
 use rmcp::{RoleClient, ServiceExt as _};
@@ -233,7 +233,13 @@ impl Tools {
         T: IntoTransport<RoleClient, E, A>,
         E: std::error::Error + Send + Sync + 'static,
     {
-        let running = ().serve(transport).await?;
+        let running = ().serve(transport).await.map_err(|error| match error {
+            // The name of the transport's type tells nobody anything.
+            ClientInitializeError::TransportError { error, .. } => {
+                anyhow::Error::from_boxed(error.error)
+            }
+            other => other.into(),
+        })?;
         Ok(Self { running })
     }
 

@@ -18,7 +18,7 @@ from conftest import MakeServer
 from git_http import GitHttp, commit, git
 from helpers import sleep_marker, unique, wait_for
 from holding_proxy import HoldingProxy
-from local_registry import LocalRegistry
+from local_registry import LocalRegistry, free_port
 from processes import running
 from server import Server, binary
 
@@ -247,6 +247,13 @@ def on_a_terminal(cli: Cli, *words: str, **env: str) -> str:
     reader.join(10)
     os.close(ours)
     return b"".join(seen).decode(errors="replace")
+
+
+def test_a_server_that_is_not_there_is_told_in_words_for_people() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    done = subprocess.run([binary(), "status", "--server", address], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and f"no MCP with the server {address}" in done.stderr, done
+    assert "Connection refused" in done.stderr and "::" not in done.stderr, done.stderr
 
 
 def test_the_end_of_a_pipe_is_no_fault(cli: Cli) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from conftest import MakeServer
 from helpers import ask, fail, succeed
-from local_registry import LocalRegistry
+from local_registry import LocalRegistry, free_port
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -114,6 +115,25 @@ def test_an_agent_reads_the_failure_and_mends_the_source(
     assert "code/compile_error" in lines[0] and "succeeded" in lines[2]
     assert lines[1] == "mended: src/words.c:14: spaces → space"
     assert (directory / "src/words.c").read_text() == (EXAMPLES / "c/src/words.c").read_text()
+
+
+def test_what_the_readme_says_can_be_typed_as_it_stands(make_server: MakeServer, tmp_path: Path) -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    # The tests have it, and the registry needs a moment that people take anyway.
+    lines = ["" if "pip install 'mcp>=2'" in line else line for line in lines]
+    port = free_port()
+    lines.insert(2, f"until curl -sf http://127.0.0.1:{port}/v2/; do sleep 0.1; done")
+    script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *lines]).replace(":5000", f":{port}").replace("/tmp/", f"{tmp_path}/")
+    assert lines.count("") == 1 and script.count(str(port)) >= 5
+    tmp_path.chmod(0o711)
+    server = make_server()
+    path = f"{installed('py-mcp-2/bin')}:{binary().parent}:{server.env['PATH']}"
+    env = server.env | {"PATH": path, "NOMAD_BUILD_REGISTRY_INSECURE": f"localhost:{port}"}
+    done = subprocess.run(["bash", "-euc", script], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test test-1 passed" in done.stdout and "mended: src/words.c:14: spaces → space" in done.stdout, done.stdout
 
 
 def read(path: Path) -> dict[str, Any]:
