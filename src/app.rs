@@ -41,8 +41,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         // It says where its log goes.
         Command::Serve(_) => {}
         Command::Runner(_) => begin_log(to_stderr(), None),
-        // People want to hear only what is wrong, and not twice: the commands tell of the answers of servers.
-        _ => begin_log_of("warn,rmcp=off,rustify=off,vaultrs=off", to_stderr(), None),
+        // People want to hear only what is wrong, and not twice: what libraries complain of, the commands tell.
+        _ => begin_log_of("off,nomad_build=warn", to_stderr(), None),
     }
     match cli.command {
         Command::Serve(options) => serve(options),
