@@ -88,6 +88,7 @@ fn reached(failure: &Failure, evidence: &Evidence<'_>, limits: &Limits) -> Optio
     let by_a_command = matches!(
         failure.kind,
         Kind::OutOfMemory
+            | Kind::LimitReached
             | Kind::DiskFull
             | Kind::BuildError
             | Kind::GitFailed
@@ -305,6 +306,23 @@ mod tests {
         ] {
             assert_eq!(told(none, None, 1, &[others]).0, Kind::CommandFailed);
         }
+    }
+
+    #[test]
+    fn a_limit_that_its_output_speaks_of_is_named() {
+        let words = lines(&["/bin/sh: can't fork: Resource temporarily unavailable"]);
+        let evidence = Evidence {
+            counted: counted(0, 3),
+            lines: &words,
+            ..Evidence::default()
+        };
+        let read = failed(Kind::LimitReached, 2).with_fault(Fault::Unknown);
+        let failure = explain(read, &evidence, &limits(), "default");
+        assert_eq!(
+            (failure.kind, failure.fault),
+            (Kind::LimitReached, Fault::Code)
+        );
+        assert!(failure.message.contains("limits.processes"), "{failure:?}");
     }
 
     #[test]
