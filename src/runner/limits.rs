@@ -26,7 +26,8 @@ const MIB: u64 = 1 << 20;
 
 /// As programs print EFBIG (errno(3)) and shells SIGXFSZ; others complain of files that are too large for themselves.
 static FILE_TOO_LARGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(": File too large( \\(os error 27\\))?$|\\bEFBIG\\b|^File size limit exceeded").ok()
+    Regex::new(": File too large( \\(os error 27\\))?$|\\bEFBIG\\b|(?i)\\bfile size limit exceeded")
+        .ok()
 });
 static FORK_REFUSED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(

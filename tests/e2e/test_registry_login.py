@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 from conftest import MakeServer
 from helpers import ask, fail, files, log_text, refused, succeed, unique
@@ -31,6 +32,9 @@ async def test_a_login_of_buildah_is_found_without_an_environment(
     # What hosts of MCP servers hand on.
     server.env.pop("XDG_RUNTIME_DIR", None)
     bare = {"PATH": os.environ["PATH"]}
+    uid = os.geteuid()
+    places = [Path(f"/run/user/{uid}/containers/auth.json"), Path(f"/run/containers/{uid}/auth.json")]
+    new = [place for place in places if not place.exists()]
     login = auth_registry.login
     assert login
     command = ["buildah", "login", "--tls-verify=false", "--username", login.user, "--password-stdin", auth_registry.host]
@@ -43,6 +47,8 @@ async def test_a_login_of_buildah_is_found_without_an_environment(
         assert auth_registry.digest(repository, "1") == status["image"]["digest"]
     finally:
         subprocess.run(["buildah", "logout", auth_registry.host], env=bare, check=True, capture_output=True)
+        for place in new:
+            place.unlink(missing_ok=True)
 
 
 async def test_a_pull_without_the_right_credentials(make_server: MakeServer, auth_registry: LocalRegistry) -> None:
