@@ -379,7 +379,7 @@ async fn publish(common: &Common, gate: PathBuf, handoff: &Handoff) -> anyhow::R
     io::stdin().take(1 << 20).read_to_end(&mut auth)?;
     let auth = Auth::from_slice(&auth);
     let secrets = auth.as_ref().map(Auth::secrets).unwrap_or_default();
-    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    let redactor = Redactor::new(&secrets);
     let reporter = Reporter::new(
         entry::stdout()?,
         handoff.log,

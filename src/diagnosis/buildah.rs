@@ -277,6 +277,10 @@ fn explain(failure: &mut Failure, command: &Command<'_>, tree: &Tree) {
     failure.kind = reading.kind;
     failure.fault = reading.fault;
     failure.hint = reading.hint.map(str::to_owned);
+    if command.status == KILLED && reading.kind == Kind::OutOfMemory && reading.at.is_none() {
+        failure.message =
+            "the command was ended by a KILL signal, most often for want of memory".into();
+    }
     illustrate(failure, command, reading, tree);
 }
 
@@ -307,11 +311,6 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
     let decisive = reading
         .at
         .and_then(|(_, decisive)| command.lines.get(decisive));
-    let is_killed = command.status == KILLED && failure.kind == Kind::OutOfMemory;
-    if is_killed && decisive.is_none() {
-        failure.message =
-            "the command was ended by a KILL signal, most often for want of memory".into();
-    }
     if let Some((_, line)) = decisive {
         failure.message = quote(&format!("{}: {}", failure.message, line.text.trim()));
     }

@@ -141,27 +141,23 @@ impl<'a> Steps<'a> {
             .parsed
             .locate(printed.stage, printed.step, printed.text)?;
         let place = self.at(stage, step);
-        let doubtful = self.doubtful.take();
-        let forerunner = match doubtful {
-            _ if self.last.leads_to(now) => self.reached.take(),
-            Some((at, place)) if at.leads_to(now) => Some(place),
-            _ => {
-                self.doubtful = Some((now, place));
-                return Some(self.begun(now, stage, step));
-            }
-        };
-        self.before = forerunner;
-        self.reached = Some(place);
-        self.last = now;
-        Some(self.begun(now, stage, step))
-    }
-
-    fn begun(&self, now: At, stage: &Stage, step: &Step) -> StepStatus {
-        StepStatus {
-            index: number(now.step),
-            of: number(now.of.unwrap_or(stage.steps.len())),
+        let status = StepStatus {
+            index: number(printed.step),
+            of: number(printed.steps.unwrap_or(stage.steps.len())),
             ..Self::status(stage, step)
+        };
+        let doubtful = self.doubtful.take();
+        if self.last.leads_to(now) {
+            self.before = self.reached.replace(place);
+            self.last = now;
+        } else if let Some((_, before)) = doubtful.filter(|(at, _)| at.leads_to(now)) {
+            self.before = Some(before);
+            self.reached = Some(place);
+            self.last = now;
+        } else {
+            self.doubtful = Some((now, place));
         }
+        Some(status)
     }
 
     /// A step as it stands in the file.

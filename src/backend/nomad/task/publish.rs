@@ -79,7 +79,7 @@ async fn ready(place: &Place, config: Config, built: &Progress) -> io::Result<Op
 async fn push(place: &Place, ready: Ready, cancel: CancellationToken) -> io::Result<u8> {
     let auth = Auth::from_slice(&ready.auth);
     let secrets = auth.as_ref().map(Auth::secrets).unwrap_or_default();
-    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    let redactor = Redactor::new(&secrets);
     let (log, limit) = (ready.handoff.log, ready.settings.limits.log_bytes);
     let reporter = Reporter::new(entry::stdout()?, log, limit, redactor);
     let auth = match auth {
