@@ -64,9 +64,9 @@ attacks: machine ## Run the attacks of tests/attacks alone, and write their tabl
 endurance: machine ## Run the long storm: hundreds of builds that are killed at borders and at random
 	$(venvs)/py-mcp-1/bin/pytest -m endurance -s tests/e2e
 
-dist: ## Make dist/: a static program, and a Debian package of it (scripts/dist.sh image: a container image)
+dist: ## Make dist/: a static program, a Debian package of it, and a container image
 	scripts/setup.sh
-	scripts/dist.sh program deb
+	scripts/dist.sh
 
 lint: ## Check format and lints
 	cargo fmt --check

@@ -19,12 +19,17 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 say() { printf 'dist: %s\n' "$*"; }
 as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
 
+# needs COMMAND PACKAGE
+needs() {
+  if ! command -v "$1" >/dev/null; then
+    say "installing $2"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$2"
+  fi
+}
+
 # The program without any library: it runs on every Linux of this architecture.
 make_program() {
-  if ! command -v musl-gcc >/dev/null; then
-    say "installing musl-tools"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends musl-tools
-  fi
+  needs musl-gcc musl-tools
   rustup target list --installed | grep -qx "$target" || rustup target add "$target"
   say "compiling the static program"
   env "CC_${target//-/_}=musl-gcc" cargo build --release --locked --target "$target"
@@ -45,16 +50,24 @@ make_deb() {
   "$tools/bin/cargo-deb" --no-build --locked --target "$target" --output "$dist/"
 }
 
-# BASE: the image that it starts from, a Debian; default that of nomad/Containerfile.
+# BASE: the image that it starts from, a Debian; default one that is made here from Debian's packages.
 make_image() {
   local staged
   staged=$(mktemp -d)
   # Builds may run as another user.
   chmod 0755 "$staged"
-  cp -r nomad/Containerfile "$staged/"
+  if [[ -n ${BASE:-} ]]; then
+    sed "s|^ARG BASE=.*|ARG BASE=$BASE|" nomad/Containerfile >"$staged/Containerfile"
+  else
+    needs mmdebstrap mmdebstrap
+    say "making a Debian to start from"
+    mmdebstrap --quiet --variant=minbase --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr bookworm "$staged/debian.tar"
+    sed 's|^ARG BASE=.*|ARG BASE=debian\nFROM scratch AS debian\nADD debian.tar /|' nomad/Containerfile >"$staged/Containerfile"
+  fi
   install -D -m 0755 "$program" "$staged/target/release/nomad-build"
+  "$program" setup
   say "building the image with nomad-build itself"
-  "$program" build "$staged" ${BASE:+--build-arg "BASE=$BASE"} --name nomad-build-image --test 'nomad-build --version' \
+  "$program" build "$staged" --name nomad-build-image --test 'nomad-build --version' \
     --output "$dist/nomad-build-$version-image.tar"
   rm -rf "$staged"
 }
