@@ -196,7 +196,7 @@ job "server" {
         NOMAD_NAMESPACE         = var.builds_namespace
         NOMAD_BUILD_BACKEND     = "nomad"
         NOMAD_BUILD_CONFIG      = "${NOMAD_TASK_DIR}/config.toml"
-        NOMAD_BUILD_HTTP        = "${NOMAD_IP_http}:${NOMAD_PORT_http}"
+        NOMAD_BUILD_HTTP_LISTEN = "${NOMAD_IP_http}:${NOMAD_PORT_http}"
         NOMAD_BUILD_HTTP_TOKENS = "${NOMAD_SECRETS_DIR}/tokens"
         REGISTRY_AUTH_FILE      = "${NOMAD_SECRETS_DIR}/auth.json"
         NOMAD_BUILD_STATE_DIR   = "${NOMAD_TASK_DIR}/state"

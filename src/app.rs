@@ -14,15 +14,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
-use crate::assembly::{Place, follow_consul, local_principal, open, server_for_user};
+use crate::assembly::{follow_consul, local_principal, open, server_for_user};
 use crate::backend::Backend;
 use crate::cli::serve::Serve;
 use crate::cli::{Cli, Command};
-use crate::config::{Config, Live};
+use crate::config::{self, BackendKind, Config, Listen, Live};
 use crate::http;
 use crate::http::access::Authentication;
 use crate::http::issuers::Issuer;
-use crate::http::listen::{self, Listener};
+use crate::http::listen::Listener;
 use crate::http::tls::Certificates;
 use crate::http::tokens::{self, Tokens};
 use crate::mcp::stdio;
@@ -43,6 +43,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Runner(_) => begin_log(to_stderr(), None),
         // People want to hear only what is wrong, and not twice: what libraries complain of, the commands tell.
         _ => begin_log_of("off,nomad_build=warn", to_stderr(), None),
+    }
+    if !matches!(cli.command, Command::Serve(_)) {
+        config::warn_of_strays();
     }
     match cli.command {
         Command::Serve(options) => serve(options),
@@ -113,7 +116,10 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     let (export, traces) = telemetry::begin(runtime.handle())
         .context("traces cannot be exported as the variables OTEL_… say")?
         .unzip();
-    let _writer = match &options.log_dir {
+    let loaded = Config::load(&options.given);
+    let dir = options.log_dir.as_ref();
+    let dir = dir.or_else(|| loaded.as_ref().ok()?.log_dir.as_ref());
+    let _writer = match dir {
         None => {
             begin_log(to_stderr(), traces);
             None
@@ -131,12 +137,20 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
             Some(guard)
         }
     };
-    let config = Config::load(&options.given)?;
+    config::warn_of_strays();
+    let config = loaded?;
+    let kind = options.backend.unwrap_or(config.backend);
+    let place = options.http.or_else(|| config.http.place());
+    let place = place.filter(|_| !options.stdio);
+    anyhow::ensure!(
+        place.is_some() || !options.no_auth,
+        "--no-auth is for HTTP: --http ADDRESS or http.listen says where"
+    );
     let served = runtime.block_on(async {
         let live = follow_consul(config).await?;
-        match options.http {
-            None => serve_stdio(open(options.backend, &live)?, live).await,
-            Some(place) => serve_http(options.backend, live, &place, options.no_auth).await,
+        match place {
+            None => serve_stdio(open(kind, &live)?, live).await,
+            Some(place) => serve_http(kind, live, &place, options.no_auth).await,
         }
     });
     if let Some(export) = export {
@@ -168,19 +182,19 @@ async fn serve_stdio(backend: Arc<dyn Backend>, live: Live) -> anyhow::Result<()
 }
 
 async fn serve_http(
-    place: Place,
+    kind: BackendKind,
     live: Live,
-    at: &listen::Place,
+    at: &Listen,
     no_auth: bool,
 ) -> anyhow::Result<()> {
     // How it is reached does not change while it runs.
     let config = live.now();
     let authentication = authentication(&config, at, no_auth)?;
     let certificates = (config.http.tls.as_ref())
-        .filter(|_| matches!(at, listen::Place::Tcp(_)))
+        .filter(|_| matches!(at, Listen::Tcp(_)))
         .map(|tls| Certificates::open(&tls.certificate, &tls.key))
         .transpose()?;
-    let backend = open(place, &live)?;
+    let backend = open(kind, &live)?;
     let listener = Listener::bind(at, certificates)
         .await
         .with_context(|| format!("{at} cannot be listened at"))?;
@@ -211,15 +225,11 @@ async fn serve_http(
 }
 
 /// How callers are known who come to a place.
-fn authentication(
-    config: &Config,
-    at: &listen::Place,
-    no_auth: bool,
-) -> anyhow::Result<Authentication> {
+fn authentication(config: &Config, at: &Listen, no_auth: bool) -> anyhow::Result<Authentication> {
     let address = match at {
         // The kernel says who it is, and lets in nobody but the owner.
-        listen::Place::Unix(_) => return Ok(Authentication::Users),
-        listen::Place::Tcp(address) => address,
+        Listen::Unix(_) => return Ok(Authentication::Users),
+        Listen::Tcp(address) => address,
     };
     if no_auth {
         anyhow::ensure!(

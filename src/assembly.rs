@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::backend::local::LocalBackend;
 use crate::backend::nomad::NomadBackend;
 use crate::client::Tools;
-use crate::config::{Config, Given, Live};
+use crate::config::{BackendKind, Config, Live};
 use crate::consul::{self, Watch};
 use crate::mcp::{Asker, Server};
 use crate::nomad;
@@ -17,16 +17,6 @@ use crate::service::{Principal, Service};
 
 /// Bytes between the two ends of a connection within this process.
 const BUFFER: usize = 256 * 1024;
-
-/// Where builds run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Place {
-    /// On this machine.
-    #[default]
-    Local,
-    /// As jobs of a Nomad cluster, which `NOMAD_ADDR` and its like name.
-    Nomad,
-}
 
 /// The configuration with what Consul has over it, where it is to be asked, now and from now on.
 ///
@@ -46,15 +36,15 @@ pub async fn follow_consul(config: Config) -> anyhow::Result<Live> {
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn open(place: Place, live: &Live) -> anyhow::Result<Arc<dyn Backend>> {
-    match place {
-        Place::Local => {
+pub fn open(kind: BackendKind, live: &Live) -> anyhow::Result<Arc<dyn Backend>> {
+    match kind {
+        BackendKind::Local => {
             let backend = Arc::new(LocalBackend::open(live.clone())?);
             let caretaker = Arc::clone(&backend);
             tokio::spawn(async move { caretaker.look_after().await });
             Ok(backend)
         }
-        Place::Nomad => {
+        BackendKind::Nomad => {
             let options = nomad::Options::from_env(|name| std::env::var(name).ok())?;
             Ok(Arc::new(NomadBackend::open(live.clone(), options)?))
         }
@@ -84,9 +74,9 @@ pub fn local_principal() -> anyhow::Result<Principal> {
 ///
 /// # Errors
 /// When the backend cannot be used.
-pub async fn tools_here(place: Place, given: &Given) -> anyhow::Result<Tools> {
-    let live = follow_consul(Config::load(given)?).await?;
-    let server = server_for_user(open(place, &live)?, live)?;
+pub async fn tools_here(kind: BackendKind, config: Config) -> anyhow::Result<Tools> {
+    let live = follow_consul(config).await?;
+    let server = server_for_user(open(kind, &live)?, live)?;
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     tokio::spawn(async move {
         match server.serve(theirs).await {

@@ -1,6 +1,6 @@
 //! Where the tools are that a command calls: in this process, or on a server elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,9 +8,9 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::assembly::{Place, tools_here};
+use crate::assembly::tools_here;
 use crate::client::{Answer, Remote, Steady, discovery};
-use crate::config::Given;
+use crate::config::{BackendKind, Config, Given};
 
 use super::show;
 
@@ -18,15 +18,15 @@ use super::show;
 #[derive(Debug, Args)]
 pub struct Reach {
     /// A server elsewhere, such as https://build.example.com, or the name of its service in Consul, as in
-    /// consul://nomad-build. Default: none, and builds run where --backend says.
-    #[arg(long, env = "NOMAD_BUILD_SERVER", value_name = "URL")]
+    /// consul://nomad-build. Default: what the configuration says (server), else none, and builds run where --backend says.
+    #[arg(long, value_name = "URL")]
     pub server: Option<String>,
     /// File of the token for it; the token itself may stand in NOMAD_BUILD_TOKEN.
     #[arg(long, env = "NOMAD_BUILD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Where builds run, without a server elsewhere.
-    #[arg(long, env = "NOMAD_BUILD_BACKEND", value_enum, default_value_t)]
-    pub backend: Place,
+    /// Where builds run, without a server elsewhere. Default: what the configuration says (backend), else on this machine.
+    #[arg(long, value_enum, conflicts_with = "server")]
+    pub backend: Option<BackendKind>,
     /// Seconds for which a server elsewhere may be away while the build goes on.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub patience: u32,
@@ -44,29 +44,41 @@ impl Reach {
     /// # Errors
     /// When it cannot be reached, or lets nobody in with this token.
     pub async fn open(&self) -> anyhow::Result<Steady> {
-        let Some(server) = &self.server else {
-            return Ok(Steady::here(tools_here(self.backend, &self.given).await?));
+        let remote = match &self.server {
+            // The file of a token that the configuration names is for the server that it names.
+            Some(server) => self.remote(server, self.token_file.as_deref()).await?,
+            None => {
+                // What is of the server elsewhere alone needs no file of secrets that is of this machine.
+                let config = Config::load_values(&self.given)?;
+                match (&config.server, self.backend) {
+                    (Some(server), None) => {
+                        let file = self.token_file.as_deref();
+                        let file = file.or(config.token_file.as_deref());
+                        self.remote(server, file).await?
+                    }
+                    (_, kind) => {
+                        let kind = kind.unwrap_or(config.backend);
+                        let config = Config::load(&self.given)?;
+                        return Ok(Steady::here(tools_here(kind, config).await?));
+                    }
+                }
+            }
         };
-        let remote = self.remote(server).await?;
         let tools = remote.connect().await?;
         let patience = Duration::from_secs(self.patience.into());
         Ok(Steady::elsewhere(remote, tools, patience))
     }
 
-    async fn remote(&self, server: &str) -> anyhow::Result<Remote> {
+    async fn remote(&self, server: &str, token_file: Option<&Path>) -> anyhow::Result<Remote> {
         let server = discovery::locate(server, |name| std::env::var(name).ok()).await?;
-        Remote::new(&server, self.token()?)
-    }
-
-    fn token(&self) -> anyhow::Result<Option<String>> {
-        match &self.token_file {
+        let token = match token_file {
             Some(file) => {
                 let text = std::fs::read_to_string(file);
-                text.map(Some)
-                    .with_context(|| format!("{} cannot be read", file.display()))
+                Some(text.with_context(|| format!("{} cannot be read", file.display()))?)
             }
-            None => Ok(std::env::var("NOMAD_BUILD_TOKEN").ok()),
-        }
+            None => std::env::var("NOMAD_BUILD_TOKEN").ok(),
+        };
+        Remote::new(&server, token)
     }
 
     /// What a tool answered.
@@ -84,8 +96,9 @@ impl Reach {
     pub fn again(&self) -> String {
         match (&self.server, self.backend) {
             (Some(server), _) => format!(" --server {server}"),
-            (None, Place::Nomad) => " --backend nomad".into(),
-            (None, Place::Local) => String::new(),
+            (None, Some(BackendKind::Nomad)) => " --backend nomad".into(),
+            (None, Some(BackendKind::Local)) => " --backend local".into(),
+            (None, None) => String::new(),
         }
     }
 }

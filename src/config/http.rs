@@ -9,6 +9,8 @@ use url::Url;
 
 use crate::build::validate::is_name;
 
+use super::listen::Listen;
+
 /// Beginnings of principals that are not an issuer's.
 const RESERVED: [&str; 2] = ["local", "token"];
 
@@ -16,6 +18,11 @@ const RESERVED: [&str; 2] = ["local", "token"];
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
+    /// Where `serve` listens: an address with a port, such as `127.0.0.1:8080`, or a socket, such as
+    /// `unix:/run/nomad-build/mcp.sock`, which is for its owner alone. Default: nowhere, and it speaks over standard input
+    /// and output.
+    #[schemars(example = &"127.0.0.1:8080")]
+    pub listen: Option<String>,
     /// File of the tokens that may be used: a line `NAME SHA256` each. Default: `tokens` in the state
     /// directory, made at the first start.
     #[schemars(example = "/etc/nomad-build/tokens")]
@@ -82,6 +89,7 @@ pub struct Issuer {
 impl Default for Http {
     fn default() -> Self {
         Self {
+            listen: None,
             tokens: None,
             url: None,
             hosts: Vec::new(),
@@ -109,6 +117,11 @@ impl Default for Issuer {
 }
 
 impl Http {
+    /// Where `serve` listens; `None`: it speaks over standard input and output.
+    pub fn place(&self) -> Option<Listen> {
+        self.listen.as_ref().and_then(|text| text.parse().ok())
+    }
+
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |ok: bool, text: String| {
@@ -117,6 +130,9 @@ impl Http {
             }
         };
         let absolute = |path: &PathBuf| path.is_absolute();
+        if let Some(Err(wrong)) = self.listen.as_ref().map(|text| text.parse::<Listen>()) {
+            check(false, format!("http.listen: {wrong}"));
+        }
         check(
             self.tokens.as_ref().is_none_or(absolute),
             "http.tokens must be an absolute path".into(),
@@ -224,12 +240,13 @@ mod tests {
     #[test]
     fn every_fault_is_named() {
         let http: Http = toml::from_str(
-            "tokens = \"x\"\nurl = \"build.example.com\"\nhosts = [\"a b\"]\norigins = [\"https://x/y\"]\nconnections = 1\n\
+            "listen = \"8080\"\ntokens = \"x\"\nurl = \"build.example.com\"\nhosts = [\"a b\"]\norigins = [\"https://x/y\"]\nconnections = 1\n\
              [tls]\ncertificate = \"/c\"\n[issuers.token]\n[issuers.nomad]\njwks = \"x\"\nca = \"x\"\nclaim = \"\"\n",
         )
         .unwrap();
         let faults = http.faults();
         for begin in [
+            "http.listen",
             "http.tokens",
             "http.connections",
             "http.hosts",

@@ -7,6 +7,7 @@
 pub mod consul;
 pub mod http;
 pub mod limits;
+mod listen;
 pub mod live;
 pub mod nomad;
 pub mod origin;
@@ -32,6 +33,7 @@ use read::{Place, Reader};
 pub use consul::Consul;
 pub use http::Http;
 pub use limits::{DEFAULT_PROFILE, Limits, Overrides, Profile};
+pub use listen::Listen;
 pub use live::Live;
 pub use nomad::Nomad;
 pub use origin::Sources;
@@ -48,6 +50,19 @@ pub struct Config {
     /// `$XDG_STATE_HOME/nomad-build` or `~/.local/state/nomad-build`.
     #[schemars(example = "/var/lib/nomad-build")]
     pub state_dir: PathBuf,
+    /// Where builds run: `local` (on this machine) or `nomad` (as jobs of a cluster, which `NOMAD_ADDR` and its like name).
+    pub backend: BackendKind,
+    /// Directory of daily files for the own log of `serve`. Default: none, it goes to standard error.
+    #[schemars(example = "/var/log/nomad-build")]
+    pub log_dir: Option<PathBuf>,
+    /// A server elsewhere, such as `https://build.example.com`, or the name of its service in Consul, as in
+    /// `consul://nomad-build`, whose builds `build`, `status`, `logs` and `kill` on the command line are about. Default:
+    /// none, and they are those of `backend`.
+    #[schemars(example = &"https://build.example.com")]
+    pub server: Option<String>,
+    /// File of the token for `server`; the token itself may stand in the variable `NOMAD_BUILD_TOKEN`.
+    #[schemars(example = "/home/me/.config/nomad-build/token")]
+    pub token_file: Option<PathBuf>,
     /// Buildah: a name in the system's search path, or a path.
     pub buildah: String,
     /// Registries.
@@ -83,6 +98,19 @@ pub struct Config {
     pub principals: Principals,
     /// Consul, whose keys may lie over the rest: see "Consul" in the README.
     pub consul: Consul,
+}
+
+/// Where builds run.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendKind {
+    /// On this machine.
+    #[default]
+    Local,
+    /// As jobs of a Nomad cluster, which `NOMAD_ADDR` and its like name.
+    Nomad,
 }
 
 /// Registries.
@@ -174,6 +202,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: default_state_dir(),
+            backend: BackendKind::default(),
+            log_dir: None,
+            server: None,
+            token_file: None,
             buildah: "buildah".into(),
             registry: Registry::default(),
             git: Git::default(),
@@ -258,7 +290,6 @@ impl Config {
     /// # Errors
     /// Names every fault of a value.
     pub fn load_values(given: &Given) -> Result<Self, ConfigError> {
-        warn_of_strays();
         Self::read(given, |name| std::env::var(name).ok(), |_| Vec::new()).map(|(config, _)| config)
     }
 
@@ -267,7 +298,6 @@ impl Config {
     /// # Errors
     /// Names every fault.
     pub fn load_with_sources(given: &Given) -> Result<(Self, Sources), ConfigError> {
-        warn_of_strays();
         Self::load_from(given, |name| std::env::var(name).ok())
     }
 
@@ -496,7 +526,8 @@ impl Config {
 }
 
 /// Tells of variables that look like ours and set nothing.
-fn warn_of_strays() {
+/// Tells of variables that look as if they were this program's, and are not.
+pub fn warn_of_strays() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for stray in read::strays(names) {
         tracing::warn!("{stray}");

@@ -19,18 +19,13 @@ const SHOWN: usize = 80;
 
 /// Variables that are no keys of the configuration.
 const OTHERS: &[&str] = &[
-    "BACKEND",
     "BIN",
     "CONFIG",
     "FIXTURE_BIN",
-    "HTTP",
     "ID",
     "LOG",
-    "LOG_DIR",
     "RECORDS",
-    "SERVER",
     "TOKEN",
-    "TOKEN_FILE",
 ];
 
 /// Where a value comes from.

@@ -5,49 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::tls::Certificates;
+use crate::config::Listen;
 use crate::runner::fingerprint::Fingerprint;
 
 /// How long a listener rests that cannot accept, because the process has no descriptors left.
 const REST: Duration = Duration::from_millis(100);
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// At an address of the network.
-    Tcp(SocketAddr),
-    /// At a socket in the file system, which its owner alone can open.
-    Unix(PathBuf),
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(_) => Err("the path of a socket begins with /, such as unix:/run/nomad-build/mcp.sock".into()),
-            None => (text.parse().map(Self::Tcp)).map_err(|_| {
-                "it is neither an address with a port, such as 127.0.0.1:8080, nor a socket, such as unix:/run/nomad-build/mcp.sock".into()
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +63,10 @@ impl Listener {
     ///
     /// # Errors
     /// When that place cannot be listened at.
-    pub async fn bind(place: &Place, certificates: Option<Certificates>) -> io::Result<Self> {
+    pub async fn bind(place: &Listen, certificates: Option<Certificates>) -> io::Result<Self> {
         let socket = match place {
-            Place::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
-            Place::Unix(path) => {
+            Listen::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
+            Listen::Unix(path) => {
                 let listener = bind_private(path)?;
                 let made = Fingerprint::of(&std::fs::symlink_metadata(path)?);
                 Socket::Unix(listener, path.clone(), made)
@@ -114,10 +82,10 @@ impl Listener {
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn place(&self) -> io::Result<Place> {
+    pub fn place(&self) -> io::Result<Listen> {
         Ok(match &self.socket {
-            Socket::Tcp(listener) => Place::Tcp(listener.local_addr()?),
-            Socket::Unix(_, path, _) => Place::Unix(path.clone()),
+            Socket::Tcp(listener) => Listen::Tcp(listener.local_addr()?),
+            Socket::Unix(_, path, _) => Listen::Unix(path.clone()),
         })
     }
 
@@ -198,11 +166,11 @@ mod tests {
     #[test]
     fn a_place_is_an_address_or_a_socket() {
         let address = "127.0.0.1:8080".parse().unwrap();
-        assert_eq!("127.0.0.1:8080".parse(), Ok(Place::Tcp(address)));
+        assert_eq!("127.0.0.1:8080".parse(), Ok(Listen::Tcp(address)));
         let path = PathBuf::from("/run/x.sock");
-        assert_eq!("unix:/run/x.sock".parse(), Ok(Place::Unix(path)));
+        assert_eq!("unix:/run/x.sock".parse(), Ok(Listen::Unix(path)));
         for wrong in ["unix:x", "localhost", "8080", "", "/run/x.sock"] {
-            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
         }
     }
 
@@ -210,7 +178,7 @@ mod tests {
     async fn a_socket_is_for_its_owner_and_goes_with_its_server() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mcp.sock");
-        let place = Place::Unix(path.clone());
+        let place = Listen::Unix(path.clone());
         let listener = Listener::bind(&place, None).await.unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -25,7 +25,7 @@ mod tools;
 
 use nomad_build::config::Http;
 use nomad_build::http::access::Authentication;
-use nomad_build::http::listen::{Listener, Place};
+use nomad_build::http::listen::Listener;
 use nomad_build::http::stack::{Routes, Stack};
 use nomad_build::service::Principal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
         sessions,
         ..Http::default()
     };
-    let listener = Listener::bind(&Place::Tcp("127.0.0.1:0".parse()?), None).await?;
+    let listener = Listener::bind(&nomad_build::config::Listen::Tcp("127.0.0.1:0".parse()?), None).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ending = CancellationToken::new();
     let told = ending.clone();

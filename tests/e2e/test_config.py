@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import MakeServer
-from helpers import ask_both, fail, files, refused
+from helpers import ask_both, fail, files, refused, wait_for
 from mcp.shared.exceptions import McpError
 from server import REPOSITORY, binary
 
@@ -72,6 +73,36 @@ async def test_a_server_takes_what_is_given_to_it(make_server: MakeServer, base:
         await fail(session, "limit_reached", "code", source=files(Containerfile=f"FROM {base}\nRUN {many}\n"))
         args = {"source": files(Containerfile=f"FROM {base}\n"), "tags": ["registry.example.com/you/x:1"]}
         await refused(session, "build", args, "not_allowed")
+
+
+async def test_what_options_say_can_be_configured(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    file = tmp_path / "c.toml"
+    file.write_text(
+        f'server = "http://{address}"\ntoken_file = "{server.state}/token"\nlog_dir = "{tmp_path}"\n[http]\nlisten = "{address}"\n'
+    )
+    env = server.env | {"NOMAD_BUILD_CONFIG": str(file)}
+    serve = [str(binary()), "serve"]
+    serving = subprocess.Popen(serve, env=env, stderr=subprocess.PIPE, text=True)
+    status = ["status", "--json", "--config", str(file)]
+    try:
+        await wait_for((server.state / "token").exists, "the token", 30)
+        await wait_for(lambda: run(*status).returncode == 0, "an answer", 30)
+        assert json.loads(run(*status).stdout)["builds"] == []
+        # Options win over the file.
+        here = run(*status, "--backend", "local", HOME=str(tmp_path), NOMAD_BUILD_STATE_DIR=str(tmp_path / "state"))
+        assert here.returncode == 0 and (tmp_path / "state").exists(), here
+        elsewhere = run(*status, "--server", "http://127.0.0.1:1")
+        assert elsewhere.returncode == 2 and "127.0.0.1:1" in elsewhere.stderr, elsewhere
+        over_stdio = subprocess.run([*serve, "--stdio"], env=env, stdin=subprocess.DEVNULL, timeout=30)
+        assert over_stdio.returncode == 0
+    finally:
+        serving.terminate()
+        _, errors = serving.communicate(timeout=30)
+    assert errors == ""
+    assert "serving MCP over HTTP" in "".join(log.read_text() for log in tmp_path.glob("nomad-build*.log"))
 
 
 def test_a_file_that_is_not_there_is_named_with_its_key_and_line(tmp_path: Path) -> None:

@@ -24,10 +24,9 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::assembly::Place;
 use crate::backend::local::accounts::{self, Account, Ids};
 use crate::backend::local::user::{BuildUser, is_other};
-use crate::config::{Config, Given};
+use crate::config::{BackendKind, Config, Given};
 use crate::runner::subid::{self, Owner};
 use crate::runner::{probe, sandbox::PATH};
 
@@ -50,9 +49,9 @@ const SERVICE: &str = "/etc/nomad-build/nomad-build.toml";
 /// does not hold builds to is called unenforced, and what nobody could try, untried.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Where builds run.
-    #[arg(long, env = "NOMAD_BUILD_BACKEND", value_enum, default_value_t)]
-    backend: Place,
+    /// Where builds run. Default: what the configuration says.
+    #[arg(long, value_enum)]
+    backend: Option<BackendKind>,
     /// Look at Vault (or OpenBao) instead, which VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT and VAULT_NAMESPACE name: whether its roles and policies let each task of a cluster have its secrets, and nobody else. Reads no secret.
     #[arg(long)]
     vault: bool,
@@ -72,15 +71,15 @@ impl Check {
     /// When the configuration or the user database cannot be read.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.given)?;
-        let found = match self.backend {
+        let found = match self.backend.unwrap_or(config.backend) {
             _ if self.vault => {
                 let namespace = std::env::var("NOMAD_NAMESPACE").ok();
                 let namespace = namespace.filter(|name| !name.is_empty());
                 let plan = vault::Plan::new(&config, self.places, namespace);
                 vault::lines(&vault::gather(&plan)?, &plan)
             }
-            Place::Local => self.look_here(&config)?,
-            Place::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
+            BackendKind::Local => self.look_here(&config)?,
+            BackendKind::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
         };
         let well = !found.iter().any(Line::is_fault);
         let mut out = io::stdout();
