@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
+use crate::build::Phase;
+use crate::build::request::Stream;
 use crate::log::{Line, Prefilter};
 
 use super::rules;
@@ -29,11 +31,18 @@ const BEHIND_RULED: usize = 3;
 /// Lines of a step that rules are asked about: they take longer than words.
 const ASKED: usize = 20_000;
 
-/// Words of lines that may tell of a failure, or parts of them; none is shorter than four bytes. The first four should be
-/// rare in what is printed by builds that succeed.
+/// Words of lines that may tell of a failure, or parts of them; none is shorter than five bytes: the longer the shortest
+/// one, the fewer places of a line are looked at. The first five should be rare in what is printed by builds that succeed.
 const WORDS: &[&str] = &[
     "error",
-    "fail",
+    "faile",
+    "failu",
+    "failin",
+    "fails",
+    "fail ",
+    "fail:",
+    " fail",
+    "_fail",
     "fatal",
     "panic",
     "ception",
@@ -51,8 +60,8 @@ const WORDS: &[&str] = &[
     "d out",
     "meout",
     "esolv",
-    "err:",
-    "err!",
+    " err:",
+    " err!",
     "rying",
     "o space",
     "killed",
@@ -103,9 +112,6 @@ const WORDS: &[&str] = &[
     "tdout ----",
     "a race",
     "ot ok ",
-    "● ",
-    "✖ ",
-    "✗ ",
     "nsfer closed",
     "esponse",
     "ceeded",
@@ -113,7 +119,6 @@ const WORDS: &[&str] = &[
     "gzip form",
     "like a tar",
     "inate called",
-    "`-d ",
     "would reform",
     "diff in /",
     "ubstitution",
@@ -131,8 +136,8 @@ static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
         .ok()
 });
 
-/// How errors of apt begin, and what pytest says of an assertion.
-const BEGINNINGS: &[&[u8]] = &[b"E: ", b"E  "];
+/// How such lines begin, behind spaces: errors of apt, what pytest says of an assertion, names of tests that failed.
+const BEGINNINGS: &[&str] = &["E: ", "E  ", "Err:", "FAIL", "● ", "✖ ", "✗ "];
 
 /// Most lines have no such word, and are not searched: that would take as long as all else that is done with them.
 static MAY_TELL: LazyLock<Option<Prefilter>> =
@@ -141,7 +146,8 @@ static MAY_TELL: LazyLock<Option<Prefilter>> =
 /// Whether a line may tell of a failure.
 fn tells(text: &[u8]) -> bool {
     let may_tell = (MAY_TELL.as_ref()).is_none_or(|words| words.may_match(text));
-    BEGINNINGS.iter().any(|begun| text.starts_with(begun))
+    let begun = text.trim_ascii_start();
+    (BEGINNINGS.iter()).any(|beginning| begun.starts_with(beginning.as_bytes()))
         || (may_tell
             && TELLS.as_ref().is_some_and(|words| {
                 words
@@ -190,20 +196,16 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Takes the next line in.
-    pub fn push(&mut self, number: u64, line: &Line) {
+    /// Takes the next line in, which `fill` makes of the memory of one that nobody wants any more.
+    pub fn push(&mut self, number: u64, fill: impl FnOnce(&mut Line)) -> &Line {
         let oldest = match self.last.len() {
             LAST => self.last.pop_front(),
             _ => None,
         };
-        let line = match oldest.and_then(|old| self.fall(old)) {
-            None => line.clone(),
-            Some((_, mut spare)) => {
-                spare.clone_from(line);
-                spare
-            }
-        };
-        self.last.push_back((number, line));
+        let spare = oldest.and_then(|old| self.fall(old));
+        let mut line = spare.map_or_else(blank, |(_, line)| line);
+        fill(&mut line);
+        &self.last.push_back_mut((number, line)).1
     }
 
     /// Takes a line from the last ones; returns one that nobody will want.
@@ -260,11 +262,25 @@ impl Recent {
     }
 }
 
+fn blank() -> Line {
+    Line {
+        phase: Phase::Source,
+        step: None,
+        test: None,
+        stream: Stream::Output,
+        text: String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Phase;
-    use crate::build::request::Stream;
+
+    impl Recent {
+        fn take(&mut self, number: u64, line: Line) {
+            self.push(number, |memory| *memory = line);
+        }
+    }
 
     fn line(text: &str) -> Line {
         Line {
@@ -335,9 +351,9 @@ mod tests {
     fn a_cause_among_words_of_failures_is_kept() {
         let mut recent = Recent::default();
         for number in 1..5000 {
-            recent.push(
+            recent.take(
                 number,
-                &line(match number {
+                line(match number {
                     3000 => "a.c:1:2: error: first",
                     _ if number % 2 == 0 => "error-prone: 17 of 99",
                     _ => "gcc -Werror -c error.c",
@@ -352,14 +368,14 @@ mod tests {
     #[test]
     fn the_first_error_of_a_long_output_is_kept_and_memory_is_bounded() {
         let mut recent = Recent::default();
-        recent.push(1, &line("an error of the step before"));
+        recent.take(1, line("an error of the step before"));
         recent.begin();
-        recent.push(2, &line("a.c: In function 'f':"));
-        recent.push(3, &line("a.c:1:2: error: first"));
+        recent.take(2, line("a.c: In function 'f':"));
+        recent.take(3, line("a.c:1:2: error: first"));
         for number in 4..100_000 {
-            recent.push(
+            recent.take(
                 number,
-                &line(if number % 50 == 0 {
+                line(if number % 50 == 0 {
                     "error again"
                 } else {
                     "gcc -c x.c"

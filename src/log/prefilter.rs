@@ -10,8 +10,10 @@
 //! pattern           └─S3cr3t-t─┘  parts: S3cr 3cr3 cr3t r3t- 3t-t
 //! ```
 
-/// Bits of the table; two of them are set for each part (Bloom, Communications of the ACM 13.7).
-const BITS: u32 = 17;
+/// Words of the table. For each part two bits of one word are set: a Bloom filter in blocks (Putze, Sanders and Singler,
+/// "Cache-, Hash- and Space-Efficient Bloom Filters", 2007), so that one look tells of both.
+const WORDS: usize = 1 << WORDS_BITS;
+const WORDS_BITS: u32 = 11;
 /// No more of the beginnings of patterns is looked at.
 const LONGEST_WINDOW: usize = 8;
 /// Parts have four bytes where so many are looked at, else three.
@@ -20,7 +22,7 @@ const WIDE_WINDOW: usize = 6;
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Prefilter {
-    table: Vec<u64>,
+    table: Box<[u64; WORDS]>,
     /// Which bits of four bytes belong to a part.
     mask: u32,
     /// From one place that is looked at to the next.
@@ -48,15 +50,14 @@ impl Prefilter {
         };
         let step = (window + 1).checked_sub(part).filter(|step| *step > 0)?;
         let mut filter = Self {
-            table: vec![0; (1 << BITS) / 64],
+            table: Box::new([0; WORDS]),
             mask: mask & u32::from_le_bytes([bits; 4]),
             step,
         };
         for part in patterns.flat_map(|pattern| pattern.windows(part).take(step)) {
-            for bit in hashes(read(part) & filter.mask) {
-                if let Some(bits) = filter.table.get_mut(bit / 64) {
-                    *bits |= 1 << (bit % 64);
-                }
+            let (word, bits) = place(read(part) & filter.mask);
+            if let Some(word) = filter.table.get_mut(word) {
+                *word |= bits;
             }
         }
         Some(filter)
@@ -64,17 +65,17 @@ impl Prefilter {
 
     /// Whether there may be a pattern in the bytes.
     pub fn may_match(&self, bytes: &[u8]) -> bool {
-        let within = (bytes.array_windows().step_by(self.step))
-            .any(|four| self.has(u32::from_le_bytes(*four) & self.mask));
+        // All are looked at, whatever is found: a branch for each would take longer.
+        let within = (bytes.array_windows().step_by(self.step)).fold(false, |found, four| {
+            found | self.has(u32::from_le_bytes(*four))
+        });
         // The last three bytes have no fourth.
-        within || matches!(bytes, [.., a, b, c] if self.has(read(&[*a, *b, *c]) & self.mask))
+        within || matches!(bytes, [.., a, b, c] if self.has(read(&[*a, *b, *c])))
     }
 
     fn has(&self, part: u32) -> bool {
-        hashes(part).into_iter().all(|bit| {
-            let bits = self.table.get(bit / 64);
-            bits.is_none_or(|bits| bits >> (bit % 64) & 1 == 1)
-        })
+        let (word, bits) = place(part & self.mask);
+        (self.table.get(word)).is_none_or(|word| word & bits == bits)
     }
 }
 
@@ -85,10 +86,14 @@ fn read(part: &[u8]) -> u32 {
         .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-/// Which bits tell of a part. By multiplication with numbers near the golden ratio's (Knuth, volume 3, 6.4).
-fn hashes(part: u32) -> [usize; 2] {
-    let hash = |by| (part.wrapping_mul(by) >> (u32::BITS - BITS)) as usize;
-    [hash(0x9e37_79b1), hash(0x85eb_ca77)]
+/// Which word tells of a part, by which bits. By multiplication with a number near the golden ratio's (Knuth, volume 3, 6.4).
+fn place(part: u32) -> (usize, u64) {
+    let hash = part.wrapping_mul(0x9e37_79b1);
+    let bit = |shift: u32| 1 << (hash >> shift & 63);
+    (
+        (hash >> (u32::BITS - WORDS_BITS)) as usize,
+        bit(15) | bit(9),
+    )
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub enum Body {
 }
 
 /// A line of output.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Phase that printed it.
     pub phase: Phase,
@@ -348,25 +348,6 @@ impl LogRecord {
             t: wire.t,
             body,
         })
-    }
-}
-
-impl Clone for Line {
-    fn clone(&self) -> Self {
-        Self {
-            phase: self.phase,
-            step: self.step,
-            test: self.test.clone(),
-            stream: self.stream,
-            text: self.text.clone(),
-        }
-    }
-
-    /// Reuses the memory of the texts: millions of lines are printed.
-    fn clone_from(&mut self, other: &Self) {
-        (self.phase, self.step, self.stream) = (other.phase, other.step, other.stream);
-        self.test.clone_from(&other.test);
-        self.text.clone_from(&other.text);
     }
 }
 

@@ -90,11 +90,18 @@ impl Selection {
             .collect()
     }
 
-    /// The lines that are not there between those that are: first and last of each gap.
-    pub fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
-        let pairs = self.rows.iter().zip(self.rows.iter().skip(1));
-        pairs
-            .map(|(one, next)| (one.last() + 1, next.n.saturating_sub(1)))
+    /// The lines that are not there between those that are, and before them where the query began: first and last of
+    /// each gap.
+    pub fn gaps(&self, start: Start) -> impl Iterator<Item = (u64, u64)> {
+        let (before, behind) = match start {
+            Start::After(n) => (Some(n), None),
+            Start::Before(n) => (None, n),
+        };
+        let begins = self.rows.iter().map(|row| row.n);
+        let begins = begins.skip(usize::from(before.is_none())).chain(behind);
+        let ends = before.into_iter().chain(self.rows.iter().map(Row::last));
+        ends.zip(begins)
+            .map(|(end, begin)| (end + 1, begin.saturating_sub(1)))
             .filter(|(first, last)| first <= last)
     }
 }

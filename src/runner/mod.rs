@@ -31,6 +31,7 @@ pub mod mirrored;
 pub mod network;
 pub mod outputs;
 pub mod phases;
+mod printed;
 pub mod probe;
 pub mod process;
 pub mod proven;

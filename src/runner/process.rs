@@ -5,6 +5,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -14,16 +15,13 @@ use rustix::process::{
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::build::Phase;
-use crate::diagnosis::LastWords;
 use crate::log::Event;
-use crate::log::lines::LineSplitter;
 
+use super::printed::{self, Printed};
 use super::reporter::{Batch, Reporter};
 
 /// From SIGTERM to SIGKILL.
@@ -33,10 +31,6 @@ const VANISH: Duration = Duration::from_secs(20);
 
 /// Bytes that may wait in the pipe: as many as Linux allows everybody (`fs.pipe-max-size`).
 const PIPE: usize = 1 << 20;
-/// Bytes that are read at once.
-const BUFFER: usize = 256 * 1024;
-/// Buffers: while one is looked at the next ones are filled.
-const BUFFERS: usize = 3;
 /// What comes within this time is written together.
 const TOGETHER: Duration = Duration::from_millis(10);
 /// How long the rest of what a group printed may take to be read, once the group has ended.
@@ -159,9 +153,8 @@ impl Started {
         mut observe: impl FnMut(&str) -> Option<Event>,
     ) -> Ended {
         let Self { mut group, pipe } = self;
-        let mut chunks = Chunks::of(pipe);
-        let (mut splitter, mut last_words) = (LineSplitter::default(), LastWords::default());
-        let (reporter, redactor) = (output.reporter, output.reporter.redactor());
+        let reporter = output.reporter;
+        let mut printed = Printed::of(pipe, Arc::clone(reporter.redactor()));
         let mut observed = |batch: &mut Batch<'_>, line: &str| {
             // Where a line tells of something, that stands in the log before it.
             if let Some(event) = observe(line) {
@@ -175,37 +168,36 @@ impl Started {
                 biased;
                 () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
                 () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
-                chunk = chunks.next() => match chunk {
+                lines = printed.next() => match lines {
                     None => break group.finish(bounds).await,
                     Some(first) => {
                         let mut batch = reporter.batch();
                         let (mut next, until) = (Some(first), Instant::now() + TOGETHER);
-                        while let Some(chunk) = next {
-                            last_words.push(&chunk, redactor);
-                            splitter.push(&chunk, redactor, |line| observed(&mut batch, line));
-                            chunks.give_back(chunk);
+                        while let Some(lines) = next {
+                            lines.iter().for_each(|line| observed(&mut batch, line));
+                            printed.give_back(lines);
                             let goes_on = !bounds.cancel.is_cancelled() && Instant::now() < until;
-                            next = if goes_on { chunks.at_hand() } else { None };
+                            next = if goes_on { printed.at_hand() } else { None };
                         }
                     }
                 },
             }
         };
         // What still lay in the pipe when it was stopped: no more than fits, whoever escaped the group prints on.
-        let mut room = PIPE + BUFFERS * BUFFER;
+        let mut room = PIPE + printed::AHEAD;
         while room > 0
-            && let Ok(Some(chunk)) = tokio::time::timeout(REST, chunks.next()).await
+            && let Ok(Some(lines)) = tokio::time::timeout(REST, printed.next()).await
         {
-            room = room.saturating_sub(chunk.len());
+            room = room.saturating_sub(lines.read());
             let mut batch = reporter.batch();
-            splitter.push(&chunk, redactor, |line| {
+            for line in lines.iter() {
                 batch.line(output.phase, output.test, line);
-            });
-            chunks.give_back(chunk);
+            }
+            printed.give_back(lines);
         }
-        splitter.finish(redactor, |line| observed(&mut reporter.batch(), line));
+        let last_words = printed.finish(|line| observed(&mut reporter.batch(), line));
         let last = reporter.last_text();
-        if let Some(error) = last_words.error(last.as_deref(), redactor) {
+        if let Some(error) = last_words.error(last.as_deref(), reporter.redactor()) {
             reporter.batch().line(output.phase, output.test, &error);
         }
         ended
@@ -235,55 +227,6 @@ impl Started {
         self.group.signal(Signal::KILL);
         let _ = self.group.child.wait().await;
         self.group.sweep().await;
-    }
-}
-
-/// What comes out of a pipe, read by a task of its own while what came before is looked at.
-struct Chunks {
-    filled: mpsc::Receiver<Vec<u8>>,
-    empty: mpsc::Sender<Vec<u8>>,
-    /// Whoever escaped the group may hold the pipe open.
-    _reader: AbortOnDropHandle<()>,
-}
-
-impl Chunks {
-    fn of(mut pipe: Receiver) -> Self {
-        let (empty, mut to_fill) = mpsc::channel(BUFFERS);
-        let (give, filled) = mpsc::channel(BUFFERS);
-        for _ in 0..BUFFERS {
-            // There is room for all of them.
-            let _ = empty.try_send(Vec::with_capacity(BUFFER));
-        }
-        let read_on = async move {
-            while let Some(mut buffer) = to_fill.recv().await {
-                match pipe.read_buf(&mut buffer).await {
-                    Ok(1..) if give.send(buffer).await.is_ok() => {}
-                    _ => return,
-                }
-            }
-        };
-        Self {
-            filled,
-            empty,
-            _reader: AbortOnDropHandle::new(tokio::spawn(read_on)),
-        }
-    }
-
-    /// The next bytes; `None` at the end.
-    async fn next(&mut self) -> Option<Vec<u8>> {
-        self.filled.recv().await
-    }
-
-    /// The next bytes, where they are there already.
-    fn at_hand(&mut self) -> Option<Vec<u8>> {
-        self.filled.try_recv().ok()
-    }
-
-    /// Lets the next bytes into this buffer.
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        // Refused only when nobody reads any more.
-        let _ = self.empty.try_send(buffer);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The runner's only voice: numbered records on its standard output.
 
 use std::fs::File;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::build::Phase;
@@ -24,7 +24,7 @@ pub fn now_ms() -> i64 {
 #[derive(Debug)]
 pub struct Reporter {
     inner: Mutex<Inner>,
-    redactor: Redactor,
+    redactor: Arc<Redactor>,
 }
 
 #[derive(Debug)]
@@ -32,8 +32,6 @@ struct Inner {
     writer: RecordWriter<BackgroundWriter>,
     kept: Recent,
     step: Option<(u32, u32)>,
-    /// The last line.
-    line: Line,
     /// The log could not be written: said once on stderr, then the build goes on without.
     broken: bool,
 }
@@ -47,16 +45,9 @@ impl Reporter {
                     .after(after.log_bytes),
                 kept: Recent::default(),
                 step: None,
-                line: Line {
-                    phase: Phase::Source,
-                    step: None,
-                    test: None,
-                    stream: Stream::Output,
-                    text: String::new(),
-                },
                 broken: false,
             }),
-            redactor,
+            redactor: Arc::new(redactor),
         }
     }
 
@@ -65,7 +56,7 @@ impl Reporter {
     }
 
     /// What masks secrets.
-    pub fn redactor(&self) -> &Redactor {
+    pub fn redactor(&self) -> &Arc<Redactor> {
         &self.redactor
     }
 
@@ -153,16 +144,15 @@ impl Drop for Batch<'_> {
 
 impl Inner {
     fn line(&mut self, t: i64, phase: Phase, test: Option<&str>, stream: Stream, text: &str) {
-        let line = &mut self.line;
-        line.phase = phase;
-        line.step = self.step.filter(|_| phase == Phase::Build);
-        if line.test.as_deref() != test {
-            line.test = test.map(str::to_owned);
-        }
-        line.stream = stream;
-        text.clone_into(&mut line.text);
+        let step = self.step.filter(|_| phase == Phase::Build);
+        let line = self.kept.push(self.writer.last() + 1, |line| {
+            (line.phase, line.step, line.stream) = (phase, step, stream);
+            if line.test.as_deref() != test {
+                line.test = test.map(str::to_owned);
+            }
+            text.clone_into(&mut line.text);
+        });
         let written = self.writer.line(t, line);
-        self.kept.push(self.writer.last(), line);
         self.check(written);
     }
 

@@ -229,7 +229,7 @@ fn answer(query: &Query, from: LogFrom, selection: Selection, view: &View) -> Lo
     };
     let mut notes = Vec::new();
     if !query.is_filtered() {
-        notes.extend(selection.gaps().map(|(first, last)| {
+        notes.extend(selection.gaps(query.start).map(|(first, last)| {
             format!(
                 "lines {first}-{last} are not there: the log had reached its limit (limits.log_mb)"
             )

@@ -51,7 +51,11 @@ async fn main() -> anyhow::Result<()> {
         sessions,
         ..Http::default()
     };
-    let listener = Listener::bind(&nomad_build::config::Listen::Tcp("127.0.0.1:0".parse()?), None).await?;
+    let listener = Listener::bind(
+        &nomad_build::config::Listen::Tcp("127.0.0.1:0".parse()?),
+        None,
+    )
+    .await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ending = CancellationToken::new();
     let told = ending.clone();
