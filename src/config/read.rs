@@ -470,7 +470,7 @@ password = \"geheim\"
         let set = ["limits.memori_mb=1", "nomad.lost_after=0", "limits"];
         let wanted = [
             "FILE:2: state_dir must be an absolute path",
-            "FILE:3: there is no key \"colour\"; there are state_dir, buildah, registry, git, local, nomad, limits, profiles, sandbox, secrets, mcp, http, principals, consul",
+            "FILE:3: there is no key \"colour\"; there are state_dir, backend, log_dir, server, token_file, buildah, registry, git, local, nomad, limits, profiles, sandbox, secrets, mcp, http, principals, consul",
             "FILE:6: local.slots must be a whole number that is not negative or too big",
             "FILE:7: there is no key \"keep_day\" below local; did you mean keep_days?",
             "FILE:10: limits.memory_mb must be from 128 to 1073741824",

@@ -120,6 +120,8 @@ const WORDS: &[&str] = &[
     "like a tar",
     "inate called",
     "would reform",
+    "plied by",
+    "llegal option",
     "diff in /",
     "ubstitution",
     "not set",
@@ -158,6 +160,7 @@ fn tells(text: &[u8]) -> bool {
 
 /// Whether a word is but a part of an option or of a file's name: `-Werror`, `error.o`, `test_errors.py`.
 fn is_within_a_name(text: &[u8], start: usize, end: usize) -> bool {
+    let start = start + usize::from(text.get(start) == Some(&b' '));
     let before = text.get(..start).unwrap_or_default();
     let after = text.get(end..).unwrap_or_default();
     let from = before.iter().rposition(u8::is_ascii_whitespace);
