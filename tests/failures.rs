@@ -204,7 +204,7 @@ fn diagnosed(case: &Case, run: &Run) -> Failure {
             stream: Stream::Output,
             text,
         };
-        recent.push(n, &line);
+        recent.push(n, |memory| *memory = line);
     }
     let lines = recent.lines();
     let mut files: BTreeSet<String> = case

@@ -92,8 +92,9 @@ async def test_what_options_say_can_be_configured(make_server: MakeServer, tmp_p
         await wait_for(lambda: run(*status).returncode == 0, "an answer", 30)
         assert json.loads(run(*status).stdout)["builds"] == []
         # Options win over the file.
-        here = run(*status, "--backend", "local", HOME=str(tmp_path), NOMAD_BUILD_STATE_DIR=str(tmp_path / "state"))
-        assert here.returncode == 0 and (tmp_path / "state").exists(), here
+        other = server.directory / "other"
+        here = run(*status, "--backend", "local", NOMAD_BUILD_STATE_DIR=str(other))
+        assert here.returncode == 0 and other.exists(), here
         elsewhere = run(*status, "--server", "http://127.0.0.1:1")
         assert elsewhere.returncode == 2 and "127.0.0.1:1" in elsewhere.stderr, elsewhere
         over_stdio = subprocess.run([*serve, "--stdio"], env=env, stdin=subprocess.DEVNULL, timeout=30)

@@ -10,7 +10,7 @@ import time
 import anyio
 import pytest
 from conftest import MakeServer
-from helpers import ask, ask_both, call, fail, files, sleep_marker, submit, succeed, text_of, wait_final
+from helpers import ask, ask_both, call, fail, files, sleep_marker, status_of, submit, succeed, text_of, wait_final
 from mcp import ClientSession
 from server import Server
 
@@ -229,7 +229,7 @@ async def test_a_follower_that_does_not_read_holds_nothing_up(plain_server: Serv
                 while "3000000" not in (await logs(session, build_id, lines=5, wait=5))["text"]:
                     pass
             assert follower.poll() is None, "it still waits for whoever reads"
-            status = await ask(session, "status", {"build_id": build_id})
+            status = await status_of(session, build_id)
             assert status["state"] == "running" and status["step"]["index"] >= 2, status
             await ask(session, "kill", {"build_id": build_id})
             follower.kill()
