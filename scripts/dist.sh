@@ -62,7 +62,7 @@ make_image() {
     needs mmdebstrap mmdebstrap
     say "making a Debian to start from"
     mmdebstrap --quiet --variant=minbase --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr bookworm "$staged/debian.tar"
-    sed 's|^ARG BASE=.*|ARG BASE=debian\nFROM scratch AS debian\nADD debian.tar /|' nomad/Containerfile >"$staged/Containerfile"
+    sed 's|^FROM .*|FROM scratch\nADD debian.tar /|' nomad/Containerfile >"$staged/Containerfile"
   fi
   install -D -m 0755 "$program" "$staged/target/release/nomad-build"
   "$program" setup

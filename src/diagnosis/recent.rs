@@ -43,6 +43,10 @@ const WORDS: &[&str] = &[
     "fail:",
     " fail",
     "_fail",
+    "[fail",
+    "(fail",
+    "=fail",
+    "\"fail",
     "fatal",
     "panic",
     "ception",
@@ -305,6 +309,15 @@ mod tests {
             }
         }
         assert!(tells(b"E: Package 'x' has no installation candidate"));
+        for line in [
+            "[FAIL] adds",
+            "result=FAIL",
+            "1) adds ... FAIL",
+            "FAIL",
+            "{\"outcome\": \"fail\"}",
+        ] {
+            assert!(tells(line.as_bytes()), "{line}");
+        }
         // Its hash is that of a word.
         assert!(!tells(b"fa) 2/3"));
         assert!(!tells(b"cc -O2 -Wall -Iinclude -c src/module_1042.c"));

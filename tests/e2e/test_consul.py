@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from conftest import distribution_buildah
 from helpers import unique
-from local_consul import LocalConsul
+from local_consul import LocalConsul, program
 from local_registry import LocalRegistry, free_port
 from mcp_http import McpHttp
-from server import Server, Settings, binary, serve
+from server import REPOSITORY, Server, Settings, binary, serve
 from test_ready import get
 
 PREFIX = "nomad-build"
@@ -167,6 +167,24 @@ def test_limits_profiles_lists_and_principals_change_while_it_runs(configured: C
         assert list(serving.profiles()) == ["default", "filed"]
         assert "memory 300 MiB" in serving.profiles()["default"]
     assert configured.token not in configured.log
+
+
+def test_the_keys_of_the_readme_are_taken_as_they_are_written(configured: Configured) -> None:
+    section = (REPOSITORY / "README.md").read_text().split("## Consul", 1)[1]
+    block = re.search(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert block and block[1].count("consul kv put") == 4
+    consul = configured.consul
+    env = os.environ | {"PATH": f"{program().parent}:{os.environ['PATH']}", "CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": consul.token}
+    subprocess.run(["bash", "-euc", block[1]], env=env, check=True, capture_output=True)
+    shown = subprocess.run([str(binary()), "config", "show", "--json"], env=configured.server.env, check=True, capture_output=True, text=True)
+    rows = {row["key"]: row["value"] for row in json.loads(shown.stdout)["values"] if row["origin"] == "consul"}
+    assert rows == {
+        "limits.memory_mb": 2048,
+        "registry.allow": ["registry.example.com/"],
+        "profiles.small.memory_mb": 512,
+        "profiles.small.description": "for scripts",
+        'principals."token:ann".builds': 10,
+    }
 
 
 def test_retention_changes_while_it_runs(configured: Configured) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from conftest import MakeServer
 from helpers import ask, wait_final
 from local_registry import LocalRegistry
-from server import REPOSITORY, Server, binary
+from mcp_http import McpHttp
+from server import REPOSITORY, Server, binary, serve
 
 README = (REPOSITORY / "README.md").read_text()
 TAG = "registry.example.com/me/api:1"
@@ -72,6 +73,27 @@ async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
         built = await wait_final(session, begun["build_id"])
         assert built["state"] == "succeeded" and built["image"]["published"], built
     assert registry.digest("first/api", "1") == built["image"]["digest"]
+
+
+def test_the_commands_for_a_server_elsewhere_build_there(
+    make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path
+) -> None:
+    server = make_server()
+    directory = project(tmp_path / "api", base)
+    section = README.split("### Directories from elsewhere", 1)[1]
+    blocks = re.findall(r"^```sh\n(.*?)\n```$", section, re.DOTALL | re.MULTILINE)[:2]
+    with serve(server) as address:
+        token = (server.state / "token").read_text().strip()
+        upload, build = (block.replace("https://build.example.com", address).replace("$TOKEN", token).replace("…", token) for block in blocks)
+        sent = shell(server, upload, directory)
+        assert sent.returncode == 0, sent
+        digest = re.findall(r"sha256:[0-9a-f]{64}", sent.stdout)[0]
+        session = McpHttp(f"{address}/mcp", token)
+        built = session.call("build", {"source": {"context": digest}, "wait": 45})["structuredContent"]
+        assert built["state"] == "succeeded", built
+        done = shell(server, build.replace(TAG, f"{registry.host}/elsewhere/api:1"), directory)
+        assert done.returncode == 0, done
+    assert registry.digest("elsewhere/api", "1")
 
 
 def test_other_commands_of_the_readme_answer(make_server: MakeServer, tmp_path: Path) -> None:
