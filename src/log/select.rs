@@ -95,7 +95,8 @@ impl Selection {
     pub fn gaps(&self, start: Start) -> impl Iterator<Item = (u64, u64)> {
         let (before, behind) = match start {
             Start::After(n) => (Some(n), None),
-            Start::Before(n) => (None, n),
+            // One may begin behind the end, as around a failure in the last lines.
+            Start::Before(n) => (None, n.map(|n| n.min(self.total + 1))),
         };
         let begins = self.rows.iter().map(|row| row.n);
         let begins = begins.skip(usize::from(before.is_none())).chain(behind);

@@ -42,6 +42,22 @@ fn pages_meet_in_both_directions() {
 }
 
 #[test]
+fn there_is_no_gap_in_a_whole_log_wherever_one_begins() {
+    for start in [
+        Start::After(0),
+        Start::After(47),
+        Start::After(1000),
+        Start::Before(None),
+        Start::Before(Some(46)),
+        // As around a failure in the last lines.
+        Start::Before(Some(60)),
+    ] {
+        let (_, selection) = run(&query(start));
+        assert_eq!(selection.gaps(start).next(), None, "{start:?}");
+    }
+}
+
+#[test]
 fn grep_shows_what_surrounds_and_counts() {
     let grep = Pattern::new("^2[05] ", false).unwrap();
     for start in [Start::After(0), Start::Before(None)] {
