@@ -56,8 +56,10 @@ make_image() {
   staged=$(mktemp -d)
   # Builds may run as another user.
   chmod 0755 "$staged"
+  # shellcheck disable=SC2064  # the name of the directory as it is now
+  trap "rm -rf '$staged'" EXIT
   if [[ -n ${BASE:-} ]]; then
-    sed "s|^ARG BASE=.*|ARG BASE=$BASE|" nomad/Containerfile >"$staged/Containerfile"
+    cp nomad/Containerfile "$staged/"
   else
     needs mmdebstrap mmdebstrap
     say "making a Debian to start from"
@@ -67,9 +69,8 @@ make_image() {
   install -D -m 0755 "$program" "$staged/target/release/nomad-build"
   "$program" setup
   say "building the image with nomad-build itself"
-  "$program" build "$staged" --name nomad-build-image --test 'nomad-build --version' \
+  "$program" build "$staged" ${BASE:+--build-arg "BASE=$BASE"} --name nomad-build-image --test 'nomad-build --version' \
     --output "$dist/nomad-build-$version-image.tar"
-  rm -rf "$staged"
 }
 
 (($#)) || set -- program deb image

@@ -18,7 +18,7 @@ use crate::assembly::{follow_consul, local_principal, open, server_for_user};
 use crate::backend::Backend;
 use crate::cli::serve::Serve;
 use crate::cli::{Cli, Command};
-use crate::config::{self, BackendKind, Config, Listen, Live};
+use crate::config::{BackendKind, Config, Listen, Live, warn_of_strays};
 use crate::http;
 use crate::http::access::Authentication;
 use crate::http::issuers::Issuer;
@@ -43,9 +43,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Runner(_) => begin_log(to_stderr(), None),
         // People want to hear only what is wrong, and not twice: what libraries complain of, the commands tell.
         _ => begin_log_of("off,nomad_build=warn", to_stderr(), None),
-    }
-    if !matches!(cli.command, Command::Serve(_)) {
-        config::warn_of_strays();
     }
     match cli.command {
         Command::Serve(options) => serve(options),
@@ -116,7 +113,9 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
     let (export, traces) = telemetry::begin(runtime.handle())
         .context("traces cannot be exported as the variables OTEL_… say")?
         .unzip();
-    let loaded = Config::load(&options.given);
+    // It says, too, where the log goes that hears of strays.
+    let loaded = Config::load_from(&options.given, |name| std::env::var(name).ok());
+    let loaded = loaded.map(|(config, _)| config);
     let dir = options.log_dir.as_ref();
     let dir = dir.or_else(|| loaded.as_ref().ok()?.log_dir.as_ref());
     let _writer = match dir {
@@ -137,7 +136,7 @@ fn serve(options: Serve) -> anyhow::Result<ExitCode> {
             Some(guard)
         }
     };
-    config::warn_of_strays();
+    warn_of_strays();
     let config = loaded?;
     let kind = options.backend.unwrap_or(config.backend);
     let place = options.http.or_else(|| config.http.place());

@@ -44,41 +44,31 @@ impl Reach {
     /// # Errors
     /// When it cannot be reached, or lets nobody in with this token.
     pub async fn open(&self) -> anyhow::Result<Steady> {
-        let remote = match &self.server {
-            // The file of a token that the configuration names is for the server that it names.
-            Some(server) => self.remote(server, self.token_file.as_deref()).await?,
-            None => {
-                // What is of the server elsewhere alone needs no file of secrets that is of this machine.
-                let config = Config::load_values(&self.given)?;
-                match (&config.server, self.backend) {
-                    (Some(server), None) => {
-                        let file = self.token_file.as_deref();
-                        let file = file.or(config.token_file.as_deref());
-                        self.remote(server, file).await?
-                    }
-                    (_, kind) => {
-                        let kind = kind.unwrap_or(config.backend);
-                        let config = Config::load(&self.given)?;
-                        return Ok(Steady::here(tools_here(kind, config).await?));
-                    }
-                }
-            }
+        let Some((server, token_file)) = self.elsewhere()? else {
+            let config = Config::load(&self.given)?;
+            let kind = self.backend.unwrap_or(config.backend);
+            return Ok(Steady::here(tools_here(kind, config).await?));
         };
+        let remote = remote(&server, token_file.as_deref()).await?;
         let tools = remote.connect().await?;
         let patience = Duration::from_secs(self.patience.into());
         Ok(Steady::elsewhere(remote, tools, patience))
     }
 
-    async fn remote(&self, server: &str, token_file: Option<&Path>) -> anyhow::Result<Remote> {
-        let server = discovery::locate(server, |name| std::env::var(name).ok()).await?;
-        let token = match token_file {
-            Some(file) => {
-                let text = std::fs::read_to_string(file);
-                Some(text.with_context(|| format!("{} cannot be read", file.display()))?)
-            }
-            None => std::env::var("NOMAD_BUILD_TOKEN").ok(),
-        };
-        Remote::new(&server, token)
+    /// The server elsewhere, and the file of the token for it; `None`: builds run here.
+    fn elsewhere(&self) -> anyhow::Result<Option<(String, Option<PathBuf>)>> {
+        let token_file = self.token_file.clone();
+        if let Some(server) = &self.server {
+            // The file that the configuration names is for the server that it names.
+            return Ok(Some((server.clone(), token_file)));
+        }
+        if self.backend.is_some() {
+            return Ok(None);
+        }
+        // Whoever goes elsewhere need not be able to read the secrets of this machine.
+        let config = Config::load_values(&self.given)?;
+        let server = config.server;
+        Ok(server.map(|server| (server, token_file.or(config.token_file))))
     }
 
     /// What a tool answered.
@@ -101,6 +91,18 @@ impl Reach {
             (None, None) => String::new(),
         }
     }
+}
+
+async fn remote(server: &str, token_file: Option<&Path>) -> anyhow::Result<Remote> {
+    let server = discovery::locate(server, |name| std::env::var(name).ok()).await?;
+    let token = match token_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            Some(text.with_context(|| format!("{} cannot be read", file.display()))?)
+        }
+        None => std::env::var("NOMAD_BUILD_TOKEN").ok(),
+    };
+    Remote::new(&server, token)
 }
 
 /// The arguments of a tool, without those that were not given.

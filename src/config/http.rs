@@ -130,7 +130,9 @@ impl Http {
             }
         };
         let absolute = |path: &PathBuf| path.is_absolute();
-        if let Some(Err(wrong)) = self.listen.as_ref().map(|text| text.parse::<Listen>()) {
+        if let Some(text) = &self.listen
+            && let Err(wrong) = text.parse::<Listen>()
+        {
             check(false, format!("http.listen: {wrong}"));
         }
         check(

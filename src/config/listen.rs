@@ -36,3 +36,19 @@ impl fmt::Display for Listen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_an_address_or_a_socket() {
+        let address = "127.0.0.1:8080".parse().unwrap();
+        assert_eq!("127.0.0.1:8080".parse(), Ok(Listen::Tcp(address)));
+        let path = PathBuf::from("/run/x.sock");
+        assert_eq!("unix:/run/x.sock".parse(), Ok(Listen::Unix(path)));
+        for wrong in ["unix:x", "localhost", "8080", "", "/run/x.sock"] {
+            assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
+        }
+    }
+}

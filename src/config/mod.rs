@@ -21,6 +21,7 @@ pub mod schema;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use clap::Args;
 use schemars::JsonSchema;
@@ -290,6 +291,7 @@ impl Config {
     /// # Errors
     /// Names every fault of a value.
     pub fn load_values(given: &Given) -> Result<Self, ConfigError> {
+        warn_of_strays();
         Self::read(given, |name| std::env::var(name).ok(), |_| Vec::new()).map(|(config, _)| config)
     }
 
@@ -298,6 +300,7 @@ impl Config {
     /// # Errors
     /// Names every fault.
     pub fn load_with_sources(given: &Given) -> Result<(Self, Sources), ConfigError> {
+        warn_of_strays();
         Self::load_from(given, |name| std::env::var(name).ok())
     }
 
@@ -526,12 +529,15 @@ impl Config {
 }
 
 /// Tells of variables that look like ours and set nothing.
-/// Tells of variables that look as if they were this program's, and are not.
+/// Tells, once, of variables that look as if they were this program's, and are not.
 pub fn warn_of_strays() {
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for stray in read::strays(names) {
-        tracing::warn!("{stray}");
-    }
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for stray in read::strays(names) {
+            tracing::warn!("{stray}");
+        }
+    });
 }
 
 /// What hosts take in the names of tools.

@@ -164,6 +164,7 @@ fn tells(text: &[u8]) -> bool {
 
 /// Whether a word is but a part of an option or of a file's name: `-Werror`, `error.o`, `test_errors.py`.
 fn is_within_a_name(text: &[u8], start: usize, end: usize) -> bool {
+    // A word may begin with the space before it.
     let start = start + usize::from(text.get(start) == Some(&b' '));
     let before = text.get(..start).unwrap_or_default();
     let after = text.get(end..).unwrap_or_default();

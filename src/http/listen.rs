@@ -163,17 +163,6 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_place_is_an_address_or_a_socket() {
-        let address = "127.0.0.1:8080".parse().unwrap();
-        assert_eq!("127.0.0.1:8080".parse(), Ok(Listen::Tcp(address)));
-        let path = PathBuf::from("/run/x.sock");
-        assert_eq!("unix:/run/x.sock".parse(), Ok(Listen::Unix(path)));
-        for wrong in ["unix:x", "localhost", "8080", "", "/run/x.sock"] {
-            assert!(wrong.parse::<Listen>().is_err(), "{wrong}");
-        }
-    }
-
     #[tokio::test]
     async fn a_socket_is_for_its_owner_and_goes_with_its_server() {
         let dir = tempfile::tempdir().unwrap();

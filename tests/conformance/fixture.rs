@@ -23,7 +23,7 @@ mod server;
 mod tasks;
 mod tools;
 
-use nomad_build::config::Http;
+use nomad_build::config::{Http, Listen};
 use nomad_build::http::access::Authentication;
 use nomad_build::http::listen::Listener;
 use nomad_build::http::stack::{Routes, Stack};
@@ -51,11 +51,7 @@ async fn main() -> anyhow::Result<()> {
         sessions,
         ..Http::default()
     };
-    let listener = Listener::bind(
-        &nomad_build::config::Listen::Tcp("127.0.0.1:0".parse()?),
-        None,
-    )
-    .await?;
+    let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse()?), None).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ending = CancellationToken::new();
     let told = ending.clone();
