@@ -48,7 +48,8 @@ impl Service {
             at: now_ms(),
         };
         let outcome = self.backend.cancel(&id, mark).await?;
-        let view = self.wait(&id, Until::Finished, deadline, waiting).await?;
+        let view = self.backend.look(&id).await?;
+        let view = self.wait(view, Until::Finished, deadline, waiting).await?;
         Ok(answer(&view, outcome))
     }
 }

@@ -11,7 +11,7 @@ use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
 
 use super::present::NOTE;
-use super::wait::Waiting;
+use super::wait::{Waiting, Watched};
 use super::{Principal, Service, ToolError};
 
 const DEFAULT_LINES: u32 = 200;
@@ -59,7 +59,7 @@ impl Service {
         query.lean = lean;
         let deadline = self.deadline(request.wait.unwrap_or(0));
         let id = &view.record.id;
-        let mut changes = self.backend.watch(id);
+        let mut changes = Watched::new(|| self.backend.watch(id));
         let mut next = query.clone();
         let mut reached = None;
         loop {
@@ -88,10 +88,7 @@ impl Service {
                 let surrounds = reached.saturating_sub(query.context as u64);
                 next.start = Start::After(surrounds.max(begun));
             }
-            tokio::select! {
-                () = changes.next(deadline) => {}
-                () = waiting.gone.cancelled() => {}
-            }
+            changes.next(deadline, &waiting.gone).await;
         }
     }
 }

@@ -35,14 +35,8 @@ impl Service {
         };
         let deadline = self.deadline(request.wait.unwrap_or(DEFAULT_WAIT));
         let view = self.find(principal, text).await?;
-        let view = self
-            .wait(
-                &view.record.id,
-                request.until.unwrap_or_default(),
-                deadline,
-                waiting,
-            )
-            .await?;
+        let until = request.until.unwrap_or_default();
+        let view = self.wait(view, until, deadline, waiting).await?;
         let status = self.told(principal, &view).await;
         Ok(StatusAnswer {
             builds: vec![owned(status, &view, principal)],
@@ -122,14 +116,13 @@ impl Service {
             .await?
             .into_iter()
             .filter(|view| !view.state().is_final() && wanted(request, view))
-            .map(|view| view.record.id)
             .collect();
         if unfinished.is_empty() {
             return Ok(());
         }
         let tell = std::sync::Mutex::new(&mut *waiting.tell);
         let gone = waiting.gone.clone();
-        let waits = unfinished.iter().map(|id| {
+        let waits = unfinished.into_iter().map(|view| {
             let (gone, tell) = (gone.clone(), &tell);
             Box::pin(async move {
                 let mut pass = |view: &View| {
@@ -138,7 +131,7 @@ impl Service {
                     }
                 };
                 self.wait(
-                    id,
+                    view,
                     Until::Finished,
                     deadline,
                     &mut Waiting {

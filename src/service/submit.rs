@@ -61,7 +61,8 @@ impl Service {
         }
         let (id, reused) = self.accept(principal, &request, arguments, valid).await?;
         self.cancel_previous(principal, &request, &id).await?;
-        let view = self.wait(&id, Until::Finished, deadline, waiting).await?;
+        let view = self.backend.look(&id).await?;
+        let view = self.wait(view, Until::Finished, deadline, waiting).await?;
         let mut status = self.told(principal, &view).await;
         status.reused = reused.then_some(true);
         Ok(status)
