@@ -51,6 +51,7 @@ test-all: machine ## Run every test with the release build, and those of Nomad o
 	scripts/setup.sh test-all
 	cargo clippy --locked -- -D warnings
 	$(MAKE) test NOMAD_BUILD_BIN=$(program)
+	$(venvs)/py-mcp-1/bin/pytest -m matrix tests/e2e
 	$(MAKE) dist
 	$(venvs)/py-mcp-1/bin/pytest -m dist tests/e2e/test_dist.py
 	cargo test --locked --all-features --test contract -- --ignored
@@ -58,7 +59,7 @@ test-all: machine ## Run every test with the release build, and those of Nomad o
 	NOMAD_BUILD_TEST_NOMAD=$(venvs)/tools/nomad-1.10.5/nomad $(venvs)/py-mcp-1/bin/pytest tests/e2e/test_nomad.py tests/e2e/test_nomad_docker.py tests/e2e/test_nomad_server.py tests/e2e/test_rights.py
 
 attacks: machine ## Run the attacks of tests/attacks alone, and write their table into docs/security.md
-	$(venvs)/py-mcp-1/bin/pytest tests/e2e/test_attacks.py -k 'not test_the_document'
+	$(venvs)/py-mcp-1/bin/pytest -m '' tests/e2e/test_attacks.py -k 'not test_the_document'
 	python3 scripts/security_table.py
 
 endurance: machine ## Run the long storm: hundreds of builds that are killed at borders and at random
