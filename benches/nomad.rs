@@ -40,6 +40,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_nomad-build");
 const RAW_EXEC: &str = include_str!("../nomad/build-raw-exec.nomad.hcl");
 /// Callers: each may have 500 unfinished builds.
 const CALLERS: usize = 4;
+/// More than what is allowed where nothing is said: a thousand callers of few names.
+const MANY_CALLS: &str = "[principals.\"*\"]\ncalls_per_second = 100000\n";
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a task of `mock_driver` says: a build that has ended well.
@@ -155,7 +157,10 @@ impl Server {
         let address = said
             .by_ref()
             .map(Result::unwrap)
-            .find_map(|line| Some(line.split_once("address=")?.1.trim().to_owned()))
+            .find_map(|line| {
+                let rest = line.split_once("address=")?.1;
+                rest.split_whitespace().next().map(str::to_owned)
+            })
             .expect("the server does not start");
         std::thread::spawn(move || said.for_each(drop));
         Self {
@@ -271,7 +276,7 @@ async fn requests(agent: &agent::Agent) {
     );
     let mut alone = None;
     for agents in [1, 100, 1000] {
-        let server = Arc::new(Server::start("nomad", &agent.address(), ""));
+        let server = Arc::new(Server::start("nomad", &agent.address(), MANY_CALLS));
         // The first answer waits until everything there is has been read.
         server.call(0, "status", json!({})).await;
         let before = answered(agent);
@@ -368,7 +373,7 @@ fn running(agent: &agent::Agent, id: &str) -> std::sync::mpsc::Receiver<Instant>
 async fn latency(agent: &agent::Agent) {
     const ROUNDS: usize = 15;
     register(agent, 2);
-    let server = Server::start("nomad", &agent.address(), "");
+    let server = Server::start("nomad", &agent.address(), MANY_CALLS);
     server.call(0, "status", json!({})).await;
     let mut took = Vec::new();
     for number in 0..ROUNDS {
@@ -404,7 +409,7 @@ async fn latency(agent: &agent::Agent) {
 async fn flood(agent: &agent::Agent, calls: usize) {
     const BUILDS: usize = 1000;
     register(agent, 5);
-    let server = Arc::new(Server::start("nomad", &agent.address(), ""));
+    let server = Arc::new(Server::start("nomad", &agent.address(), MANY_CALLS));
     server.call(0, "status", json!({})).await;
     let idle = server.peak();
     let begun = Instant::now();
@@ -467,8 +472,8 @@ async fn beside_local() {
         ],
     );
     let servers = [
-        Server::start("local", "", ""),
-        Server::start("nomad", &agent.address(), ""),
+        Server::start("local", "", MANY_CALLS),
+        Server::start("nomad", &agent.address(), MANY_CALLS),
     ];
     let mut took = [Vec::new(), Vec::new()];
     // The first one probes the sandbox.
