@@ -16,9 +16,9 @@
 
 mod echo;
 mod row;
+mod serving;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,16 +73,7 @@ struct Server {
 impl Server {
     fn start(mut command: Command, token: &str) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = said
-            .by_ref()
-            .map(Result::unwrap)
-            .find_map(|line| {
-                let rest = line.split_once("address=")?.1;
-                Some(rest.split_whitespace().next()?.to_owned())
-            })
-            .expect("the server does not start");
-        std::thread::spawn(move || said.for_each(drop));
+        let address = serving::address(&mut child);
         Self {
             child: Some(child),
             url: format!("http://{address}/mcp"),

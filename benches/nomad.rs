@@ -20,10 +20,10 @@
 #[allow(dead_code, reason = "it serves tests, too")]
 mod agent;
 mod row;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -124,14 +124,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(backend: &str, nomad: &str, more: &str) -> Self {
+    fn start(backend: &str, nomad: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("nomad-build-bench-")
             .tempdir_in("/tmp")
             .unwrap();
         let config = dir.path().join("config.toml");
         let state = dir.path().join("state");
-        fs::write(&config, format!("state_dir = {state:?}\n{more}")).unwrap();
+        fs::write(&config, format!("state_dir = {state:?}\n{MANY_CALLS}")).unwrap();
         let tokens = (0..CALLERS).map(|number| {
             let made = Command::new(PROGRAM)
                 .args(["token", &format!("agent-{number}"), "--file"])
@@ -153,16 +153,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = said
-            .by_ref()
-            .map(Result::unwrap)
-            .find_map(|line| {
-                let rest = line.split_once("address=")?.1;
-                rest.split_whitespace().next().map(str::to_owned)
-            })
-            .expect("the server does not start");
-        std::thread::spawn(move || said.for_each(drop));
+        let address = serving::address(&mut child);
         Self {
             child,
             url: format!("http://{address}/mcp"),
@@ -276,7 +267,7 @@ async fn requests(agent: &agent::Agent) {
     );
     let mut alone = None;
     for agents in [1, 100, 1000] {
-        let server = Arc::new(Server::start("nomad", &agent.address(), MANY_CALLS));
+        let server = Arc::new(Server::start("nomad", &agent.address()));
         // The first answer waits until everything there is has been read.
         server.call(0, "status", json!({})).await;
         let before = answered(agent);
@@ -373,7 +364,7 @@ fn running(agent: &agent::Agent, id: &str) -> std::sync::mpsc::Receiver<Instant>
 async fn latency(agent: &agent::Agent) {
     const ROUNDS: usize = 15;
     register(agent, 2);
-    let server = Server::start("nomad", &agent.address(), MANY_CALLS);
+    let server = Server::start("nomad", &agent.address());
     server.call(0, "status", json!({})).await;
     let mut took = Vec::new();
     for number in 0..ROUNDS {
@@ -409,7 +400,7 @@ async fn latency(agent: &agent::Agent) {
 async fn flood(agent: &agent::Agent, calls: usize) {
     const BUILDS: usize = 1000;
     register(agent, 5);
-    let server = Arc::new(Server::start("nomad", &agent.address(), MANY_CALLS));
+    let server = Arc::new(Server::start("nomad", &agent.address()));
     server.call(0, "status", json!({})).await;
     let idle = server.peak();
     let begun = Instant::now();
@@ -472,8 +463,8 @@ async fn beside_local() {
         ],
     );
     let servers = [
-        Server::start("local", "", MANY_CALLS),
-        Server::start("nomad", &agent.address(), MANY_CALLS),
+        Server::start("local", ""),
+        Server::start("nomad", &agent.address()),
     ];
     let mut took = [Vec::new(), Vec::new()];
     // The first one probes the sandbox.
