@@ -134,7 +134,7 @@ class Before:
         self._directory = directory
         processes = table()
         self._processes = {process.key for process in processes.values()}
-        self._namespaces = set(namespaces(processes.values()))
+        self._namespaces = namespaces(processes.values())
         self._mounts = set(_mounts())
         self._cgroups = set(_cgroups())
         self._scratch = set(_scratch())
@@ -161,7 +161,9 @@ class Before:
             if (names_us or of_build_user) and process.alive():
                 yield f"process {process}"
         for name, holders in namespaces(strange).items():
-            if name not in self._namespaces and (alive := [p for p in holders if p.alive()]):
+            # The kernel gives the number of a namespace that is gone to the next one.
+            was_there = any(p.alive() for p in self._namespaces.get(name, ()))
+            if not was_there and (alive := [p for p in holders if p.alive()]):
                 yield f"namespace {name} of process {alive[0]}"
 
     def _uids(self) -> list[range]:

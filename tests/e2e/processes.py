@@ -160,13 +160,18 @@ class Evidence:
         return {found.decode() for found in _ID.findall(self.text(process))}
 
     def _mounts(self, pid: int) -> bytes:
+        """What is mounted there and not here: a new mount namespace begins as a copy of the one it is made in."""
         namespace = _link(pid, "ns/mnt")
         if namespace == _link(os.getpid(), "ns/mnt"):
-            # What is mounted here says nothing about those who live here.
             return b""
         if namespace not in self._tables:
-            self._tables[namespace] = _read(pid, "mountinfo")
+            self._tables[namespace] = b"\n".join(_mounted(pid) - _mounted(os.getpid()))
         return self._tables[namespace]
+
+
+def _mounted(pid: int) -> set[bytes]:
+    """Devices, the directories of theirs that are mounted, and where (proc_pid_mountinfo(5), fields 3 to 5)."""
+    return {b" ".join(line.split()[2:5]) for line in _read(pid, "mountinfo").splitlines()}
 
 
 def namespaces(processes: Iterable[Process]) -> dict[str, list[Process]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import some_build_id, unique, wait_for
 from machine import Before
-from processes import Process, look, of_build, role
+from processes import Process, look, namespaces, of_build, role, table
 
 ROOT = os.geteuid() == 0
 # Nobody's, so that nothing else on the machine is this user's.
@@ -51,7 +50,7 @@ def orphan(*command: str, env: dict[str, str] | None = None, uid: int | None = N
     try:
         yield process
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
 
 
 async def reported(before: Before, what: str) -> None:
@@ -109,6 +108,30 @@ if ROOT:
         option = {"mnt": "--mount", "pid": "--pid", "net": "--net", "user": "--user"}[kind]
         with orphan("unshare", option, "--fork", "--kill-child", "sleep", "60"):
             await reported(before, f"namespace {kind}:[")
+
+    async def test_a_namespace_with_the_number_of_one_that_was_there(directory: Path) -> None:
+        with orphan("unshare", "--net", "sleep", "60") as holder:
+            net = f"/proc/{holder.pid}/ns/net"
+            await wait_for(lambda: os.stat(net).st_ino != os.stat("/proc/self/ns/net").st_ino, "the namespace", 10)
+            before = Before(directory)
+            with orphan("nsenter", f"--net={net}", "sleep", "60"):
+                await wait_for(lambda: len(namespaces(table().values())[os.readlink(net)]) == 2, "both to be in it", 10)
+                assert before.left() == []
+                holder.kill()
+                # To whoever looks, it cannot be told from a new one with the same number.
+                await reported(before, "namespace net:[")
+
+    async def test_a_mount_namespace_where_another_build_has_a_mount(directory: Path) -> None:
+        of_another = directory / "b" / some_build_id()
+        of_another.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(of_another)], check=True)
+        try:
+            before = Before(directory)
+            # What it says of that build is what this mount namespace says.
+            with orphan("unshare", "--mount", "sleep", "60"):
+                await reported(before, "namespace mnt:[")
+        finally:
+            subprocess.run(["umount", str(of_another)], check=True)
 
     async def test_a_namespace_held_by_a_mount(directory: Path, tmp_path: Path) -> None:
         before = Before(directory)
