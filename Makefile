@@ -10,6 +10,9 @@ test_accounts := --users $(shell expr 4 '*' $$(nproc) + 8)
 more_accounts = $(foreach prefix,nomad-build-b nomad-build-c,&& $(1) setup --prefix $(prefix) $(test_accounts))
 set_up = $(1) setup $(if $(filter 0,$(shell id -u)),$(test_accounts) $(more_accounts))
 
+# Tests of builds wait for processes as long as they compute.
+test_threads := $(shell expr 2 '*' $$(nproc))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup release demo demo-nomad packages machine test test-all attacks endurance dist lint bench
 
@@ -43,7 +46,7 @@ test: export NOMAD_BUILD_BIN ?= $(CARGO_TARGET_DIR)/debug/nomad-build
 test: packages ## Run every test: Rust, then end to end with real Buildah and registries
 	cargo test --locked --all-features --no-run
 	$(call set_up,$$NOMAD_BUILD_BIN)
-	cargo test --locked --all-features
+	cargo test --locked --all-features -- --test-threads $(test_threads)
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest -n 3 --dist loadgroup tests/e2e
 
@@ -70,7 +73,7 @@ dist: ## Make dist/: a static program, a Debian package of it, and a container i
 	scripts/dist.sh
 
 lint: ## Check format and lints
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets --all-features --locked -- -D warnings
 
 bench: machine ## Run the benchmarks, and print their ratios as one table

@@ -41,14 +41,20 @@ _THIRDS = {
         "test_borders", "test_check_vault", "test_consul", "test_death", "test_docker", "test_egress", "test_kill_storm",
         "test_machine", "test_nomad", "test_rights", "test_secrets_in_memory", "test_vault",
     ),
-    "attacks": ("test_attacks", "test_base_images", "test_build", "test_clients", "test_examples", "test_sandbox"),
+    "attacks": ("test_attacks", "test_base_images", "test_build", "test_clients", "test_examples", "test_failures", "test_sandbox"),
 }  # fmt: skip
+
+# What depends least on the version of Buildah, and takes longest: with the newest one it belongs to `make test-all`.
+_WITH_ONE_BUILDAH = ("test_base_images", "test_cache", "test_limits", "test_since")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says what `pytest -n 3 --dist loadgroup` runs side by side."""
+    """Says what `pytest -n 3 --dist loadgroup` runs side by side, and what `make test` leaves out."""
     for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("buildah") == "1.43.2" and item.path.name.startswith(_WITH_ONE_BUILDAH):
+            item.add_marker(pytest.mark.matrix)
         third = next((third for third, names in _THIRDS.items() if item.path.name.startswith(names)), "others")
         item.add_marker(pytest.mark.xdist_group(third))
 
