@@ -3,7 +3,7 @@
 //!
 //! Pure. The format: gzip of one line of JSON, behind it the context's tar where it is inside.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -54,6 +54,23 @@ struct Head {
     artifact: Option<String>,
 }
 
+/// Takes what a payload may carry. A context that does not fit is not compressed to its end.
+#[derive(Default)]
+struct Room(Vec<u8>);
+
+impl Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_PAYLOAD {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Why a payload cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PayloadError {
@@ -75,15 +92,13 @@ impl Payload {
             context: self.context.is_some(),
             artifact: self.artifact.clone(),
         };
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        // Writing into memory cannot fail, and every field has a JSON form.
+        // Fails where there is no room, and only there: every field has a JSON form.
+        let mut gzip = GzEncoder::new(Room::default(), Compression::best());
         serde_json::to_writer(&mut gzip, &head).ok()?;
         gzip.write_all(b"\n").ok()?;
         gzip.write_all(self.context.as_deref().unwrap_or_default())
             .ok()?;
-        gzip.finish()
-            .ok()
-            .filter(|bytes| bytes.len() <= MAX_PAYLOAD)
+        gzip.finish().ok().map(|Room(bytes)| bytes)
     }
 
     /// Reads what [`Payload::encode`] made.
