@@ -452,7 +452,10 @@ impl Backend for LocalBackend {
     }
 
     async fn owner(&self, id: &BuildId, _: Option<&str>) -> Result<String, BackendError> {
-        Ok(store::read(&self.dir(id)?)?.principal)
+        match self.look_back(id) {
+            Some(view) => Ok(view.record.principal),
+            None => Ok(store::read(&self.dir(id)?)?.principal),
+        }
     }
 
     async fn look(&self, id: &BuildId) -> Result<View, BackendError> {
