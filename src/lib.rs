@@ -6,6 +6,8 @@
 //! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, consul → config, log}
 //!                                                                → {diagnosis, containerfile, build, schema, telemetry, wire}
 //! ```
+//!
+//! `log`, `diagnosis`, `containerfile`, `build` and `schema` are the crate `nomad-build-core`, which is compiled for speed.
 #![cfg_attr(
     test,
     allow(
@@ -20,22 +22,19 @@
 pub mod app;
 pub mod assembly;
 pub mod backend;
-pub mod build;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod consul;
-pub mod containerfile;
 pub mod context;
-pub mod diagnosis;
 pub mod git;
 pub mod http;
-pub mod log;
 pub mod mcp;
 pub mod nomad;
 pub mod registry;
 pub mod runner;
-pub mod schema;
 pub mod service;
 pub mod telemetry;
 pub mod wire;
+
+pub use nomad_build_core::{build, containerfile, diagnosis, log, schema};

@@ -31,8 +31,9 @@ const FOREIGN: &[&str] = &["rmcp", "axum", "nomad", "buildah"];
 
 #[test]
 fn every_module_has_its_level() {
-    let mut found: BTreeSet<String> = fs::read_dir(root())
-        .unwrap()
+    let mut found: BTreeSet<String> = roots()
+        .iter()
+        .flat_map(|root| fs::read_dir(root).unwrap())
         .map(|entry| entry.unwrap().path())
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
@@ -122,7 +123,7 @@ fn upwards(path: &Path, source: &str, wrong: &mut Vec<String>) {
 /// The top module that a path names, if it names one.
 fn absolute(path: &Path, names: &Names) -> Option<String> {
     match names.path[0].as_str() {
-        "crate" | "nomad_build" => names.path.get(1).cloned(),
+        "crate" | "nomad_build" | "nomad_build_core" => names.path.get(1).cloned(),
         "super" => {
             let up = names
                 .path
@@ -164,20 +165,23 @@ fn impure(path: &Path, source: &str, wrong: &mut Vec<String>) {
     }
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+/// The `src` of each crate; what the one below has, the one above has under the same name.
+fn roots() -> [PathBuf; 2] {
+    ["src", "crates/core/src"].map(|src| Path::new(env!("CARGO_MANIFEST_DIR")).join(src))
 }
 
 /// Every source, by its path below `src`.
 fn sources() -> Vec<(PathBuf, String)> {
-    let (mut found, mut dirs) = (Vec::new(), vec![root()]);
+    let (mut found, mut dirs) = (Vec::new(), Vec::from(roots()));
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path.strip_prefix(root()).unwrap().to_owned();
+                let roots = roots();
+                let below = roots.iter().find_map(|root| path.strip_prefix(root).ok());
+                let below = below.unwrap().to_owned();
                 found.push((below, fs::read_to_string(&path).unwrap()));
             }
         }

@@ -22,7 +22,7 @@ use nomad_build::diagnosis::{
     BuildahEnd, Command, LastWords, Place, Recent, Steps, Tree, buildah_failure, explain_test,
     invalid_containerfile, pull_failure,
 };
-use nomad_build::log::lines::LineSplitter;
+use nomad_build::log::lines::{LineSplitter, Lines};
 use nomad_build::log::{Line, Redactor};
 use serde::Deserialize;
 
@@ -178,13 +178,13 @@ fn diagnosed(case: &Case, run: &Run) -> Failure {
         _ => Phase::Build,
     };
     let (redactor, mut splitter) = (Redactor::default(), LineSplitter::default());
-    let mut texts = Vec::new();
-    let mut last_words = LastWords::default();
+    let (mut last_words, mut printed) = (LastWords::default(), Lines::default());
     for bytes in run.bytes().chunks(1000) {
         last_words.push(bytes, &redactor);
-        splitter.push(bytes, &redactor, |line| texts.push(line.to_owned()));
+        splitter.push(bytes, &redactor, &mut printed);
     }
-    splitter.finish(&redactor, |line| texts.push(line.to_owned()));
+    splitter.finish(&redactor, &mut printed);
+    let mut texts: Vec<String> = printed.iter().map(str::to_owned).collect();
     let error = last_words.error(texts.last().map(String::as_str), &redactor);
     texts.extend(error);
     let mut recent = Recent::default();

@@ -168,14 +168,14 @@ impl Started {
                 biased;
                 () = bounds.cancel.cancelled() => break group.stop(Ended::Cancelled).await,
                 () = tokio::time::sleep_until(bounds.deadline) => break group.stop(Ended::OutOfTime).await,
-                lines = printed.next() => match lines {
+                block = printed.next() => match block {
                     None => break group.finish(bounds).await,
                     Some(first) => {
                         let mut batch = reporter.batch();
                         let (mut next, until) = (Some(first), Instant::now() + TOGETHER);
-                        while let Some(lines) = next {
-                            lines.iter().for_each(|line| observed(&mut batch, line));
-                            printed.give_back(lines);
+                        while let Some(block) = next {
+                            block.lines.iter().for_each(|line| observed(&mut batch, line));
+                            printed.give_back(block);
                             let goes_on = !bounds.cancel.is_cancelled() && Instant::now() < until;
                             next = if goes_on { printed.at_hand() } else { None };
                         }
@@ -186,16 +186,19 @@ impl Started {
         // What still lay in the pipe when it was stopped: no more than fits, whoever escaped the group prints on.
         let mut room = PIPE + printed::AHEAD;
         while room > 0
-            && let Ok(Some(lines)) = tokio::time::timeout(REST, printed.next()).await
+            && let Ok(Some(block)) = tokio::time::timeout(REST, printed.next()).await
         {
-            room = room.saturating_sub(lines.read());
+            room = room.saturating_sub(block.read);
             let mut batch = reporter.batch();
-            for line in lines.iter() {
+            for line in block.lines.iter() {
                 batch.line(output.phase, output.test, line);
             }
-            printed.give_back(lines);
+            printed.give_back(block);
         }
-        let last_words = printed.finish(|line| observed(&mut reporter.batch(), line));
+        let (lines, last_words) = printed.finish();
+        for line in lines.iter() {
+            observed(&mut reporter.batch(), line);
+        }
         let last = reporter.last_text();
         if let Some(error) = last_words.error(last.as_deref(), reporter.redactor()) {
             reporter.batch().line(output.phase, output.test, &error);

@@ -29,7 +29,7 @@ pub struct Reporter {
 
 #[derive(Debug)]
 struct Inner {
-    writer: RecordWriter<BackgroundWriter>,
+    writer: RecordWriter<'static>,
     kept: Recent,
     step: Option<(u32, u32)>,
     /// The log could not be written: said once on stderr, then the build goes on without.

@@ -58,7 +58,7 @@ impl Ended {
 mod tests {
     use super::*;
     use crate::build::State;
-    use crate::build::record::tests::{end, record};
+    use crate::build::samples::{end, record};
 
     #[test]
     fn what_has_ended_is_known_until_its_file_is_another() {

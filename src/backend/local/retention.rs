@@ -121,7 +121,7 @@ pub fn remove_rest(program: &Path, dir: &BuildDir, id: &BuildId) -> io::Result<b
 mod tests {
     use super::*;
     use crate::build::State;
-    use crate::build::record::tests::{end, record};
+    use crate::build::samples::{end, record};
 
     #[test]
     fn outputs_of_the_oldest_builds_go_first() {

@@ -450,7 +450,7 @@ mod tests {
     use super::*;
     use crate::backend::nomad::cluster::ChildJob;
     use crate::backend::nomad::stored::{ArchivedLog, tests::stored};
-    use crate::build::record::{CancelMark, tests::end};
+    use crate::build::{record::CancelMark, samples::end};
 
     const JOB: &str = "p/dispatch-x";
     const BEGAN: i64 = 1_000_000;

@@ -224,7 +224,8 @@ pub(super) mod tests {
     use super::*;
     use crate::build::State;
     use crate::build::inputs::{Files, Inputs, StepInput};
-    use crate::build::record::{CancelMark, Final, tests as records};
+    use crate::build::record::{CancelMark, Final};
+    use crate::build::samples as records;
     use crate::build::status::{StepStatus, TestResult, TestStatus};
 
     pub(in super::super) fn stored() -> Stored {

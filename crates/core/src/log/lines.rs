@@ -9,6 +9,35 @@ use super::redact::Redactor;
 /// Longest line that is kept, in bytes; what is beyond is counted and left out.
 pub const LONGEST_LINE: usize = 4096;
 
+/// Lines that came together, in one piece of memory.
+#[derive(Debug, Default)]
+pub struct Lines {
+    text: String,
+    /// Where each line ends in the text; the next one begins there.
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    /// Each line, without its end.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        (begins.zip(&self.ends)).map(|(begin, end)| self.text.get(*begin..*end).unwrap_or_default())
+    }
+
+    /// Makes room for others, and keeps no more memory than so many bytes of text.
+    pub fn clear(&mut self, keep: usize) {
+        self.text.clear();
+        self.text.shrink_to(keep);
+        self.ends.clear();
+        self.ends.shrink_to(keep / 16);
+    }
+
+    fn push(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.ends.push(self.text.len());
+    }
+}
+
 /// Splits a stream into lines. One a stream; memory stays bounded whatever comes.
 #[derive(Debug, Default)]
 pub struct LineSplitter {
@@ -19,8 +48,8 @@ pub struct LineSplitter {
 }
 
 impl LineSplitter {
-    /// Takes bytes and hands each whole line to `emit`.
-    pub fn push(&mut self, bytes: &[u8], redactor: &Redactor, mut emit: impl FnMut(&str)) {
+    /// Takes bytes, and puts each whole line to the others.
+    pub fn push(&mut self, bytes: &[u8], redactor: &Redactor, lines: &mut Lines) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let end = memchr2(b'\n', b'\r', rest);
@@ -32,24 +61,24 @@ impl LineSplitter {
             rest = behind;
             let is_whole = self.kept.is_empty() && !self.overwrite;
             if end == Some(&b'\n') && is_whole && body.len() <= LONGEST_LINE {
-                emit(&redacted(body, 0, redactor));
+                lines.push(&redacted(body, 0, redactor));
                 continue;
             }
             if !body.is_empty() {
                 self.keep(body, redactor);
             }
             match end {
-                Some(b'\n') => self.end(redactor, &mut emit),
+                Some(b'\n') => self.end(redactor, lines),
                 Some(_) => self.overwrite = true,
                 None => {}
             }
         }
     }
 
-    /// Hands out what has come since the last newline, at the end of the stream.
-    pub fn finish(&mut self, redactor: &Redactor, emit: impl FnOnce(&str)) {
+    /// Puts what has come since the last newline to the others, at the end of the stream.
+    pub fn finish(&mut self, redactor: &Redactor, lines: &mut Lines) {
         if !self.kept.is_empty() {
-            self.end(redactor, emit);
+            self.end(redactor, lines);
         }
     }
 
@@ -65,8 +94,8 @@ impl LineSplitter {
         self.dropped += body.len() - taken.len();
     }
 
-    fn end(&mut self, redactor: &Redactor, emit: impl FnOnce(&str)) {
-        emit(&redacted(&self.kept, self.dropped, redactor));
+    fn end(&mut self, redactor: &Redactor, lines: &mut Lines) {
+        lines.push(&redacted(&self.kept, self.dropped, redactor));
         self.kept.clear();
         self.dropped = 0;
         self.overwrite = false;
@@ -111,13 +140,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn split(chunks: &[&[u8]], redactor: &Redactor) -> Vec<String> {
-        let mut splitter = LineSplitter::default();
-        let mut lines = Vec::new();
+        let (mut splitter, mut lines) = (LineSplitter::default(), Lines::default());
         for chunk in chunks {
-            splitter.push(chunk, redactor, |line| lines.push(line.to_owned()));
+            splitter.push(chunk, redactor, &mut lines);
         }
-        splitter.finish(redactor, |line| lines.push(line.to_owned()));
-        lines
+        splitter.finish(redactor, &mut lines);
+        lines.iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -132,13 +160,14 @@ mod tests {
     #[test]
     fn a_hundred_megabytes_without_a_newline_stay_small() {
         let none = Redactor::default();
-        let mut splitter = LineSplitter::default();
+        let (mut splitter, mut lines) = (LineSplitter::default(), Lines::default());
         for _ in 0..1600 {
-            splitter.push(&[b'x'; 65536], &none, |_| panic!("no line yet"));
+            splitter.push(&[b'x'; 65536], &none, &mut lines);
             assert!(splitter.kept.capacity() < 65536);
+            assert_eq!(lines.iter().count(), 0, "no line yet");
         }
-        let mut text = String::new();
-        splitter.finish(&none, |line| line.clone_into(&mut text));
+        splitter.finish(&none, &mut lines);
+        let text = lines.iter().next().unwrap();
         assert!(text.ends_with(&format!("({} bytes left out)", 1600 * 65536 - LONGEST_LINE)));
     }
 

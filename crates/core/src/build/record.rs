@@ -190,49 +190,10 @@ impl Record {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::super::samples::{end, record};
     use super::*;
     use proptest::prelude::*;
-
-    pub(crate) fn record() -> Record {
-        Record {
-            v: RECORD_VERSION,
-            id: BuildId::from_random([7; 16]),
-            principal: "local".into(),
-            name: None,
-            profile: "default".into(),
-            request_digest: "sha256:00".into(),
-            source: SourceStatus::default(),
-            tags: vec![],
-            tests: vec![],
-            timeout: 3600,
-            queue_timeout: 1800,
-            submitted: 0,
-            starts: 0,
-            began: None,
-            cancel: None,
-            commit: None,
-            end: None,
-        }
-    }
-
-    pub(crate) fn end(state: State) -> Final {
-        Final {
-            state,
-            at: 1,
-            failure: None,
-            phase: None,
-            step: None,
-            source: None,
-            inputs: None,
-            image: None,
-            tests: vec![],
-            outputs: vec![],
-            phase_seconds: vec![],
-            log_lines: 0,
-            resources: None,
-        }
-    }
 
     fn mark() -> CancelMark {
         CancelMark {

@@ -257,7 +257,7 @@ fn of_bytes(printed: &[u8], status: i32) -> Failure {
     use crate::containerfile::Containerfile;
     use crate::diagnosis::{LastWords, Recent, Steps};
     use crate::log::Redactor;
-    use crate::log::lines::LineSplitter;
+    use crate::log::lines::{LineSplitter, Lines};
 
     let parsed = Containerfile::parse("FROM base\nRUN first\nRUN make\nRUN last\n").unwrap();
     let begun = "STEP 1/4: FROM base\nSTEP 2/4: RUN first\nSTEP 3/4: RUN make\n";
@@ -265,12 +265,13 @@ fn of_bytes(printed: &[u8], status: i32) -> Failure {
         "Error: building at STEP \"RUN make\": while running runtime: exit status {status}\n"
     );
     let (none, mut splitter) = (Redactor::default(), LineSplitter::default());
-    let (mut last_words, mut texts) = (LastWords::default(), Vec::new());
+    let (mut last_words, mut printed_lines) = (LastWords::default(), Lines::default());
     for bytes in [begun.as_bytes(), printed, end.as_bytes()] {
         last_words.push(bytes, &none);
-        splitter.push(bytes, &none, |line| texts.push(line.to_owned()));
+        splitter.push(bytes, &none, &mut printed_lines);
     }
-    splitter.finish(&none, |line| texts.push(line.to_owned()));
+    splitter.finish(&none, &mut printed_lines);
+    let mut texts: Vec<String> = printed_lines.iter().map(str::to_owned).collect();
     let error = last_words.error(texts.last().map(String::as_str), &none);
     texts.extend(error);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

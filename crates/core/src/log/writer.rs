@@ -9,6 +9,7 @@
 //!      └ ¾ ─────────────────────────┘     └ ⅛, at most TAIL
 //! ```
 
+use std::fmt;
 use std::io::Write;
 
 use super::frame;
@@ -19,10 +20,9 @@ const TAIL: u64 = 8 << 20;
 /// Bytes that are written together.
 const BLOCK: usize = 256 * 1024;
 
-/// Writes one runner's records to `W`.
-#[derive(Debug)]
-pub struct RecordWriter<W> {
-    out: W,
+/// Writes one runner's records.
+pub struct RecordWriter<'a> {
+    out: Box<dyn Write + Send + 'a>,
     /// Number of the last line, written or left out.
     n: u64,
     written: u64,
@@ -98,11 +98,20 @@ impl Tail {
     }
 }
 
-impl<W: Write> RecordWriter<W> {
+impl fmt::Debug for RecordWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordWriter")
+            .field("last", &self.n)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> RecordWriter<'a> {
     /// A writer that goes on after line `last`, with a limit in bytes for what it writes.
-    pub fn new(out: W, last: u64, limit: u64) -> Self {
+    pub fn new(out: impl Write + Send + 'a, last: u64, limit: u64) -> Self {
         let mut writer = Self {
-            out,
+            out: Box::new(out),
             n: last,
             written: 0,
             limit,
@@ -301,8 +310,8 @@ mod tests {
     #[test]
     fn an_event_is_written_though_what_is_before_it_could_not_be() {
         /// Fails once.
-        struct Fails(bool, Vec<u8>);
-        impl Write for Fails {
+        struct Fails<'a>(bool, &'a mut Vec<u8>);
+        impl Write for Fails<'_> {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 match std::mem::take(&mut self.0) {
                     true => Err(std::io::ErrorKind::StorageFull.into()),
@@ -314,7 +323,8 @@ mod tests {
             }
         }
         let phase = Phase::Build;
-        let mut writer = RecordWriter::new(Fails(true, Vec::new()), 0, 1000);
+        let mut written = Vec::new();
+        let mut writer = RecordWriter::new(Fails(true, &mut written), 0, 1000);
         for _ in 0..100 {
             writer
                 .line(0, &line(phase, "left out but for the last"))
@@ -323,7 +333,8 @@ mod tests {
         let seconds = 1.0;
         let ended = writer.event(0, Event::PhaseEnded { phase, seconds });
         assert!(ended.is_err());
-        let written = String::from_utf8(std::mem::take(&mut writer.out.1)).unwrap();
+        drop(writer);
+        let written = String::from_utf8(written).unwrap();
         let last = (written.lines().last()).and_then(|line| LogRecord::decode(line.as_bytes()));
         let event = last.and_then(|record| match record.body {
             Body::Event(event) => Some(*event),

@@ -153,7 +153,8 @@ fn lost(record: &Record, phase: Option<Phase>, message: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{CancelMark, tests::record};
+    use super::super::record::CancelMark;
+    use super::super::samples::record;
     use super::*;
 
     fn failed() -> Outcome {

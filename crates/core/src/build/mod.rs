@@ -23,6 +23,8 @@ pub mod plan;
 pub mod record;
 pub mod reference;
 pub mod request;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 pub mod scope;
 pub mod state;
 pub mod status;
