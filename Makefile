@@ -43,14 +43,14 @@ machine: packages
 
 # With what `cargo test` compiles anyway: the release build takes many minutes more. test-all tests that one.
 test: export NOMAD_BUILD_BIN ?= $(CARGO_TARGET_DIR)/debug/nomad-build
-test: packages ## Run every test: Rust, then end to end with real Buildah and registries
+test: packages ## Run the tests: Rust, then end to end with real Buildah and registries
 	cargo test --locked --all-features --no-run
 	$(call set_up,$$NOMAD_BUILD_BIN)
 	cargo test --locked --all-features -- --test-threads $(test_threads)
 	$(venvs)/py-mcp-2/bin/pytest tests/e2e
 	$(venvs)/py-mcp-1/bin/pytest -n 3 --dist loadgroup tests/e2e
 
-test-all: machine ## Run every test with the release build, and those of Nomad once more on the oldest version that must work
+test-all: machine ## Run them with the release build, with each pair of versions, on the oldest Nomad that must work, and of make dist
 	scripts/setup.sh test-all
 	cargo clippy --locked -- -D warnings
 	$(MAKE) test NOMAD_BUILD_BIN=$(program)

@@ -34,7 +34,7 @@ make_program() {
   say "compiling the static program"
   # Nothing unwinds (panic = "abort"), and what the loader corrects at the start is packed: a tenth of the size.
   local flags='-C force-unwind-tables=no'
-  if ld --help | grep -q pack-relative-relocs; then
+  if [[ $(ld --help) == *pack-relative-relocs* ]]; then
     flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'
   fi
   env "CC_${target//-/_}=musl-gcc" "RUSTFLAGS=${RUSTFLAGS:-} $flags" cargo build --release --locked --target "$target"

@@ -3,8 +3,8 @@
 //! Dependencies point down this chain only; `tests/architecture.rs` fails when an import breaks it:
 //!
 //! ```text
-//! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, consul → config, log}
-//!                                                                → {diagnosis, containerfile, build, schema, telemetry, wire}
+//! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, consul → config}
+//!                                                                → {diagnosis → log, containerfile, build, schema, telemetry, wire}
 //! ```
 //!
 //! `log`, `diagnosis`, `containerfile`, `build` and `schema` are the crate `nomad-build-core`, which is compiled for speed.

@@ -75,6 +75,9 @@ fn the_scan_sees_what_it_must() {
     assert_eq!(found("log/a.rs", "use crate::runner::X;"), up("runner"));
     assert_eq!(found("log.rs", "fn f() { crate::cli::go() }"), up("cli"));
     assert_eq!(found("log/a.rs", "use crate::{build::X, mcp};"), up("mcp"));
+    assert_eq!(found("log/a.rs", "use nomad_build::git::G;"), up("git"));
+    let core = "use nomad_build_core::diagnosis::D;";
+    assert_eq!(found("log/a.rs", core), up("diagnosis"));
     assert_eq!(found("log/a.rs", "use crate::{self as c, app};"), up("app"));
     assert_eq!(found("log/a.rs", "use super::super::git::G;"), up("git"));
     assert_eq!(found("log/mod.rs", "use super::{build, git};"), up("git"));
@@ -115,7 +118,7 @@ fn upwards(path: &Path, source: &str, wrong: &mut Vec<String>) {
             && let Some(target) = rank(&name)
             && rank(&own).is_some_and(|rank| target < rank)
         {
-            wrong.push(format!("src/{}:{line}: {own} uses {name}", path.display()));
+            wrong.push(format!("{}:{line}: {own} uses {name}", path.display()));
         }
     }
 }
@@ -140,7 +143,7 @@ fn impure(path: &Path, source: &str, wrong: &mut Vec<String>) {
     let own = level_of(path);
     let tokens = without_tests(tokens(source));
     let mut note = |line: usize, what: &str| {
-        wrong.push(format!("src/{}:{line}: {own} uses {what}", path.display()));
+        wrong.push(format!("{}:{line}: {own} uses {what}", path.display()));
     };
     for (line, names) in uses(&tokens) {
         let path = names.path.join("::");

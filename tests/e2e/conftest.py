@@ -44,8 +44,9 @@ _THIRDS = {
     "attacks": ("test_attacks", "test_base_images", "test_build", "test_clients", "test_examples", "test_failures", "test_sandbox"),
 }  # fmt: skip
 
-# What depends least on the version of Buildah, and takes longest: with the newest one it belongs to `make test-all`.
+# What takes longest: of these files `make test` runs a few tests alone with the newest Buildah, `make test-all` all.
 _WITH_ONE_BUILDAH = ("test_base_images", "test_cache", "test_limits", "test_since")
+_WITH_BOTH = ("test_a_base_image_that_moves_is_followed", "test_damaged_layers_of_a_ref", "test_whoever_is_killed")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
@@ -53,7 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Says what `pytest -n 3 --dist loadgroup` runs side by side, and what `make test` leaves out."""
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if parameters.get("buildah") == "1.43.2" and item.path.name.startswith(_WITH_ONE_BUILDAH):
+        newest = parameters.get("buildah") == "1.43.2"
+        if newest and item.path.name.startswith(_WITH_ONE_BUILDAH) and not item.name.startswith(_WITH_BOTH):
             item.add_marker(pytest.mark.matrix)
         third = next((third for third, names in _THIRDS.items() if item.path.name.startswith(names)), "others")
         item.add_marker(pytest.mark.xdist_group(third))

@@ -150,7 +150,7 @@ class Evidence:
         self._tables: dict[str, bytes] = {}
 
     def text(self, process: Process) -> bytes:
-        """Its environment, command line, working directory and mounts."""
+        """Its environment, command line, working directory, and the mounts that are not here, too."""
         pid = process.pid
         parts = [_read(pid, "environ"), _read(pid, "cmdline"), os.fsencode(_link(pid, "cwd")), self._mounts(pid)]
         return b"\n".join(parts)
@@ -170,8 +170,9 @@ class Evidence:
 
 
 def _mounted(pid: int) -> set[bytes]:
-    """Devices, the directories of theirs that are mounted, and where (proc_pid_mountinfo(5), fields 3 to 5)."""
-    return {b" ".join(line.split()[2:5]) for line in _read(pid, "mountinfo").splitlines()}
+    """Mounts as proc_pid_mountinfo(5) tells them, without what differs in a copy: their numbers, and with whom they share."""
+    lines = (line.partition(b" - ") for line in _read(pid, "mountinfo").splitlines())
+    return {b" ".join([*here.split()[2:6], source]) for here, _, source in lines}
 
 
 def namespaces(processes: Iterable[Process]) -> dict[str, list[Process]]:

@@ -160,7 +160,7 @@ _SHOWN = {attack.name for name, attack in CONTROLS if name == BUILDAHS[0]}
 
 @pytest.fixture(scope="module")
 def unprotected(request: pytest.FixtureRequest, registry: LocalRegistry, attack_base: str, tool: Path) -> Iterator[Run]:
-    """All controls, with one Buildah."""
+    """The controls that are asked for, with one Buildah."""
     asked = {item.callspec.params["attack"].name for item in request.session.items if _is_control(item, request.param)}
     attacks = [attack for name, attack in CONTROLS if name == request.param and attack.name in asked]
     with Host(attacks, tool, attack_base, registry.host) as host:

@@ -1,11 +1,11 @@
-//! What a build is, what went wrong with it, and its log. Nothing here knows the systems around it.
+//! What a build is, what went wrong with it, and its log.
 //!
 //! A crate of its own because it is compiled for speed: each line of a build's output passes through it. What is above is
-//! compiled for size (`[profile.release]` of the workspace), so what is done for each line is no generic function, which
-//! would be compiled where it is called.
+//! compiled for size (`[profile.release]` of the workspace). A generic function is compiled where it is called, so what
+//! costs something for each line is none.
 //!
 //! ```text
-//! log, diagnosis → containerfile → build → schema
+//! diagnosis → {log, containerfile} → build → schema
 //! ```
 #![cfg_attr(
     test,

@@ -165,6 +165,24 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_written_than_a_payload_may_carry() {
+        let mut room = Room::default();
+        room.write_all(&[0; MAX_PAYLOAD]).unwrap();
+        let error = room.write_all(&[0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(room.0.len(), MAX_PAYLOAD);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_compressed_to_its_end() {
+        let mut gzip = GzEncoder::new(Room::default(), Compression::best());
+        let mut noise = vec![0u8; 64 * MAX_PAYLOAD];
+        fastrand::fill(&mut noise);
+        let taken = noise.chunks(1024).take_while(|chunk| gzip.write_all(chunk).is_ok());
+        assert!(taken.count() < 8 * MAX_PAYLOAD / 1024);
+    }
+
+    #[test]
     fn something_else_is_refused() {
         assert!(Payload::decode(b"").is_err());
         assert!(Payload::decode(b"{}").is_err());
