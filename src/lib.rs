@@ -7,7 +7,7 @@
 //!                                                                → {diagnosis → log, containerfile, build, schema, telemetry, wire}
 //! ```
 //!
-//! `log`, `diagnosis`, `containerfile`, `build` and `schema` are the crate `nomad-build-core`, which is compiled for speed.
+//! `log`, `diagnosis`, `containerfile`, `build` and `schema` are the crate `nomad-build-core`.
 #![cfg_attr(
     test,
     allow(

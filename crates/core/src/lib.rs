@@ -1,8 +1,8 @@
 //! What a build is, what went wrong with it, and its log.
 //!
-//! A crate of its own because it is compiled for speed: each line of a build's output passes through it. What is above is
-//! compiled for size (`[profile.release]` of the workspace). A generic function is compiled where it is called, so what
-//! costs something for each line is none.
+//! A crate of its own, so that it can be compiled for speed where what is above is compiled for size: each line of a
+//! build's output passes through it. A generic function is compiled where it is called, so what costs something for each
+//! line is none.
 //!
 //! ```text
 //! diagnosis → {log, containerfile} → build → schema

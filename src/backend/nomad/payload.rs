@@ -178,7 +178,9 @@ mod tests {
         let mut gzip = GzEncoder::new(Room::default(), Compression::best());
         let mut noise = vec![0u8; 64 * MAX_PAYLOAD];
         fastrand::fill(&mut noise);
-        let taken = noise.chunks(1024).take_while(|chunk| gzip.write_all(chunk).is_ok());
+        let taken = noise
+            .chunks(1024)
+            .take_while(|chunk| gzip.write_all(chunk).is_ok());
         assert!(taken.count() < 8 * MAX_PAYLOAD / 1024);
     }
 
