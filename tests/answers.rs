@@ -9,8 +9,9 @@
 
 use nomad_build::backend::View;
 use nomad_build::build::output::{OutputKind, OutputStatus};
-use nomad_build::build::record::{CancelMark, Final, RECORD_VERSION};
+use nomad_build::build::record::{CancelMark, Final};
 use nomad_build::build::request::{StatusRequest, Stream};
+use nomad_build::build::samples;
 use nomad_build::build::state::Standing;
 use nomad_build::build::status::*;
 use nomad_build::build::{BuildId, Failure, Kind, Location, Phase, Record, State};
@@ -26,12 +27,9 @@ const DIGEST: &str = "sha256:4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2
 
 fn record() -> Record {
     Record {
-        v: RECORD_VERSION,
         id: BuildId::from_random([9; 16]),
         principal: "local:me".into(),
         name: Some("api".into()),
-        profile: "default".into(),
-        request_digest: String::new(),
         source: SourceStatus {
             path: Some("/home/me/api".into()),
             ..SourceStatus::default()
@@ -41,14 +39,9 @@ fn record() -> Record {
             "r.example.com/api:latest".into(),
         ],
         tests: vec!["unit".into(), "lint".into()],
-        timeout: 3600,
-        queue_timeout: 1800,
         submitted: NOW - 420_000,
-        starts: 0,
         began: Some(NOW - 412_000),
-        cancel: None,
-        commit: None,
-        end: None,
+        ..samples::record()
     }
 }
 
@@ -63,22 +56,15 @@ fn view(record: Record) -> View {
 
 fn ended(state: State, change: impl FnOnce(&mut Final)) -> View {
     let mut end = Final {
-        state,
         at: NOW,
-        failure: None,
         phase: Some(Phase::Build),
-        step: None,
-        source: None,
-        inputs: None,
-        image: None,
-        tests: vec![],
-        outputs: vec![],
         phase_seconds: vec![(Phase::Source, 0.4), (Phase::Build, 12.1)],
         log_lines: 120,
         resources: Some(Resources {
             peak_memory_mb: Some(90),
             limit_mb: Some(1024),
         }),
+        ..samples::end(state)
     };
     change(&mut end);
     view(Record {

@@ -175,14 +175,14 @@ fn roots() -> [PathBuf; 2] {
 
 /// Every source, by its path below `src`.
 fn sources() -> Vec<(PathBuf, String)> {
-    let (mut found, mut dirs) = (Vec::new(), Vec::from(roots()));
+    let roots = roots();
+    let (mut found, mut dirs) = (Vec::new(), roots.to_vec());
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let roots = roots();
                 let below = roots.iter().find_map(|root| path.strip_prefix(root).ok());
                 let below = below.unwrap().to_owned();
                 found.push((below, fs::read_to_string(&path).unwrap()));

@@ -241,7 +241,7 @@ async def test_a_follower_that_does_not_read_holds_nothing_up(plain_server: Serv
 
 
 async def test_a_line_is_there_at_once(plain: ClientSession, base: str) -> None:
-    """From its being printed to the answer of a call that waits for it; how fast that is, benches/logs.py measures."""
+    """From its being printed to the answer of a call that waits for it; the clock of /proc/uptime ticks in 10 ms."""
     loop = "for i in $(seq 1 25); do echo now $(cut -d' ' -f1 /proc/uptime); usleep 150000; done"
     build_id = await submit(plain, source=files(Containerfile=f"FROM {base}\nRUN {loop}\nRUN sleep {sleep_marker()}\n"))
     took: list[float] = []
@@ -254,5 +254,4 @@ async def test_a_line_is_there_at_once(plain: ClientSession, base: str) -> None:
             cursor = answer["cursor"] or cursor
     await ask(plain, "kill", {"build_id": build_id})
     print(f"\nfollower: {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms")
-    # Whatever looked again in rounds, or waited for more, would take seconds.
-    assert statistics.median(took) < 1, took
+    assert statistics.median(took) < 0.1, took

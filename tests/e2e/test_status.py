@@ -112,6 +112,5 @@ async def test_no_call_blocks_for_longer_than_50_seconds(plain: ClientSession, b
     status = await ask(plain, "status", {"build_id": build_id, "wait": 50})
     took = time.monotonic() - begun
     assert not status["builds"][0]["state"] == "succeeded"
-    # The answer begins half a second before; hosts give up after 60. A loaded machine is slow to hand it over.
-    assert 45 < took < 55, took
+    assert 45 < took <= 50, took
     await ask(plain, "kill", {"build_id": build_id})
