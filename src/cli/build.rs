@@ -57,6 +57,12 @@ pub struct Build {
     /// A build argument; may be given several times.
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub build_args: Vec<String>,
+    /// A named build context, below the source, or an image; may be given several times.
+    #[arg(
+        long = "build-context",
+        value_name = "NAME=DIR|NAME=docker-image://IMAGE"
+    )]
+    pub build_contexts: Vec<String>,
     /// A label of the image; may be given several times.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub labels: Vec<String>,
@@ -180,6 +186,7 @@ impl Build {
             "containerfile": self.containerfile,
             "target": self.target,
             "build_args": self.build_args,
+            "build_contexts": self.build_contexts,
             "labels": self.labels,
             "tags": self.tags,
             "tests": tests.collect::<Vec<_>>(),

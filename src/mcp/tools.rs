@@ -29,6 +29,8 @@ pub const SYNONYMS: Synonyms<'static> = &[
     ("branch", "source.ref"),
     ("ref", "source.ref"),
     ("args", "build_args"),
+    ("contexts", "build_contexts"),
+    ("additional_contexts", "build_contexts"),
     ("test", "tests"),
     ("stage", "target"),
     ("id", "build_id"),

@@ -5,6 +5,7 @@ use std::fs;
 use crate::build::Phase;
 use crate::build::digest::Digest;
 use crate::build::failure::{Failure, Kind};
+use crate::build::named_context::NamedContext;
 use crate::containerfile::Containerfile;
 use crate::diagnosis::{BuildahEnd, Steps, Tree, buildah_failure};
 use crate::log::Event;
@@ -228,6 +229,16 @@ fn arguments(
     }
     for (key, value) in &plan.build_args {
         option("build-arg", format!("{key}={value}"));
+    }
+    for (name, value) in &plan.build_contexts {
+        let value = match NamedContext::of(value) {
+            NamedContext::Directory(path) => match sources.named(path) {
+                Some(directory) => directory.display().to_string(),
+                None => continue,
+            },
+            NamedContext::Image(_) => value.clone(),
+        };
+        option("build-context", format!("{name}={value}"));
     }
     for (key, value) in &plan.labels {
         option("label", format!("{key}={value}"));

@@ -1,13 +1,13 @@
 //! What the build is made of, told before its first step: to be compared with that of other builds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::JoinHandle;
 
 use crate::build::digest::Digest;
 use crate::build::inputs::{BaseInput, Files, Inputs, MAX_STEPS, StepInput};
 use crate::build::plan::PlanTest;
-use crate::containerfile::Step;
+use crate::containerfile::{Copied, Step};
 use crate::context::Fingerprints;
 use crate::diagnosis::Steps;
 use crate::log::Event;
@@ -75,7 +75,11 @@ fn steps(
 ) -> Vec<StepInput> {
     let name = sources.containerfile.strip_prefix(&sources.context);
     let name = name.ok().and_then(|name| name.to_str());
-    let mut context = Fingerprints::of(&sources.context, name);
+    let mut contexts = Contexts {
+        sources,
+        own: Fingerprints::of(&sources.context, name),
+        named: BTreeMap::new(),
+    };
     let lines: Vec<&str> = sources.text.lines().collect();
     let parsed = &sources.parsed;
     let wanted = parsed
@@ -91,8 +95,8 @@ fn steps(
             }
             let files = match taken.iter().find(|(number, _)| *number == step.number) {
                 None => Files::None,
-                Some((_, paths)) => (context.as_mut())
-                    .and_then(|context| context.of_sources(paths))
+                Some((_, copied)) => contexts
+                    .fingerprint(copied)
                     .map_or(Files::TooMany, Files::Known),
             };
             let text = fingerprint(&whole(step, &lines));
@@ -100,6 +104,43 @@ fn steps(
         }
     }
     steps
+}
+
+/// The contexts of a build, each read when it is asked for; `None` where one cannot be.
+struct Contexts<'a> {
+    sources: &'a Sources,
+    own: Option<Fingerprints>,
+    /// By directory.
+    named: BTreeMap<String, Option<Fingerprints>>,
+}
+
+impl Contexts<'_> {
+    /// Of all that a step takes of the contexts.
+    fn fingerprint(&mut self, copied: &[Copied]) -> Option<String> {
+        let mut by_context: BTreeMap<Option<&str>, Vec<String>> = BTreeMap::new();
+        for copied in copied {
+            let paths = by_context.entry(copied.named.as_deref()).or_default();
+            paths.push(copied.source.clone());
+        }
+        let mut all = Vec::new();
+        for (named, paths) in by_context {
+            let context = match named {
+                None => self.own.as_mut(),
+                Some(directory) => self.of(directory),
+            };
+            all.push(context?.of_sources(&paths)?);
+        }
+        match all.as_slice() {
+            [one] => Some(one.clone()),
+            all => Some(fingerprint(&all.join(" "))),
+        }
+    }
+
+    fn of(&mut self, directory: &str) -> Option<&mut Fingerprints> {
+        let read = || Fingerprints::of(self.sources.named(directory)?, None);
+        let named = self.named.entry(directory.to_owned());
+        named.or_insert_with(read).as_mut()
+    }
 }
 
 /// The instruction, and the lines of its here-documents.
@@ -149,10 +190,13 @@ mod tests {
 
     fn read(dir: &Path, text: &str) -> Vec<StepInput> {
         fs::write(dir.join("Containerfile"), text).unwrap();
-        let parsed = Containerfile::parse(text).unwrap();
+        let contexts = [("shared".to_owned(), "libs/shared".to_owned())];
+        let parsed = Containerfile::parse_for(text, None, &[], &contexts).unwrap();
         let stages = (0..parsed.stages.len()).collect();
+        let shared = ("libs/shared".to_owned(), dir.join("libs/shared"));
         let sources = Sources {
             context: dir.to_owned(),
+            named: vec![shared],
             containerfile: dir.join("Containerfile"),
             containerfile_shown: "Containerfile".into(),
             ignore_file: None,
@@ -189,6 +233,24 @@ mod tests {
             .replace("one", "two")
             .replace("--from=b /s", "--from=b  /s/a");
         assert_eq!(differing(&now, &read(dir.path(), &other)), [4, 6]);
+    }
+
+    #[test]
+    fn what_a_step_takes_of_a_named_context_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["libs/shared/a", "a"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "1").unwrap();
+        }
+        let text = "FROM x\nCOPY --from=shared a /1\nCOPY a /2\n\
+            RUN --mount=type=bind,from=shared,target=/s --mount=type=bind,source=a,target=/a make\n";
+        let before = read(dir.path(), text);
+        fs::write(dir.path().join("libs/shared/a"), "2").unwrap();
+        let now = read(dir.path(), text);
+        assert_eq!(differing(&before, &now), [1, 3]);
+        fs::write(dir.path().join("a"), "2").unwrap();
+        assert_eq!(differing(&now, &read(dir.path(), text)), [2, 3]);
     }
 
     #[test]

@@ -31,6 +31,8 @@ use super::workdir::read_json;
 pub struct Sources {
     /// The build context.
     pub context: PathBuf,
+    /// Directories that are named build contexts: as the plan names them, and where they are.
+    pub named: Vec<(String, PathBuf)>,
     /// The Containerfile.
     pub containerfile: PathBuf,
     /// Its path relative to the root of the source, as it is shown.
@@ -63,6 +65,10 @@ pub struct GitCredentialFile {
 /// Name of the list of git credentials in the credentials directory.
 pub const GIT_CREDENTIALS: &str = "git.json";
 
+/// The argument that names build contexts.
+const NAMED_CONTEXTS: &str = "build_contexts";
+/// Files that keep something out of a context.
+const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
 /// How many places a failure names.
 const NAMED: usize = 10;
 
@@ -100,7 +106,7 @@ pub async fn fetch(
             let tree = unpack(job, snapshot, digest, kept).await?;
             let source = SourceStatus {
                 digest: Some(digest.clone()),
-                subdir: job.plan.shown_below.clone(),
+                subdir: job.plan.subdir.clone().or(job.plan.shown_below.clone()),
                 ..SourceStatus::default()
             };
             job.reporter.event(Event::Source { source });
@@ -396,8 +402,12 @@ async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
     let root = job.work.src();
     let context = match &job.plan.subdir {
         None => root.clone(),
-        Some(subdir) => directory_within(&root, subdir)?,
+        Some(subdir) => directory_within(&root, subdir, "source.subdir")?,
     };
+    let mut named = Vec::new();
+    for directory in job.plan.context_directories() {
+        named.push((directory.to_owned(), named_context(&root, directory)?));
+    }
     let (dir, wanted) = (context.clone(), job.plan.containerfile.clone());
     let found = blocking(move || context::control_files(&dir, wanted.as_deref()))
         .await?
@@ -423,8 +433,13 @@ async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
         None => name,
         Some(subdir) => format!("{}/{name}", subdir.trim_matches('/')),
     };
-    let parsed = Containerfile::parse_for(&text, job.plan.target.as_deref(), &job.plan.build_args)
-        .map_err(|faults| faults_in(&shown, &faults))?;
+    let parsed = Containerfile::parse_for(
+        &text,
+        job.plan.target.as_deref(),
+        &job.plan.build_args,
+        &job.plan.build_contexts,
+    )
+    .map_err(|faults| faults_in(&shown, &faults))?;
     for warning in &parsed.warnings {
         job.reporter
             .say(Phase::Source, format!("{shown}: {warning}"));
@@ -444,6 +459,7 @@ async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
     let ignore_file = found.ignore_file.map(|name| context.join(name));
     Ok(Sources {
         context,
+        named,
         containerfile,
         ignore_file,
         containerfile_shown: shown,
@@ -475,18 +491,35 @@ pub fn missing_secret(parsed: &Containerfile, plan: &Plan) -> Option<SecretUse> 
     })
 }
 
+/// The directory of a named build context.
+fn named_context(root: &Path, directory: &str) -> Result<PathBuf, Stop> {
+    let found = directory_within(root, directory, NAMED_CONTEXTS)?;
+    for name in IGNORE_FILES {
+        let is_there = found.join(name).symlink_metadata().is_ok();
+        // Buildah reads it where it is, by whatever link.
+        if is_there && context::read_file(root, &format!("{directory}/{name}"), 0).is_err() {
+            return Err(no_directory(
+                "has an ignore file that leads out of the source",
+                NAMED_CONTEXTS,
+            ));
+        }
+    }
+    Ok(found)
+}
+
+fn no_directory(what: &str, argument: &str) -> Stop {
+    let message = format!("the directory of {argument} {what}");
+    let hint = format!("Name a directory of the source in {argument}.");
+    Stop::failed(Failure::new(Phase::Source, Kind::SourceInvalid, message).with_hint(hint))
+}
+
 /// A directory of the source that no link leads out of.
-fn directory_within(root: &Path, subdir: &str) -> Result<PathBuf, Stop> {
-    let missing = |what: &str| {
-        Stop::failed(
-            Failure::new(Phase::Source, Kind::SourceInvalid, format!("subdir {what}"))
-                .with_hint("Name a directory of the source as source.subdir."),
-        )
-    };
+fn directory_within(root: &Path, subdir: &str, argument: &str) -> Result<PathBuf, Stop> {
+    let missing = |what| no_directory(what, argument);
     let path = root
         .join(subdir.trim_matches('/'))
         .canonicalize()
-        .map_err(|_| missing("is not in the source"))?;
+        .map_err(|_| missing("is not in the source, or an ignore file keeps it out"))?;
     let root = root.canonicalize().map_err(Stop::internal)?;
     if !path.starts_with(&root) {
         return Err(missing("leads out of the source"));
@@ -510,6 +543,13 @@ fn faults_in(file: &str, faults: &[containerfile::Fault]) -> Stop {
 }
 
 impl Sources {
+    /// Where the directory of a named build context is, by the plan's word for it.
+    pub fn named(&self, directory: &str) -> Option<&Path> {
+        let mut named = self.named.iter();
+        let (_, path) = named.find(|(name, _)| name == directory)?;
+        Some(path)
+    }
+
     /// The step in which a line of the Containerfile stands.
     pub fn place_of_line(&self, line: u32) -> Option<Place> {
         let stages = &self.parsed.stages;
@@ -579,7 +619,11 @@ mod tests {
             ("file", false),
             ("none", false),
         ] {
-            assert_eq!(directory_within(&root, subdir).is_ok(), found, "{subdir}");
+            assert_eq!(
+                directory_within(&root, subdir, "source.subdir").is_ok(),
+                found,
+                "{subdir}"
+            );
         }
     }
 }

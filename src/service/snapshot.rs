@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::backend::Staged;
+use crate::build::Plan;
 use crate::build::request::FileRequest;
 use crate::build::validate::{Base, Valid};
 use crate::config::Config;
@@ -34,11 +35,7 @@ impl Tree {
     /// When the directory is not allowed, or is none.
     pub fn of(valid: &Valid, config: &Config, upload: Option<&Path>) -> Result<Self, ToolError> {
         let plan = valid.plan();
-        let subdir = plan
-            .subdir
-            .as_deref()
-            .map(|dir| dir.trim_matches('/'))
-            .filter(|dir| !dir.is_empty() && *dir != ".");
+        let subdir = plan.snapshot_below();
         let dir = match &valid.base {
             Base::Path(path) => Some(directory(path, subdir, config)?),
             Base::Context(_) => upload.map(|root| below_root(root, subdir)).transpose()?,
@@ -46,6 +43,13 @@ impl Tree {
         };
         let files = below(&valid.files, subdir)?;
         paths(&files, &valid.files)?;
+        contexts(plan, dir.as_deref(), &files)?;
+        let containerfile = match plan.context_below() {
+            Some(context) if subdir.is_none() => {
+                Some(containerfile_in(context, plan, dir.as_deref(), &files))
+            }
+            _ => plan.containerfile.clone(),
+        };
         let profile = config.profile(&plan.profile);
         let limits = profile.map_or_else(|| config.limits.clone(), |profile| profile.limits);
         let argument = match &valid.base {
@@ -57,7 +61,7 @@ impl Tree {
             dir,
             argument,
             files,
-            containerfile: plan.containerfile.clone(),
+            containerfile,
             limits: Limits {
                 bytes: limits.context_mb << 20,
                 entries: limits.context_entries,
@@ -215,6 +219,52 @@ fn below(files: &[FileRequest], subdir: Option<&str>) -> Result<Vec<ContextFile>
         Ok(files)
     } else {
         Err(ToolError::all(faults))
+    }
+}
+
+/// Refuses named build contexts that are not there.
+fn contexts(plan: &Plan, dir: Option<&Path>, files: &[ContextFile]) -> Result<(), ToolError> {
+    let is_there = |directory: &str| {
+        let below = format!("{}/", directory.trim_matches('/'));
+        files.iter().any(|file| file.path.starts_with(&below))
+            || dir.is_some_and(|dir| context::directory_below(dir, directory).is_ok())
+            || directory == "."
+    };
+    let missing = (plan.context_directories())
+        .filter(|directory| !is_there(directory))
+        .map(|directory| {
+            let problem = "it is not there, leads out of the source, or is not a directory";
+            ArgFault::new(ErrorCode::InvalidArgument, "build_contexts", problem)
+                .expecting("NAME=DIRECTORY below the root of the source")
+                .got(directory)
+        });
+    let missing: Vec<ArgFault> = missing.collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(ToolError::all(missing)),
+    }
+}
+
+/// Path of the Containerfile in a source that has more than the context `context`.
+fn containerfile_in(
+    context: &str,
+    plan: &Plan,
+    dir: Option<&Path>,
+    files: &[ContextFile],
+) -> String {
+    let is_there = |path: &String| {
+        files.iter().any(|file| file.path == *path)
+            || dir.is_some_and(|dir| context::read_file(dir, path, 0).is_ok())
+    };
+    let below = |name: &str| format!("{context}/{name}");
+    let default = || {
+        let other = Some(below("Dockerfile")).filter(is_there);
+        let first = below("Containerfile");
+        other.filter(|_| !is_there(&first)).unwrap_or(first)
+    };
+    match &plan.containerfile {
+        Some(name) => below(name),
+        None => default(),
     }
 }
 

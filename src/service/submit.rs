@@ -137,11 +137,11 @@ impl Service {
         let mut plan = valid.into_plan(id.clone(), source, now / 1000);
         plan.scopes = scopes;
         if matches!(plan.source, PlanSource::Snapshot { .. }) {
-            plan.shown_below = plan
-                .subdir
-                .take()
-                .map(|dir| dir.trim_matches('/').to_owned())
-                .filter(|dir| !dir.is_empty());
+            plan.shown_below = plan.snapshot_below().map(str::to_owned);
+            plan.subdir = match plan.shown_below {
+                Some(_) => None,
+                None => plan.context_below().map(str::to_owned),
+            };
         }
         let submission = Submission {
             record: record(
@@ -325,8 +325,13 @@ fn look_into(
                 .collect(),
         )
     };
-    let parsed =
-        Containerfile::parse_for(text, plan.target.as_deref(), &plan.build_args).map_err(faults)?;
+    let parsed = Containerfile::parse_for(
+        text,
+        plan.target.as_deref(),
+        &plan.build_args,
+        &plan.build_contexts,
+    )
+    .map_err(faults)?;
     let stages = parsed
         .plan(plan.target.as_deref(), &plan.build_args)
         .map_err(|unknown| {

@@ -206,6 +206,7 @@ impl Order {
                 containerfile: None,
                 target: None,
                 build_args: Vec::new(),
+                build_contexts: Vec::new(),
                 labels: Vec::new(),
                 tags: self.tags,
                 tests: self.tests,

@@ -18,6 +18,7 @@ pub mod git_url;
 pub mod id;
 pub mod inputs;
 pub mod kind;
+pub mod named_context;
 pub mod output;
 pub mod plan;
 pub mod record;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::BuildId;
+use super::named_context::NamedContext;
 use super::output::IMAGE;
 use super::request::FileRequest;
 use super::scope::Scopes;
@@ -36,6 +37,9 @@ pub struct Plan {
     /// `KEY=VALUE` build arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub build_args: Vec<(String, String)>,
+    /// Named build contexts, as [`NamedContext::of`] reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_contexts: Vec<(String, String)>,
     /// `KEY=VALUE` labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<(String, String)>,
@@ -74,6 +78,28 @@ impl Plan {
     /// No part of this build may go on after this moment, in seconds since 1970.
     pub fn latest_end(&self) -> i64 {
         self.submitted + i64::from(self.queue_timeout) + i64::from(self.timeout)
+    }
+
+    /// Directories below the root of the source that are named build contexts.
+    pub fn context_directories(&self) -> impl Iterator<Item = &str> {
+        let contexts = self.build_contexts.iter();
+        contexts.filter_map(|(_, value)| match NamedContext::of(value) {
+            NamedContext::Directory(path) => Some(path),
+            NamedContext::Image(_) => None,
+        })
+    }
+
+    /// The directory of the source that a snapshot is taken of; `None`: all of it.
+    pub fn snapshot_below(&self) -> Option<&str> {
+        // Named contexts may lie beside it.
+        let is_alone = self.context_directories().next().is_none();
+        self.context_below().filter(|_| is_alone)
+    }
+
+    /// The directory of the source that is the context; `None`: its root.
+    pub fn context_below(&self) -> Option<&str> {
+        let subdir = self.subdir.as_deref()?.trim_matches('/');
+        (!subdir.is_empty() && subdir != ".").then_some(subdir)
     }
 
     /// Paths of the final image that are handed over.

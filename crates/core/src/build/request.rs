@@ -28,6 +28,10 @@ pub struct BuildRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200), inner(length(max = 32_768)), example = ["VERSION=1.2"], extend("x-key-value" = true, "x-private" = true))]
     pub build_args: Vec<String>,
+    /// Named build contexts for COPY --from=NAME, RUN --mount=from=NAME and FROM NAME, each NAME=DIRECTORY (below the root of the source, also beside subdir) or NAME=docker-image://IMAGE. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 1280)), example = ["shared=libs/shared"], extend("x-key-value" = true))]
+    pub build_contexts: Vec<String>,
     /// Labels of the image, each KEY=VALUE. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200), inner(length(max = 32_768)), example = ["org.opencontainers.image.title=api"], extend("x-key-value" = true))]

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use super::classify::{PathOrText, classify_path_or_text};
 use super::git_ref::RefName;
 use super::git_url::GitUrl;
+use super::named_context::NamedContext;
 use super::output::{self, IMAGE, MAX_OUTPUTS};
 use super::plan::{PLAN_VERSION, Plan, PlanSource, PlanTest};
-use super::reference::{PushReference, ReferenceError};
+use super::reference::{PushReference, Reference, ReferenceError};
 use super::request::{BuildRequest, FileRequest, SourceRequest, TestRequest};
 use super::scope::Scopes;
 use super::{BuildId, clean};
@@ -130,6 +131,7 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
         );
     }
     let build_args = check.pairs("build_args", &request.build_args, true);
+    let build_contexts = check.contexts(&request.build_contexts);
     let labels = check.pairs("labels", &request.labels, false);
     check.tags(&request.tags);
     let tests = check.tests(&request.tests);
@@ -162,6 +164,7 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
                 containerfile: request.containerfile.clone(),
                 target: request.target.clone(),
                 build_args,
+                build_contexts,
                 labels,
                 tags: request.tags.clone(),
                 tests,
@@ -387,6 +390,47 @@ impl Check<'_> {
                 .push(if private { fault } else { fault.got(pair) });
         }
         out
+    }
+
+    fn contexts(&mut self, contexts: &[String]) -> Vec<(String, String)> {
+        for (index, context) in contexts.iter().enumerate() {
+            let path = format!("build_contexts[{index}]");
+            let Some((name, value)) = context.split_once('=') else {
+                continue;
+            };
+            match NamedContext::of(value) {
+                _ if name == "scratch" || name.parse::<u64>().is_ok() => {
+                    self.faults.push(
+                        invalid(
+                            &path,
+                            "the name means something else: nothing, or a stage by its number",
+                        )
+                        .expecting("a name that begins with a letter")
+                        .got(context),
+                    );
+                }
+                NamedContext::Image(image) => {
+                    if let Err(fault) = Reference::parse(image) {
+                        self.faults.push(
+                            invalid(&path, fault.to_string())
+                                .expecting("NAME=docker-image://host/repository:tag")
+                                .got(context),
+                        );
+                    }
+                }
+                NamedContext::Directory(value)
+                    if value.is_empty() || value.contains("://") || value.contains('\n') =>
+                {
+                    self.faults.push(
+                        invalid(&path, "a named context is a directory of the source or an image, nothing else")
+                            .expecting("NAME=DIRECTORY below the root of the source, or NAME=docker-image://host/repository:tag")
+                            .got(context),
+                    );
+                }
+                NamedContext::Directory(value) => self.relative(&path, Some(value)),
+            }
+        }
+        self.pairs("build_contexts", contexts, false)
     }
 
     fn tags(&mut self, tags: &[String]) {
@@ -707,6 +751,63 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("TOKEN") && !text.contains("s3cret"));
+    }
+
+    #[test]
+    fn named_contexts_are_directories_of_the_source_and_images() {
+        let source = serde_json::json!({"path": "/p", "subdir": "app"});
+        let one = |context: &str| {
+            faults(serde_json::json!({"source": source, "build_contexts": [context]}))
+        };
+        for fine in [
+            "a=lib",
+            "a=.",
+            "x.y/z-1=lib/b c",
+            "a=docker-image://h.example/x:1",
+        ] {
+            assert_eq!(one(fine), [""; 0], "{fine}");
+        }
+        for bad in [
+            "lib",
+            "=lib",
+            "a=",
+            "a=/etc",
+            "a=../x",
+            "a=x/../..",
+            "a=-x",
+            "a=https://h/x.tar",
+            "a=git://h/x",
+            "a=docker-image://",
+            "a=docker-image://alpine",
+            "a=docker-image://u:p@h.example/x",
+            "a=oci-layout:///x",
+            "scratch=lib",
+            "0=lib",
+            "a b=lib",
+            "a=x\ny",
+        ] {
+            let found = one(bad);
+            assert!(
+                found
+                    .iter()
+                    .all(|fault| fault.contains("build_contexts[0]")),
+                "{bad}: {found:?}"
+            );
+            assert_eq!(found.len(), 1, "{bad}: {found:?}");
+        }
+        let plan = |contexts: &[&str]| {
+            let json = serde_json::json!({"source": source, "build_contexts": contexts});
+            validate(&serde_json::from_value(json).unwrap(), &rules())
+                .unwrap()
+                .plan
+        };
+        let below = |contexts: &[&str]| plan(contexts).snapshot_below().map(str::to_owned);
+        assert_eq!(below(&[]).as_deref(), Some("app"));
+        assert_eq!(
+            below(&["a=docker-image://h.example/x:1"]).as_deref(),
+            Some("app")
+        );
+        assert_eq!(below(&["a=lib"]), None);
     }
 
     #[test]

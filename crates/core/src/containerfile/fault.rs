@@ -41,6 +41,8 @@ pub enum FaultKind {
     Empty,
     /// A name that expands to nothing because an `ARG` has no value.
     EmptyName,
+    /// A name that stands for a directory where an image is asked for.
+    NoImage,
     /// The wanted target is no stage of the file.
     UnknownTarget,
     /// A line at which Buildah 1.28 silently stops reading. Only ever a warning.

@@ -35,7 +35,7 @@ pub struct NeededImage {
 impl Containerfile {
     /// The images `target` needs, each once for every platform, in the order of the stages.
     ///
-    /// Left out are a `FROM scratch`, stages, and a mount whose `from=` depends on variables that
+    /// Left out are a `FROM scratch`, stages, directories that are named build contexts, and a mount whose `from=` depends on variables that
     /// only the base image can have. The values of `TARGETARCH` and its like are those of this
     /// machine, or of a `TARGETPLATFORM` among the build arguments.
     ///
@@ -58,7 +58,15 @@ impl Containerfile {
         for stage in resolved.plan(target).unwrap_or_default() {
             for reference in resolved.references.get(stage).into_iter().flatten() {
                 match &reference.target {
-                    Target::Scratch | Target::Stage(_) | Target::Unknown => {}
+                    Target::Directory(_) if reference.used == ImageUse::From => {
+                        let message = "this named build context is a directory: FROM takes an \
+                                       image, a stage or scratch";
+                        faults.push(
+                            Fault::new(reference.line, FaultKind::NoImage, message).of("FROM"),
+                        );
+                    }
+                    Target::Scratch | Target::Stage(_) | Target::Directory(_) | Target::Unknown => {
+                    }
                     Target::Empty(missing) => {
                         faults.push(self.empty(reference, missing, &resolved))
                     }

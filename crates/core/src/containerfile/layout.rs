@@ -1,14 +1,16 @@
 //! Where the files of the context lie in the container when a step begins.
 
-use super::expand::Fuel;
+use super::expand::{ExpandError, Expanded, Fuel};
 use super::plan::{Resolved, Target};
 use super::scope::Local;
 use super::secrets::{fields, mounts};
 use super::{Containerfile, Keyword, Step};
 
-/// A `COPY` or `ADD` of the context, or what a `RUN` mounts of it.
+/// A `COPY` or `ADD` of the context or of a named one, or what a `RUN` mounts of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
+    /// The directory of the named build context, below the root of the source; `None`: the context itself.
+    pub named: Option<String>,
     /// Path below the context, variables replaced; may have wildcards.
     pub source: String,
     /// Absolute path in the container.
@@ -44,37 +46,36 @@ impl Containerfile {
     ) -> Layout {
         let mut layout = Layout::default();
         let mut is_reached = false;
-        self.follow(index, build_args, |stage, step, local, fuel| {
+        self.follow(index, build_args, |at, step, fuel| {
             if is_reached {
                 return;
             }
-            is_reached = stage == index && Some(step.number) == number;
+            is_reached = at.stage == index && Some(step.number) == number;
             if is_reached {
-                layout.mount(step, local, fuel);
+                layout.mount(step, at, fuel);
             } else {
-                layout.apply(step, local, fuel);
+                layout.apply(step, at, fuel);
             }
         });
         layout
     }
 
-    /// The paths of the context that steps of the stage `index` copy or mount, by number of the step.
+    /// What steps of the stage `index` copy or mount of the contexts, by number of the step.
     #[must_use]
     pub fn taken(
         &self,
         index: usize,
         build_args: &[(String, String)],
-    ) -> Vec<(usize, Vec<String>)> {
+    ) -> Vec<(usize, Vec<Copied>)> {
         let mut taken = Vec::new();
-        self.follow(index, build_args, |stage, step, local, fuel| {
+        self.follow(index, build_args, |at, step, fuel| {
             let mut alone = Layout::default();
-            if stage == index {
-                alone.apply(step, local, fuel);
-                alone.mount(step, local, fuel);
+            if at.stage == index {
+                alone.apply(step, at, fuel);
+                alone.mount(step, at, fuel);
             }
             if !alone.copied.is_empty() {
-                let sources = alone.copied.into_iter().map(|copied| copied.source);
-                taken.push((step.number, sources.collect()));
+                taken.push((step.number, alone.copied));
             }
         });
         taken
@@ -85,7 +86,7 @@ impl Containerfile {
         &self,
         index: usize,
         build_args: &[(String, String)],
-        mut visit: impl FnMut(usize, &Step, &Local, &mut Fuel),
+        mut visit: impl FnMut(&At<'_>, &Step, &mut Fuel),
     ) {
         let resolved = Resolved::new(self, build_args);
         let mut chain = vec![index];
@@ -100,8 +101,30 @@ impl Containerfile {
         for stage in stages.filter_map(|stage| self.stages.get(*stage)) {
             for step in stage.steps.iter().skip(1) {
                 local.apply(step, &resolved.globals, &mut fuel);
-                visit(stage.index, step, &local, &mut fuel);
+                let at = At {
+                    stage: stage.index,
+                    local: &local,
+                    resolved: &resolved,
+                };
+                visit(&at, step, &mut fuel);
             }
+        }
+    }
+}
+
+/// Where a step stands.
+struct At<'a> {
+    stage: usize,
+    local: &'a Local,
+    resolved: &'a Resolved<'a>,
+}
+
+impl At<'_> {
+    /// The directory of the named build context that `--from` refers to.
+    fn named(&self, from: Result<Expanded, ExpandError>) -> Option<String> {
+        match self.resolved.from(self.stage, from) {
+            Target::Directory(path) => Some(path),
+            _ => None,
         }
     }
 }
@@ -116,8 +139,13 @@ impl Resolved<'_> {
 }
 
 impl Layout {
-    fn apply(&mut self, step: &Step, local: &Local, fuel: &mut Fuel) {
-        let mut expand = |word: &str| local.expand(word, fuel).ok().map(|word| word.text);
+    fn apply(&mut self, step: &Step, at: &At<'_>, fuel: &mut Fuel) {
+        let from = step
+            .flags
+            .iter()
+            .find_map(|flag| flag.strip_prefix("--from="));
+        let named = from.and_then(|from| at.named(at.local.expand_args(from, fuel)));
+        let mut expand = |word: &str| at.local.expand(word, fuel).ok().map(|word| word.text);
         match step.keyword {
             Keyword::Workdir => {
                 if let Some(to) = step.args.first().and_then(|word| expand(word)) {
@@ -125,7 +153,7 @@ impl Layout {
                 }
             }
             Keyword::Add | Keyword::Copy => {
-                if step.flags.iter().any(|flag| flag.starts_with("--from=")) {
+                if from.is_some() && named.is_none() {
                     return;
                 }
                 let Some((target, sources)) = step.args.split_last() else {
@@ -137,6 +165,7 @@ impl Layout {
                 for source in sources.iter().filter_map(|word| expand(word)) {
                     if !source.contains("://") && !source.starts_with("<<") {
                         self.copied.push(Copied {
+                            named: named.clone(),
                             source,
                             target: target.clone(),
                         });
@@ -147,13 +176,24 @@ impl Layout {
         }
     }
 
-    fn mount(&mut self, step: &Step, local: &Local, fuel: &mut Fuel) {
+    fn mount(&mut self, step: &Step, at: &At<'_>, fuel: &mut Fuel) {
         for mount in mounts(step) {
-            let Ok(mount) = local.expand(mount, fuel) else {
+            let Ok(mut expanded) = at.local.expand(mount, fuel) else {
                 continue;
             };
-            let mount = fields(&mount.text);
-            if mount.kind() != "bind" || mount.last("from").is_some() {
+            let text = std::mem::take(&mut expanded.text);
+            let mount = fields(&text);
+            let named = match mount.last("from") {
+                None => None,
+                Some(from) => {
+                    expanded.text = from.to_owned();
+                    let Some(named) = at.named(Ok(expanded)) else {
+                        continue;
+                    };
+                    Some(named)
+                }
+            };
+            if mount.kind() != "bind" {
                 continue;
             }
             let target = ["target", "dst", "destination"]
@@ -162,6 +202,7 @@ impl Layout {
             let source = ["source", "src"].iter().find_map(|key| mount.last(key));
             if let Some(target) = target {
                 self.copied.push(Copied {
+                    named,
                     source: source.unwrap_or(".").to_owned(),
                     target: self.below(target),
                 });

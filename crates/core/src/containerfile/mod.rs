@@ -58,6 +58,8 @@ pub struct Containerfile {
     pub uses_heredocs: bool,
     /// What is accepted and yet likely a mistake.
     pub warnings: Vec<Fault>,
+    /// Named build contexts: `NAME`, and what [`NamedContext::of`](crate::build::named_context::NamedContext::of) reads.
+    contexts: Vec<(String, String)>,
     /// Faults Buildah finds only on running a step, with the index of the stage.
     step_faults: Vec<(usize, Fault)>,
 }

@@ -14,10 +14,11 @@ impl Containerfile {
     /// # Errors
     /// See [`Containerfile::parse_for`].
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
-        Self::parse_for(text, None, &[])
+        Self::parse_for(text, None, &[], &[])
     }
 
-    /// Reads a Containerfile of which `target` is to be built.
+    /// Reads a Containerfile of which `target` is to be built. `contexts` are names and what
+    /// [`NamedContext::of`](crate::build::named_context::NamedContext::of) reads; they come before stages of the same name.
     ///
     /// # Errors
     /// All faults that make Buildah refuse the file or a step that `target` needs, by line, at most
@@ -26,8 +27,10 @@ impl Containerfile {
         text: &str,
         target: Option<&str>,
         build_args: &[(String, String)],
+        contexts: &[(String, String)],
     ) -> Result<Self, Vec<Fault>> {
-        let (file, mut faults) = read(text);
+        let (mut file, mut faults) = read(text);
+        file.contexts = contexts.to_vec();
         if faults.is_empty() {
             faults = file.check(target, build_args);
         } else {
@@ -73,6 +76,7 @@ fn read(text: &str) -> (Containerfile, Vec<Fault>) {
             escape: '\\',
             uses_heredocs: false,
             warnings: Vec::new(),
+            contexts: Vec::new(),
             step_faults: Vec::new(),
         },
         faults: Vec::new(),

@@ -5,12 +5,13 @@
 //! `S` the target's; with `S` = 1 the bracket is left out. Buildah 1.28 overlooks a need that goes
 //! through the default of an `ARG` (`FROM $BASE`) unless it is given as a build argument.
 
-use super::expand::{ExpandError, Fuel};
+use super::expand::{ExpandError, Expanded, Fuel};
 use super::fault::{excerpt, nearest};
 use super::images::ImageUse;
 use super::scope::{Globals, Local};
 use super::secrets::{fields, mounts};
 use super::{Containerfile, Keyword, Stage, Step};
+use crate::build::named_context::NamedContext;
 use std::collections::HashMap;
 use thiserror::Error;
 
@@ -43,6 +44,8 @@ pub(super) enum Target {
     Scratch,
     Stage(usize),
     Image(String),
+    /// A named build context, by its directory below the root of the source.
+    Directory(String),
     /// Nothing is left of it; these variables have no value.
     Empty(Vec<String>),
     /// It depends on the base image's variables.
@@ -63,6 +66,7 @@ pub(super) struct Resolved<'a> {
     /// By stage.
     pub references: Vec<Vec<Reference>>,
     names: Names,
+    contexts: &'a [(String, String)],
 }
 
 /// The stages by name, with variables in the names replaced.
@@ -105,6 +109,7 @@ impl<'a> Resolved<'a> {
             globals,
             references: Vec::with_capacity(file.stages.len()),
             names,
+            contexts: &file.contexts,
         };
         resolved.read(file, &mut fuel);
         resolved
@@ -146,7 +151,10 @@ impl<'a> Resolved<'a> {
         let (platform, target) = match platform.transpose() {
             Ok(platform) => (
                 platform.map(|platform| platform.text),
-                self.target(stage.index, self.globals.expand(&stage.base, fuel)),
+                // Buildah replaces the word as it is written (imagebuildah/executor.go, `Build`).
+                self.context(&stage.base).unwrap_or_else(|| {
+                    self.stage_or_image(stage.index, self.globals.expand(&stage.base, fuel))
+                }),
             ),
             Err(error) => (None, Target::Bad(error)),
         };
@@ -161,11 +169,23 @@ impl<'a> Resolved<'a> {
         }
     }
 
-    fn target(
-        &self,
-        stage: usize,
-        expanded: Result<super::expand::Expanded, ExpandError>,
-    ) -> Target {
+    /// The named build context of that name.
+    fn context(&self, name: &str) -> Option<Target> {
+        Some(match NamedContext::find(self.contexts, name)? {
+            NamedContext::Directory(path) => Target::Directory(path.to_owned()),
+            NamedContext::Image(image) => Target::Image(image.to_owned()),
+        })
+    }
+
+    /// What `--from` of a step in `stage` refers to.
+    pub(super) fn from(&self, stage: usize, expanded: Result<Expanded, ExpandError>) -> Target {
+        let named = expanded.as_ref().ok();
+        named
+            .and_then(|name| self.context(&name.text))
+            .unwrap_or_else(|| self.stage_or_image(stage, expanded))
+    }
+
+    fn stage_or_image(&self, stage: usize, expanded: Result<Expanded, ExpandError>) -> Target {
         match expanded {
             Err(error) => Target::Bad(error),
             Ok(name) => {
@@ -199,7 +219,7 @@ impl<'a> Resolved<'a> {
         };
         let flags = step.flags.iter().filter(|_| step.keyword == Keyword::Copy);
         for from in flags.filter_map(|flag| flag.strip_prefix("--from=")) {
-            let target = self.target(stage, local.expand_args(from, fuel));
+            let target = self.from(stage, local.expand_args(from, fuel));
             refer(ImageUse::CopyFrom, target);
         }
         for mount in mounts(step).filter(|mount| mount.contains("from")) {
@@ -212,7 +232,7 @@ impl<'a> Resolved<'a> {
                         continue;
                     };
                     mount.text = from;
-                    self.target(stage, Ok(mount))
+                    self.from(stage, Ok(mount))
                 }
             };
             refer(ImageUse::Mount, target);

@@ -93,10 +93,14 @@ impl Tree {
             .copied
             .iter()
             .rev()
-            .flat_map(move |copied| self.source_of(copied, path))
+            .flat_map(move |copied| {
+                let context = copied.named.as_ref().unwrap_or(&self.context);
+                let sources = self.source_of(copied, path).into_iter();
+                sources.map(move |source| format!("/{context}/{source}"))
+            })
             .filter_map(|path| {
-                normal(&format!("/{}/{path}", self.context))
-                    .map(|path| path.trim_start_matches('/').to_owned())
+                let path = normal(&path)?;
+                Some(path.trim_start_matches('/').to_owned())
             })
     }
 
@@ -182,12 +186,26 @@ mod tests {
                 copied: copied
                     .iter()
                     .map(|(source, target)| Copied {
+                        named: None,
                         source: (*source).to_owned(),
                         target: (*target).to_owned(),
                     })
                     .collect(),
             },
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_named_context_leads_to_its_directory() {
+        let files = ["app/main.c", "libs/shared/main.c", "shared/main.c"];
+        let mut tree = tree("app", "/w", &[(".", "/w"), (".", "/shared")], &files);
+        tree.layout.copied[1].named = Some("libs/shared".into());
+        let file = |printed: &str| tree.file(printed, &[]);
+        assert_eq!(file("/w/main.c").as_deref(), Some("app/main.c"));
+        assert_eq!(
+            file("/shared/main.c").as_deref(),
+            Some("libs/shared/main.c")
+        );
     }
 
     #[test]

@@ -192,20 +192,21 @@ fn all_faults_at_once_in_order() {
 fn faults_of_steps_count_only_where_they_run() {
     let text = "FROM a AS x\nRUNN x\nFROM b AS y\nCMD z\nFROM x AS z\nCMD z\n";
     assert_eq!(fault(text).0, 2);
-    let file = Containerfile::parse_for(text, Some("y"), &[]).unwrap();
+    let file = Containerfile::parse_for(text, Some("y"), &[], &[]).unwrap();
     assert_eq!(file.check(Some("y"), &[]), []);
     assert_eq!(file.check(Some("x"), &[])[0].line, 2);
     assert_eq!(file.images(&[], Some("z")).unwrap_err()[0].line, 2);
     // A file that cannot be read cannot be read for any target.
     let text = format!("{text}ENV A\n");
-    let found = Containerfile::parse_for(&text, Some("y"), &[]).unwrap_err();
+    let found = Containerfile::parse_for(&text, Some("y"), &[], &[]).unwrap_err();
     let lines: Vec<_> = found.iter().map(|fault| fault.line).collect();
     assert_eq!(lines, [2, 7]);
 }
 
 #[test]
 fn unknown_target_is_a_fault() {
-    let found = Containerfile::parse_for("FROM a AS builder\n", Some("bilder"), &[]).unwrap_err();
+    let found =
+        Containerfile::parse_for("FROM a AS builder\n", Some("bilder"), &[], &[]).unwrap_err();
     assert_eq!(found[0].kind, FaultKind::UnknownTarget);
     assert!(
         found[0].message.contains("did you mean `builder`?"),

@@ -2,7 +2,7 @@ use super::super::ImageUse;
 use super::{Containerfile, FaultKind, args, parse};
 
 fn images(text: &str, build_args: &[(&str, &str)], target: Option<&str>) -> Vec<(String, u32)> {
-    let file = Containerfile::parse_for(text, target, &args(build_args)).unwrap();
+    let file = Containerfile::parse_for(text, target, &args(build_args), &[]).unwrap();
     let images = file.images(&args(build_args), target).unwrap();
     images
         .into_iter()

@@ -5,6 +5,7 @@ fn copied(pairs: &[(&str, &str)]) -> Vec<Copied> {
     pairs
         .iter()
         .map(|(source, target)| Copied {
+            named: None,
             source: (*source).to_owned(),
             target: (*target).to_owned(),
         })

@@ -5,6 +5,7 @@ mod hostile;
 mod images;
 mod layout;
 mod locate;
+mod named;
 mod properties;
 mod steps;
 mod targets;

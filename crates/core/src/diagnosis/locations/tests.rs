@@ -25,6 +25,7 @@ fn app(files: &[&str]) -> Tree {
         layout: Layout {
             workdir: "/app".to_owned(),
             copied: vec![Copied {
+                named: None,
                 source: ".".to_owned(),
                 target: "/app".to_owned(),
             }],

@@ -1,0 +1,86 @@
+use super::super::{Containerfile, Copied, FaultKind, ImageUse};
+use super::{args, parse};
+
+const CONTEXTS: &[(&str, &str)] = &[
+    ("shared", "libs/shared"),
+    ("base", "docker-image://h/base:1"),
+    ("tool", "docker-image://h/tool:1"),
+];
+
+fn named(text: &str, target: Option<&str>) -> Containerfile {
+    Containerfile::parse_for(text, target, &[], &args(CONTEXTS)).unwrap()
+}
+
+#[test]
+fn names_stand_for_images_and_directories() {
+    let text = "FROM base AS first\nFROM base\nCOPY --from=shared / /s\nCOPY --from=tool /t /t\n\
+        RUN --mount=from=tool,target=/t --mount=from=shared,target=/s x\n";
+    let images = named(text, None).images(&[], None).unwrap();
+    let images: Vec<_> = images
+        .iter()
+        .map(|image| (image.reference.as_str(), image.line, image.used))
+        .collect();
+    assert_eq!(
+        images,
+        [
+            ("h/base:1", 2, ImageUse::From),
+            ("h/tool:1", 4, ImageUse::CopyFrom)
+        ]
+    );
+    // Without them they are images of these names.
+    assert_eq!(parse(text).images(&[], None).unwrap().len(), 3);
+}
+
+#[test]
+fn a_named_context_comes_before_a_stage() {
+    let text = "FROM h/x:1 AS shared\nFROM h/y:1 AS base\nFROM base\nCOPY --from=shared /a /a\n";
+    let file = named(text, None);
+    let stages = file.plan(None, &[]).unwrap();
+    assert_eq!(
+        stages.iter().map(|stage| stage.index).collect::<Vec<_>>(),
+        [2]
+    );
+    // As Buildah does, the word behind FROM is compared before variables are replaced in it.
+    let text = "ARG B=base\nFROM h/y:1 AS base\nFROM $B\n";
+    assert_eq!(named(text, None).plan(None, &[]).unwrap().len(), 2);
+}
+
+#[test]
+fn a_directory_is_no_base() {
+    let text = "FROM h/x:1 AS one\nFROM shared\n";
+    let faults = named(text, None).images(&[], None).unwrap_err();
+    let faults: Vec<_> = faults
+        .iter()
+        .map(|fault| (fault.line, fault.kind))
+        .collect();
+    assert_eq!(faults, [(2, FaultKind::NoImage)]);
+    assert!(named(text, Some("one")).images(&[], Some("one")).is_ok());
+}
+
+#[test]
+fn what_is_taken_of_a_directory_is_known() {
+    let text = "FROM h/x:1\nARG C=shared\nWORKDIR /w\nCOPY --from=$C src .\nCOPY a .\nCOPY --from=tool /t /t\n\
+        RUN --mount=type=bind,from=shared,source=inc,target=/i --mount=type=cache,from=shared,target=/c make\n";
+    let copied = |named: Option<&str>, source: &str, target: &str| Copied {
+        named: named.map(str::to_owned),
+        source: source.to_owned(),
+        target: target.to_owned(),
+    };
+    let shared = Some("libs/shared");
+    let file = named(text, None);
+    let all = [
+        copied(shared, "src", "/w/."),
+        copied(None, "a", "/w/."),
+        copied(shared, "inc", "/i"),
+    ];
+    assert_eq!(file.layout(0, Some(7), &[]).copied, all);
+    let taken = file.taken(0, &[]);
+    let taken: Vec<_> = taken
+        .iter()
+        .map(|(step, copied)| (*step, copied[0].named.as_deref(), copied[0].source.as_str()))
+        .collect();
+    assert_eq!(
+        taken,
+        [(4, shared, "src"), (5, None, "a"), (7, shared, "inc")]
+    );
+}
