@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! app → {cli → client, http} → mcp → service → backend → {nomad, runner} → {registry, git, context, consul → config}
-//!                                                                → {diagnosis → log, containerfile, build, schema, telemetry, wire}
+//!                                                                → {journal → diagnosis → log, containerfile, build, schema, telemetry, wire}
 //! ```
 //!
-//! `log`, `diagnosis`, `containerfile`, `build` and `schema` are the crate `nomad-build-core`.
+//! `journal`, `log`, `diagnosis`, `containerfile`, `build` and `schema` are the crate `nomad-build-core`.
 #![cfg_attr(
     test,
     allow(
@@ -37,4 +37,4 @@ pub mod service;
 pub mod telemetry;
 pub mod wire;
 
-pub use nomad_build_core::{build, containerfile, diagnosis, log, schema};
+pub use nomad_build_core::{build, containerfile, diagnosis, journal, log, schema};

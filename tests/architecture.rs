@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// `lib.rs` draws some of them side by side. This is the one total order that the sources have:
 /// git asks context about links, diagnosis reads lines of the log, config and log speak of builds.
 const LEVELS: &str = "main app cli assembly client http mcp service backend nomad runner registry git context \
-    consul config diagnosis log containerfile build schema telemetry wire";
+    consul config journal diagnosis log containerfile build schema telemetry wire";
 
 /// Modules that do no I/O and know nothing of the systems around them.
 const PURE: &str = "build containerfile diagnosis schema";

@@ -166,7 +166,7 @@ fn diagnosed(case: &Case, run: &Run) -> Failure {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let target = option(case, "--target");
-    let parsed = Containerfile::parse_for(&text, target.first().map(String::as_str), &args);
+    let parsed = Containerfile::parse_for(&text, target.first().map(String::as_str), &args, &[]);
     if let Err(faults) = &parsed {
         // Such a build never begins; what Buildah says of it is not asked for.
         return invalid_containerfile("Containerfile", faults).unwrap();
@@ -204,7 +204,7 @@ fn diagnosed(case: &Case, run: &Run) -> Failure {
             stream: Stream::Output,
             text,
         };
-        recent.push(n, |memory| *memory = line);
+        recent.push(n, &line.origin(), &line.text);
     }
     let lines = recent.lines();
     let mut files: BTreeSet<String> = case

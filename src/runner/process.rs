@@ -22,7 +22,7 @@ use crate::build::Phase;
 use crate::log::Event;
 
 use super::printed::{self, Printed};
-use super::reporter::{Batch, Reporter};
+use super::reporter::Reporter;
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -155,13 +155,6 @@ impl Started {
         let Self { mut group, pipe } = self;
         let reporter = output.reporter;
         let mut printed = Printed::of(pipe, Arc::clone(reporter.redactor()));
-        let mut observed = |batch: &mut Batch<'_>, line: &str| {
-            // Where a line tells of something, that stands in the log before it.
-            if let Some(event) = observe(line) {
-                batch.event(event);
-            }
-            batch.line(output.phase, output.test, line);
-        };
         let ended = loop {
             tokio::select! {
                 // A flood of output is always ready: what ends the process comes first.
@@ -174,7 +167,7 @@ impl Started {
                         let mut batch = reporter.batch();
                         let (mut next, until) = (Some(first), Instant::now() + TOGETHER);
                         while let Some(block) = next {
-                            block.lines.iter().for_each(|line| observed(&mut batch, line));
+                            batch.lines(output, &block.lines, &mut observe);
                             printed.give_back(block);
                             let goes_on = !bounds.cancel.is_cancelled() && Instant::now() < until;
                             next = if goes_on { printed.at_hand() } else { None };
@@ -189,19 +182,14 @@ impl Started {
             && let Ok(Some(block)) = tokio::time::timeout(REST, printed.next()).await
         {
             room = room.saturating_sub(block.read);
-            let mut batch = reporter.batch();
-            for line in block.lines.iter() {
-                batch.line(output.phase, output.test, line);
-            }
+            reporter.batch().lines(output, &block.lines, &mut |_| None);
             printed.give_back(block);
         }
         let (lines, last_words) = printed.finish();
-        for line in lines.iter() {
-            observed(&mut reporter.batch(), line);
-        }
+        reporter.batch().lines(output, &lines, &mut observe);
         let last = reporter.last_text();
         if let Some(error) = last_words.error(last.as_deref(), reporter.redactor()) {
-            reporter.batch().line(output.phase, output.test, &error);
+            reporter.batch().line(output, &error);
         }
         ended
     }

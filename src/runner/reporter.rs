@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::build::Phase;
 use crate::build::request::Stream;
-use crate::diagnosis::Recent;
-use crate::log::{BackgroundWriter, Event, Line, RecordWriter, Redactor};
+use crate::journal::Journal;
+use crate::log::lines::Lines;
+use crate::log::{BackgroundWriter, Event, Line, Origin, RecordWriter, Redactor};
 
 use super::handoff::LogSoFar;
+use super::process::Output;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
@@ -23,36 +25,22 @@ pub fn now_ms() -> i64 {
 /// Writes records, remembers what a diagnosis will want, masks secrets.
 #[derive(Debug)]
 pub struct Reporter {
-    inner: Mutex<Inner>,
+    journal: Mutex<Journal>,
     redactor: Arc<Redactor>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    writer: RecordWriter<'static>,
-    kept: Recent,
-    step: Option<(u32, u32)>,
-    /// The log could not be written: said once on stderr, then the build goes on without.
-    broken: bool,
 }
 
 impl Reporter {
     /// A reporter that goes on with a log.
     pub fn new(out: File, after: LogSoFar, limit: u64, redactor: Redactor) -> Self {
+        let writer = RecordWriter::new(BackgroundWriter::new(out), after.last_line, limit);
         Self {
-            inner: Mutex::new(Inner {
-                writer: RecordWriter::new(BackgroundWriter::new(out), after.last_line, limit)
-                    .after(after.log_bytes),
-                kept: Recent::default(),
-                step: None,
-                broken: false,
-            }),
+            journal: Mutex::new(Journal::new(writer.after(after.log_bytes))),
             redactor: Arc::new(redactor),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What masks secrets.
@@ -63,7 +51,7 @@ impl Reporter {
     /// Takes what comes together: nobody else's words stand in between, and it is written when this is dropped.
     pub fn batch(&self) -> Batch<'_> {
         Batch {
-            inner: self.lock(),
+            journal: self.lock(),
             redactor: &self.redactor,
             now: now_ms(),
         }
@@ -72,9 +60,15 @@ impl Reporter {
     /// The runner's own words.
     pub fn say(&self, phase: Phase, text: impl AsRef<str>) {
         let text = self.redactor.line(text.as_ref());
+        let origin = Origin {
+            phase,
+            step: None,
+            test: None,
+            stream: Stream::Runner,
+        };
         let mut batch = self.batch();
         let now = batch.now;
-        batch.inner.line(now, phase, None, Stream::Runner, &text);
+        batch.journal.line(now, &origin, &text);
     }
 
     /// Something happened.
@@ -84,17 +78,17 @@ impl Reporter {
 
     /// Number of the last line.
     pub fn last(&self) -> u64 {
-        self.lock().writer.last()
+        self.lock().last()
     }
 
     /// Text of the last line, if there is one.
     pub fn last_text(&self) -> Option<String> {
-        self.lock().kept.last().map(|line| line.text.clone())
+        self.lock().last_text().map(str::to_owned)
     }
 
     /// The last lines, and those before them that tell of a failure.
     pub fn kept(&self) -> Vec<(u64, Line)> {
-        self.lock().kept.lines()
+        self.lock().kept()
     }
 
     /// Text of foreign origin, fit for a message.
@@ -106,7 +100,7 @@ impl Reporter {
 /// See [`Reporter::batch`].
 #[derive(Debug)]
 pub struct Batch<'a> {
-    inner: MutexGuard<'a, Inner>,
+    journal: MutexGuard<'a, Journal>,
     redactor: &'a Redactor,
     /// When it came.
     now: i64,
@@ -114,57 +108,51 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// A line of a process, already cleaned and masked.
-    pub fn line(&mut self, phase: Phase, test: Option<&str>, text: &str) {
-        let now = self.now;
-        self.inner.line(now, phase, test, Stream::Output, text);
+    pub fn line(&mut self, output: Output<'_>, text: &str) {
+        self.journal.line(self.now, &output.origin(), text);
+    }
+
+    /// Lines of a process, already cleaned and masked; of what `observe` says that one tells, stands in the log before it.
+    pub fn lines(
+        &mut self,
+        output: Output<'_>,
+        lines: &Lines,
+        observe: &mut dyn FnMut(&str) -> Option<Event>,
+    ) {
+        let redactor = self.redactor;
+        self.journal
+            .lines(self.now, &output.origin(), lines, &mut |line| {
+                observe(line).map(|event| masked(event, redactor))
+            });
     }
 
     /// Something happened; it is written at once.
-    pub fn event(&mut self, mut event: Event) {
-        event.mask(|text| self.redactor.text(text));
-        let inner = &mut *self.inner;
-        match &event {
-            Event::StepStarted { step } => {
-                inner.step = Some((step.index, step.of));
-                inner.kept.begin();
-            }
-            Event::PhaseStarted { .. } | Event::TestStarted { .. } => inner.kept.begin(),
-            _ => {}
-        }
-        let written = inner.writer.event(self.now, event);
-        inner.check(written);
+    pub fn event(&mut self, event: Event) {
+        self.journal.event(self.now, masked(event, self.redactor));
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.inner.flush();
+        self.journal.flush();
+        if let Some(error) = self.journal.failure() {
+            tracing::error!(%error, "the log cannot be written");
+        }
     }
 }
 
-impl Inner {
-    fn line(&mut self, t: i64, phase: Phase, test: Option<&str>, stream: Stream, text: &str) {
-        let step = self.step.filter(|_| phase == Phase::Build);
-        let line = self.kept.push(self.writer.last() + 1, |line| {
-            (line.phase, line.step, line.stream) = (phase, step, stream);
-            if line.test.as_deref() != test {
-                line.test = test.map(str::to_owned);
-            }
-            text.clone_into(&mut line.text);
-        });
-        let written = self.writer.line(t, line);
-        self.check(written);
-    }
+fn masked(mut event: Event, redactor: &Redactor) -> Event {
+    event.mask(|text| redactor.text(text));
+    event
+}
 
-    fn flush(&mut self) {
-        let written = self.writer.flush();
-        self.check(written);
-    }
-
-    fn check(&mut self, written: std::io::Result<()>) {
-        if let (Err(error), false) = (written, self.broken) {
-            self.broken = true;
-            tracing::error!(%error, "the log cannot be written");
+impl Output<'_> {
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            phase: self.phase,
+            step: None,
+            test: self.test,
+            stream: Stream::Output,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! line is none.
 //!
 //! ```text
-//! diagnosis → {log, containerfile} → build → schema
+//! journal → diagnosis → {log, containerfile} → build → schema
 //! ```
 #![cfg_attr(
     test,
@@ -21,5 +21,6 @@
 pub mod build;
 pub mod containerfile;
 pub mod diagnosis;
+pub mod journal;
 pub mod log;
 pub mod schema;

@@ -14,7 +14,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::build::Phase;
 use crate::build::request::Stream;
-use crate::log::{Line, Prefilter};
+use crate::log::{Line, Origin, Prefilter};
 
 use super::rules;
 
@@ -204,15 +204,15 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Takes the next line in, which `fill` makes of the memory of one that nobody wants any more.
-    pub fn push(&mut self, number: u64, fill: impl FnOnce(&mut Line)) -> &Line {
+    /// Takes the next line in.
+    pub fn push(&mut self, number: u64, origin: &Origin<'_>, text: &str) -> &Line {
         let oldest = match self.last.len() {
             LAST => self.last.pop_front(),
             _ => None,
         };
         let spare = oldest.and_then(|old| self.fall(old));
         let mut line = spare.map_or_else(blank, |(_, line)| line);
-        fill(&mut line);
+        line.become_other(origin, text);
         &self.last.push_back_mut((number, line)).1
     }
 
@@ -286,7 +286,7 @@ mod tests {
 
     impl Recent {
         fn take(&mut self, number: u64, line: Line) {
-            self.push(number, |memory| *memory = line);
+            self.push(number, &line.origin(), &line.text);
         }
     }
 

@@ -36,7 +36,7 @@ pub use pattern::Pattern;
 pub use prefilter::Prefilter;
 pub use progress::Progress;
 pub use reader::LogReader;
-pub use record::{Event, Line, LogRecord, ResultWord};
+pub use record::{Event, Line, LogRecord, Origin, ResultWord};
 pub use redact::Redactor;
 pub use select::{Query, Selection, Start};
 pub use writer::RecordWriter;

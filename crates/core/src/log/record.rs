@@ -52,6 +52,41 @@ pub struct Line {
     pub text: String,
 }
 
+/// Where a line comes from, to be told of many.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// See [`Line::phase`].
+    pub phase: Phase,
+    /// See [`Line::step`].
+    pub step: Option<(u32, u32)>,
+    /// See [`Line::test`].
+    pub test: Option<&'a str>,
+    /// See [`Line::stream`].
+    pub stream: Stream,
+}
+
+impl Line {
+    /// Where it comes from.
+    #[must_use]
+    pub fn origin(&self) -> Origin<'_> {
+        Origin {
+            phase: self.phase,
+            step: self.step,
+            test: self.test.as_deref(),
+            stream: self.stream,
+        }
+    }
+
+    /// Becomes another line in the same memory.
+    pub(crate) fn become_other(&mut self, origin: &Origin<'_>, text: &str) {
+        (self.phase, self.step, self.stream) = (origin.phase, origin.step, origin.stream);
+        if self.test.as_deref() != origin.test {
+            self.test = origin.test.map(str::to_owned);
+        }
+        text.clone_into(&mut self.text);
+    }
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -280,7 +280,7 @@ fn of_bytes(printed: &[u8], status: i32) -> Failure {
         if steps.observe(&line.text).is_some() {
             recent.begin();
         }
-        recent.push(number, |memory| *memory = line);
+        recent.push(number, &line.origin(), &line.text);
     }
     let kept = recent.lines();
     let failed = steps.failed_at(&kept);
