@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import pwd
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -247,3 +248,20 @@ def test_setup_makes_what_is_missing_and_nothing_twice() -> None:
         assert again.stdout.decode().splitlines() == [f"2 accounts for builds, {POOL}-0 to {POOL}-1: all there"]
     assert Path("/etc/subuid").read_text() == before
     assert "nomad-build-none" not in Path("/etc/passwd").read_text()
+
+
+async def test_the_program_may_lie_where_accounts_cannot_go(
+    make_server: MakeServer, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where cargo installs it for root."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    program = closed / "nomad-build"
+    shutil.copy(binary(), program)
+    monkeypatch.setenv("NOMAD_BUILD_BIN", str(program))
+    server = make_server(accounts=POOL)
+    checked = subprocess.run([*server.command[:-1], "check", "--json"], env=server.env, capture_output=True, text=True)
+    assert "sandbox" in checked.stdout and "Permission denied" not in checked.stdout, checked
+    async with server.connect() as session:
+        source = files(Containerfile=f"FROM {base}\nRUN echo {unique()}\n")
+        await succeed(session, source=source, tests=[{"command": "true"}])

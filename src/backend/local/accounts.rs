@@ -10,7 +10,7 @@ use crate::runner::subid::{Owner, Range, SUBGID, SUBUID, Table};
 /// More than any machine runs builds; some name services know every name.
 pub const MOST: u32 = 1024;
 /// Below it each account has its home.
-const HOMES: &str = "/var/lib/nomad-build-users";
+pub(super) const HOMES: &str = "/var/lib/nomad-build-users";
 
 /// An account for builds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,6 +14,7 @@ pub mod job;
 pub mod layout;
 pub mod mirror;
 pub mod private;
+pub mod program;
 pub mod queue;
 pub mod reap;
 pub mod retention;
@@ -362,17 +363,21 @@ impl LocalBackend {
         let slots = self.config.now().local.slots;
         let ahead = queue::before(&self.layout, slots, &ticket)?;
         let waited = u64::try_from((now_ms() - record.submitted) / 1000).unwrap_or(0);
-        let missing = queue::missing(&self.layout, &ticket);
-        let taken = match missing {
-            Missing::Slot => format!("all {slots} slots"),
-            Missing::User => format!("all {} build users", self.users.count()),
+        let taken = |what: String| {
+            format!("all {what} of this machine are taken, {ahead} builds wait before this one")
+        };
+        let (code, reason) = match queue::missing(&self.layout, &ticket) {
+            None if ahead == 0 => ("starting", "its job is starting".to_owned()),
+            Some(Missing::User) => {
+                let users = format!("{} build users", self.users.count());
+                (Missing::User.code(), taken(users))
+            }
+            _ => (Missing::Slot.code(), taken(format!("{slots} slots"))),
         };
         Ok(QueueStatus {
             position: u32::try_from(ahead + 1).ok(),
-            code: missing.code().into(),
-            reason: format!(
-                "{taken} of this machine are taken, {ahead} builds wait before this one"
-            ),
+            code: code.into(),
+            reason,
             seconds: waited,
             gives_up_in_seconds: u64::from(record.queue_timeout).saturating_sub(waited),
         })

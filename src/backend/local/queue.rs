@@ -251,12 +251,12 @@ pub fn tell(layout: &Layout, ticket: &Ticket, missing: Missing) {
     let _ = fs::write(ticket.path(layout), missing.code());
 }
 
-/// What a build waits for, as its job last said; a slot, as long as it has said nothing.
-pub fn missing(layout: &Layout, ticket: &Ticket) -> Missing {
-    match fs::read_to_string(ticket.path(layout)) {
-        Ok(code) if code == Missing::User.code() => Missing::User,
-        _ => Missing::Slot,
-    }
+/// What a build waits for, as its job last said; `None` as long as it has said nothing.
+pub fn missing(layout: &Layout, ticket: &Ticket) -> Option<Missing> {
+    let code = fs::read_to_string(ticket.path(layout)).ok()?;
+    [Missing::Slot, Missing::User]
+        .into_iter()
+        .find(|missing| missing.code() == code)
 }
 
 /// Tells those who wait that a slot may be free.
@@ -310,7 +310,7 @@ mod tests {
         fs::write(layout.queue().join(".changed"), "").unwrap();
         tell(&layout, &ticket, Missing::User);
         assert_eq!(tickets(&layout).unwrap(), std::slice::from_ref(&ticket));
-        assert_eq!(missing(&layout, &ticket), Missing::User);
+        assert_eq!(missing(&layout, &ticket), Some(Missing::User));
         leave(&layout, &ticket);
         assert_eq!(tickets(&layout).unwrap(), []);
         enter(&layout, &ticket).unwrap();

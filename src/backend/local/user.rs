@@ -248,25 +248,36 @@ impl BuildUser {
     /// # Errors
     /// Names the directory in the way.
     pub fn check_way(&self, dir: &Path) -> io::Result<()> {
+        match self.obstacle(dir)? {
+            None => Ok(()),
+            Some(place) => Err(io::Error::other(format!(
+                "the user {}, as which builds run, cannot pass through {}; chmod o+x it, or use another state directory",
+                self.name,
+                place.display()
+            ))),
+        }
+    }
+
+    /// The directory on the way to `path`, or `path` itself, that this user may not pass or execute.
+    ///
+    /// # Errors
+    /// When one of them cannot be looked at.
+    pub fn obstacle<'p>(&self, path: &'p Path) -> io::Result<Option<&'p Path>> {
         let Some((uid, gid)) = self.ids else {
-            return Ok(());
+            return Ok(None);
         };
-        for ancestor in dir.ancestors() {
-            let metadata = fs::metadata(ancestor)?;
+        for place in path.ancestors() {
+            let metadata = fs::metadata(place)?;
             let bit = match () {
                 () if metadata.uid() == uid => 0o100,
                 () if metadata.gid() == gid => 0o010,
                 () => 0o001,
             };
             if metadata.mode() & bit == 0 {
-                return Err(io::Error::other(format!(
-                    "the user {}, as which builds run, cannot pass through {}; chmod o+x it, or use another state directory",
-                    self.name,
-                    ancestor.display()
-                )));
+                return Ok(Some(place));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether a file belongs to this user, and not to this process's own.

@@ -26,6 +26,7 @@ use crate::runner::{LogSoFar, WorkDir, exit, outputs};
 use super::layout::{BuildDir, Layout};
 use super::mirror::Mirror;
 use super::private::Private;
+use super::program::Program;
 use super::user::BuildUser;
 use super::{credentials, mirror, private, reap, user};
 
@@ -373,16 +374,17 @@ impl<O: Output> Workshop<O> {
         Ok(settings(&self.config, &profile, &self.layout, user))
     }
 
-    /// A part of the runner, with its inputs.
+    /// A part of the runner, with its inputs, by this program or its copy.
     fn runner(
         &self,
+        program: &Path,
         part: &str,
         plan: &Path,
         settings: &Path,
         work: &WorkDir,
     ) -> io::Result<Command> {
         let (stdout, stderr) = self.output.open()?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(program);
         command
             .args(["runner", part, "--plan"])
             .arg(plan)
@@ -410,18 +412,25 @@ impl<O: Output> Workshop<O> {
         stop: &mut dyn StopWanted,
     ) -> io::Result<Part> {
         let log = self.log(&self.output.progress()?)?;
-        let mut command = self.build_command(work, end, log)?;
+        let program = Program::for_user(user)?;
+        let mut command = self.build_command(&program.path, work, end, log)?;
         user.apply(&mut command);
         let cgroup = Some(&self.cgroup);
         self.part(command, None, cgroup, end, stop).await
     }
 
-    fn build_command(&self, work: &WorkDir, end: i64, log: LogSoFar) -> io::Result<Command> {
+    fn build_command(
+        &self,
+        program: &Path,
+        work: &WorkDir,
+        end: i64,
+        log: LogSoFar,
+    ) -> io::Result<Command> {
         let (plan, settings) = (
             work.root().join("plan.json"),
             work.root().join("settings.json"),
         );
-        let mut command = self.runner("build", &plan, &settings, work)?;
+        let mut command = self.runner(program, "build", &plan, &settings, work)?;
         command
             .args(["--deadline", &end.to_string()])
             .args(log.arguments());
@@ -444,7 +453,13 @@ impl<O: Output> Workshop<O> {
     /// Publish holds the credentials: it trusts only what the user that builds run as could not
     /// have changed.
     fn publish_command(&self, work: &WorkDir) -> io::Result<Command> {
-        let mut command = self.runner("publish", &self.dir.plan(), &self.dir.settings(), work)?;
+        let mut command = self.runner(
+            &self.program,
+            "publish",
+            &self.dir.plan(),
+            &self.dir.settings(),
+            work,
+        )?;
         for name in PROXIES {
             if let Ok(value) = std::env::var(name) {
                 command.env(name, value);

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::local::accounts::Account;
 use crate::backend::local::layout::Layout;
+use crate::backend::local::program::Program;
 use crate::backend::local::reap::remove_files;
 use crate::backend::local::user::{BuildUser, Lease, Users};
 use crate::backend::local::workshop;
@@ -235,7 +236,8 @@ fn attempt(
     user.give(&file)?;
     user.give(dir)?;
     let answer = dir.join("answer.json");
-    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let program = Program::for_user(user)?;
+    let mut command = std::process::Command::new(&program.path);
     command
         .args(["runner", "probe", "--settings"])
         .arg(&file)
