@@ -23,7 +23,7 @@ pub struct Schema {
     /// Whose form they have.
     #[arg(long, value_enum, default_value_t = Format::Mcp)]
     pub format: Format,
-    /// Write one file a tool into this directory instead.
+    /// Write one file a tool into this directory instead; it is made where it is missing.
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Write the table of the kinds of failures into this file instead.
@@ -96,6 +96,7 @@ impl Schema {
         }
         match &self.out {
             Some(dir) => {
+                std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
                 for tool in &tools {
                     let path = dir.join(format!("{}.json", tool.name));
                     let declared = self.format.declare(tool)?;

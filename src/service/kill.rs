@@ -1,6 +1,7 @@
 //! `kill`: asks for the end, and waits for it.
 
 use crate::backend::View;
+use crate::build::id::BuildIdError;
 use crate::build::record::{CancelMark, CancelOutcome};
 use crate::build::request::{KillRequest, Until};
 use crate::build::status::{KillAnswer, KillResult};
@@ -26,16 +27,14 @@ impl Service {
     ) -> Result<KillAnswer, ToolError> {
         let deadline = self.deadline(request.wait.unwrap_or(DEFAULT_WAIT));
         let name = request.build_id.trim();
-        if name
-            .strip_prefix("build://")
-            .unwrap_or(name)
-            .parse::<BuildId>()
-            .is_err()
-        {
-            return Err(
-                ToolError::not_found("build_id", "it is not a whole build id", name)
-                    .expecting("the id in full, so that no other build is ended by mistake"),
-            );
+        let id = name.strip_prefix("build://").unwrap_or(name);
+        if let Err(error) = id.parse::<BuildId>() {
+            let problem = match error {
+                BuildIdError::Form => "it is not a whole build id",
+                BuildIdError::Check => "there is no such build: this id is mistyped",
+            };
+            return Err(ToolError::not_found("build_id", problem, name)
+                .expecting("the id in full, so that no other build is ended by mistake"));
         }
         let view = self.find(principal, name).await?;
         let id = view.record.id;

@@ -140,7 +140,7 @@ fn image(image: &ImageStatus) -> Vec<String> {
         }
         TagState::Unknown => format!("unknown whether {} was written", tag.tag),
     });
-    std::iter::once(format!("image {}", image.id))
+    std::iter::once(format!("image id {}", image.id))
         .chain(tags)
         .collect()
 }
