@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use crate::build::named_context::{self, NamedContext};
 use crate::build::status::BuildStatus;
 use crate::client::Steady;
+use crate::context::Extent;
 
 use super::follow::{self, Ended, Followed};
 use super::outputs::{Extract, Wanted};
@@ -155,6 +157,22 @@ impl Build {
         (!self.is_git()).then(|| Path::new(&self.source))
     }
 
+    /// What of the directory is uploaded: its context, and what has a name beside it.
+    fn extent(&self) -> Extent {
+        let values = (self.build_contexts.iter()).filter_map(|context| context.split_once('='));
+        let named = values.filter_map(|(_, value)| match NamedContext::of(value) {
+            NamedContext::Directory(path) if named_context::is_below(path) => {
+                Some(named_context::plain(path))
+            }
+            _ => None,
+        });
+        let context = (self.subdir.as_deref()).filter(|subdir| named_context::is_below(subdir));
+        Extent {
+            context: context.map(named_context::plain).unwrap_or_default(),
+            named: named.collect(),
+        }
+    }
+
     async fn source(&self, tools: &Steady) -> anyhow::Result<Value> {
         let mut source = match (self.directory(), tools.remote()) {
             (None, _) => json!({"git": self.source, "ref": self.git_ref}),
@@ -163,7 +181,7 @@ impl Build {
             }
             (Some(dir), None) => json!({"path": absolute(dir)?}),
             (Some(dir), Some(remote)) => {
-                let upload = remote.upload(dir, self.containerfile.as_deref());
+                let upload = remote.upload(dir, self.extent(), self.containerfile.as_deref());
                 json!({"context": upload.await?})
             }
         };

@@ -17,6 +17,7 @@ use crate::backend::local::layout::BuildDir;
 use crate::backend::local::store::FileGate;
 use crate::backend::nomad::task;
 use crate::build::conclude::Outcome;
+use crate::build::plan::PLAN_VERSION;
 use crate::build::{Failure, Kind, Phase, Plan};
 use crate::cli::check::limits;
 use crate::config::{Config, Given};
@@ -178,11 +179,13 @@ pub struct Common {
 
 impl Common {
     fn read(&self) -> anyhow::Result<(Plan, Settings, WorkDir)> {
-        Ok((
-            read_json(&self.plan)?,
-            read_json(&self.settings)?,
-            WorkDir::new(&self.work),
-        ))
+        let plan: Plan = read_json(&self.plan)?;
+        anyhow::ensure!(
+            plan.v <= PLAN_VERSION,
+            "the plan is of version {}, of which this program knows nothing: it is older than the server that made it",
+            plan.v
+        );
+        Ok((plan, read_json(&self.settings)?, WorkDir::new(&self.work)))
     }
 }
 

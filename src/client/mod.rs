@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::build::request::MAX_WAIT;
-use crate::context::{Limits, snapshot_dir};
+use crate::context::{Extent, Limits, snapshot_dir};
 use crate::schema::error_code::ErrorCode;
 
 pub use steady::{Away, Steady};
@@ -109,13 +109,18 @@ impl Remote {
         format!("{}{path}", self.url.as_str().trim_end_matches('/'))
     }
 
-    /// Uploads a directory without what its ignore file names; returns what `source.context` takes.
+    /// Uploads what `extent` names of a directory, without what the ignore file of its context names; returns what `source.context` takes.
     ///
     /// # Errors
     /// What is wrong with the directory, or what the server says.
-    pub async fn upload(&self, dir: &Path, containerfile: Option<&str>) -> anyhow::Result<String> {
+    pub async fn upload(
+        &self,
+        dir: &Path,
+        extent: Extent,
+        containerfile: Option<&str>,
+    ) -> anyhow::Result<String> {
         let (dir, containerfile) = (dir.to_owned(), containerfile.map(str::to_owned));
-        let pack = move || pack(&dir, containerfile.as_deref());
+        let pack = move || pack(&dir, &extent, containerfile.as_deref());
         let file = tokio::task::spawn_blocking(pack).await??;
         let length = file.metadata()?.len();
         let stream = tokio_util::io::ReaderStream::new(tokio::fs::File::from_std(file));
@@ -188,20 +193,24 @@ impl Remote {
         let transport = StreamableHttpClientTransport::with_client(http, config);
         Tools::over(transport).await.map_err(|error| {
             // rmcp tells it only in these words (streamable_http_client.rs, `AuthRequired`).
-            if format!("{error:#}").contains("Auth required") {
-                anyhow::anyhow!(
+            let is_refused = format!("{error:#}").contains("Auth required");
+            match (is_refused, &self.token) {
+                (true, Some(_)) => anyhow::anyhow!(
                     "the server {} lets nobody in with this token (401): its operator makes one with nomad-build token NAME",
                     self.url
-                )
-            } else {
-                error.context(format!("no MCP with the server {}", self.url))
+                ),
+                (true, None) => anyhow::anyhow!(
+                    "the server {} wants a token (401), and none was given: NOMAD_BUILD_TOKEN, or --token-file FILE; its operator makes one with nomad-build token NAME",
+                    self.url
+                ),
+                (false, _) => error.context(format!("no MCP with the server {}", self.url)),
             }
         })
     }
 }
 
 /// Packs a directory into a file without a name. Blocks.
-fn pack(dir: &Path, containerfile: Option<&str>) -> anyhow::Result<File> {
+fn pack(dir: &Path, extent: &Extent, containerfile: Option<&str>) -> anyhow::Result<File> {
     /// The server knows how much it takes.
     const ANY: Limits = Limits {
         bytes: u64::MAX,
@@ -209,7 +218,7 @@ fn pack(dir: &Path, containerfile: Option<&str>) -> anyhow::Result<File> {
     };
     let file = tempfile::tempfile()?;
     let mut packed = GzEncoder::new(BufWriter::new(file), Compression::fast());
-    snapshot_dir(dir, containerfile, &[], ANY, &mut packed)?;
+    snapshot_dir(dir, extent, containerfile, &[], ANY, &mut packed)?;
     let mut out = packed.finish()?;
     out.flush()?;
     let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;

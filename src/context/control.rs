@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, FileType, readlinkat, statat};
 use super::ContextFile;
 use super::beneath::{Beneath, Blocked, Obstacle, open_file};
 use super::error::{FaultKind, Faults, SnapshotError};
+use super::extent::{Extent, Places};
 use super::ignorefile::{Ignore, MAX_IGNORE_FILE};
 use super::links::{Destination, follow};
 use super::path::check_path;
@@ -39,7 +40,8 @@ pub fn control_files(
         source,
     })?;
     let mut faults = Faults::default();
-    let control = Control::find(&mut beneath, &[], containerfile, &mut faults);
+    let extent = Extent::default();
+    let control = Control::find(&mut beneath, &[], &extent, containerfile, &mut faults);
     faults.check()?;
     Ok(control.files)
 }
@@ -99,12 +101,14 @@ pub(super) struct Control {
     /// Paths that no rule keeps out.
     pub kept: BTreeSet<PathBuf>,
     pub ignore: Ignore,
+    pub places: Places,
 }
 
 impl Control {
     pub fn find(
         tree: &mut Beneath,
         given: &[ContextFile],
+        extent: &Extent,
         containerfile: Option<&str>,
         faults: &mut Faults,
     ) -> Self {
@@ -114,9 +118,16 @@ impl Control {
             given,
             faults,
         };
+        control.places.context = search.directory(&extent.context, &mut control.kept);
+        for named in &extent.named {
+            let named = search.directory(named, &mut control.kept);
+            control.places.named.push(named);
+        }
         let containerfiles = match containerfile {
-            Some(path) => vec![path.to_owned()],
-            None => vec!["Containerfile".to_owned(), "Dockerfile".to_owned()],
+            Some(path) => vec![extent.in_context(path)],
+            None => ["Containerfile", "Dockerfile"]
+                .map(|name| extent.in_context(name))
+                .to_vec(),
         };
         if let Some((path, _)) = search.first(&containerfiles, &mut control.kept) {
             control.files.containerfile = Some(path);
@@ -127,8 +138,8 @@ impl Control {
             ignore_files.push(format!("{path}.dockerignore"));
             ignore_files.push(format!("{path}.containerignore"));
         }
-        ignore_files.push(".containerignore".to_owned());
-        ignore_files.push(".dockerignore".to_owned());
+        ignore_files.push(extent.in_context(".containerignore"));
+        ignore_files.push(extent.in_context(".dockerignore"));
         if let Some((path, place)) = search.first(&ignore_files, &mut control.kept) {
             control.ignore = search.read_ignore(&path, place);
             control.files.ignore_file = Some(path);
@@ -150,6 +161,22 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
+    /// Where a directory really is; the links to it belong to the snapshot.
+    fn directory(&mut self, path: &str, kept: &mut BTreeSet<PathBuf>) -> PathBuf {
+        let path = Path::new(path);
+        match real_path(self.tree, path) {
+            Destination::Inside {
+                path: real,
+                through,
+            } => {
+                kept.extend(through);
+                real
+            }
+            // Whoever unpacks it finds nothing there.
+            Destination::Outside { .. } | Destination::Endless => path.to_owned(),
+        }
+    }
+
     /// The first of `paths` that is a file, or leads to one.
     fn first(
         &mut self,

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::Limits;
 use super::beneath::{Beneath, open_file};
-use super::error::Faults;
+use super::error::{Faults, SnapshotError};
+use super::extent::Extent;
 use super::glob::{SPECIAL, translate};
 use super::snapshot::Survey;
 use super::walk::{Node, Tree};
@@ -36,21 +37,39 @@ pub struct Fingerprints {
 
 impl Fingerprints {
     /// Looks through the context `root`, without what the ignore file of `containerfile` keeps out. `None` where
-    /// it has more than 20,000 entries or such as no context may have. Blocks.
+    /// it has more than 20,000 entries or such as no context may have. It is one of `among` that share these bounds,
+    /// and those on what is read. Blocks.
     #[must_use]
-    pub fn of(root: &Path, containerfile: Option<&str>) -> Option<Self> {
+    pub fn of(root: &Path, containerfile: Option<&str>, among: u64) -> Option<Self> {
+        Self::begin(among, |limits, faults| {
+            let extent = Extent::default();
+            Survey::walk(root, &extent, containerfile, &[], limits, faults)
+        })
+    }
+
+    /// The same for a named context, of which no ignore file keeps anything out.
+    #[must_use]
+    pub fn of_named(root: &Path, among: u64) -> Option<Self> {
+        Self::begin(among, |limits, faults| Survey::whole(root, limits, faults))
+    }
+
+    fn begin(
+        among: u64,
+        survey: impl FnOnce(Limits, &mut Faults) -> Result<Survey, SnapshotError>,
+    ) -> Option<Self> {
+        let among = among.max(1);
         let limits = Limits {
             bytes: u64::MAX,
-            entries: ENTRIES,
+            entries: ENTRIES / among,
         };
         let mut faults = Faults::default();
-        let survey = Survey::walk(root, containerfile, &[], limits, &mut faults).ok()?;
+        let survey = survey(limits, &mut faults).ok()?;
         faults.check().ok()?;
         Some(Self {
             beneath: survey.beneath,
             tree: survey.tree,
             read: HashMap::new(),
-            bytes_left: BYTES,
+            bytes_left: BYTES / among,
         })
     }
 
@@ -155,7 +174,7 @@ mod tests {
 
     fn print(root: &Path, sources: &[&str]) -> Option<String> {
         let sources: Vec<String> = sources.iter().map(|&source| source.to_owned()).collect();
-        Fingerprints::of(root, None)?.of_sources(&sources)
+        Fingerprints::of(root, None, 1)?.of_sources(&sources)
     }
 
     #[test]

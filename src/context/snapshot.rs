@@ -12,6 +12,7 @@ use tar::{Builder, EntryType, Header};
 use super::beneath::{Beneath, open_file};
 use super::control::{Control, ControlFiles};
 use super::error::{FaultKind, Faults, SnapshotError};
+use super::extent::Extent;
 use super::links::{Destination, follow, leaves_by_text};
 use super::path::check_files;
 use super::walk::{Entry, Node, Tree, Walk, Weight};
@@ -43,16 +44,18 @@ pub struct Snapshot {
 
 /// Writes the directory `root` to `out`, with `files` in place of what lies at their paths.
 ///
-/// `containerfile` (default: `Containerfile`, then `Dockerfile`) decides which ignore file holds.
+/// Of it goes in what `extent` names. `containerfile` (default: `Containerfile`, then `Dockerfile`), a path below the
+/// context, decides which ignore file holds.
 /// Blocks; reads only below `root`. On an error `out` may hold a part of the stream.
 pub fn snapshot_dir(
     root: &Path,
+    extent: &Extent,
     containerfile: Option<&str>,
     files: &[ContextFile],
     limits: Limits,
     out: impl Write,
 ) -> Result<Snapshot, SnapshotError> {
-    let mut survey = Survey::of(root, containerfile, files, limits)?;
+    let mut survey = Survey::of(root, extent, containerfile, files, limits)?;
     write(
         &survey.tree,
         files,
@@ -68,7 +71,7 @@ pub fn snapshot_dir(
 /// # Errors
 /// Every fault that [`snapshot_dir`] would find.
 pub fn check_dir(root: &Path, limits: Limits) -> Result<(), SnapshotError> {
-    Survey::of(root, None, &[], limits).map(drop)
+    Survey::of(root, &Extent::default(), None, &[], limits).map(drop)
 }
 
 /// Writes all of the directory `root` to `out`, whatever its ignore file says and wherever its links
@@ -81,14 +84,11 @@ pub fn snapshot_whole(
     limits: Limits,
     out: impl Write,
 ) -> Result<Snapshot, SnapshotError> {
-    let mut beneath = open(root)?;
     let mut faults = Faults::default();
-    let (control, given) = (Control::default(), BTreeSet::new());
-    let mut walk = Walk::new(&control, &given, limits, &mut faults);
-    walk.run(beneath.root())?;
-    let tree = walk.tree;
+    let mut survey = Survey::whole(root, limits, &mut faults)?;
     faults.check()?;
-    write(&tree, &[], Some(&mut beneath), out, 0, control.files)
+    let beneath = Some(&mut survey.beneath);
+    write(&survey.tree, &[], beneath, out, 0, survey.control)
 }
 
 fn open(root: &Path) -> Result<Beneath, SnapshotError> {
@@ -110,12 +110,13 @@ impl Survey {
     /// All that can become one, with the given files.
     fn of(
         root: &Path,
+        extent: &Extent,
         containerfile: Option<&str>,
         files: &[ContextFile],
         limits: Limits,
     ) -> Result<Self, SnapshotError> {
         let mut faults = Faults::from(check_files(files));
-        let mut survey = Self::walk(root, containerfile, files, limits, &mut faults)?;
+        let mut survey = Self::walk(root, extent, containerfile, files, limits, &mut faults)?;
         lay_over(&mut survey.tree, files, &mut faults);
         check_links(&survey.tree, &mut faults);
         faults.check()?;
@@ -126,13 +127,29 @@ impl Survey {
     /// What is there beside the files, without what the ignore file keeps out.
     pub fn walk(
         root: &Path,
+        extent: &Extent,
         containerfile: Option<&str>,
         files: &[ContextFile],
         limits: Limits,
         faults: &mut Faults,
     ) -> Result<Self, SnapshotError> {
         let mut beneath = open(root)?;
-        let control = Control::find(&mut beneath, files, containerfile, faults);
+        let control = Control::find(&mut beneath, files, extent, containerfile, faults);
+        Self::by(beneath, control, files, limits, faults)
+    }
+
+    /// All that is there, whatever an ignore file says.
+    pub fn whole(root: &Path, limits: Limits, faults: &mut Faults) -> Result<Self, SnapshotError> {
+        Self::by(open(root)?, Control::default(), &[], limits, faults)
+    }
+
+    fn by(
+        beneath: Beneath,
+        control: Control,
+        files: &[ContextFile],
+        limits: Limits,
+        faults: &mut Faults,
+    ) -> Result<Self, SnapshotError> {
         let given: BTreeSet<&Path> = files.iter().map(|file| Path::new(&file.path)).collect();
         let mut walk = Walk::new(&control, &given, limits, faults);
         walk.run(beneath.root())?;

@@ -38,6 +38,16 @@ pub(super) struct Entry {
     pub mtime: u64,
 }
 
+/// Whether a path belongs to a snapshot.
+#[derive(Debug, Clone, Copy)]
+enum Belonging {
+    Part,
+    /// The rule of the ignore file that keeps it out.
+    Ignored(usize),
+    /// It lies in no directory that was asked for.
+    Outside,
+}
+
 /// Sorted by components, so that a directory precedes what it holds.
 pub(super) type Tree = BTreeMap<PathBuf, Entry>;
 
@@ -49,7 +59,7 @@ pub(super) struct Walk<'a> {
     control: &'a Control,
     given: &'a BTreeSet<&'a Path>,
     faults: &'a mut Faults,
-    /// Ignored directories on the way to here; they count once something in them is kept.
+    /// Directories on the way to here that do not belong to it themselves; they count once something in them is kept.
     pending: Vec<(PathBuf, Entry)>,
     weight: Weight,
 }
@@ -122,33 +132,32 @@ impl<'a> Walk<'a> {
         if kind != FileType::Directory && self.given.contains(path) {
             return;
         }
-        let ignored = if self.control.kept.contains(path) {
-            None
-        } else {
-            self.control.ignore.ignored_by(path)
-        };
-        match (kind, ignored) {
-            (FileType::Directory, Some(rule)) if !self.enter_ignored(path, rule) => {
+        let belonging = self.belonging(path);
+        let belongs = matches!(belonging, Belonging::Part);
+        match (kind, belonging) {
+            (FileType::Directory, Belonging::Ignored(rule)) if !self.enter_ignored(path, rule) => {
                 self.skipped += 1;
             }
+            (FileType::Directory, Belonging::Outside) if !self.leads_on(path) => {}
             (FileType::Directory, _) if self.too_deep(path, depth) => {}
             (FileType::Directory, _) => {
-                self.subdirectory(parent, name, path, stat, depth, ignored.is_some());
+                self.subdirectory(parent, name, path, stat, depth, belongs);
             }
-            (_, Some(_)) => self.skipped += 1,
+            (_, Belonging::Ignored(_)) => self.skipped += 1,
+            (_, Belonging::Outside) => {}
             _ if self.too_deep(path, depth) => {}
-            (FileType::RegularFile, None) => match open_file(parent, name) {
+            (FileType::RegularFile, Belonging::Part) => match open_file(parent, name) {
                 Ok(_) => self.add(path, stat, Node::File(length(stat))),
                 Err(errno) => self.unreadable(path, errno),
             },
-            (FileType::Symlink, None) => match readlinkat(parent, name, Vec::new()) {
+            (FileType::Symlink, Belonging::Part) => match readlinkat(parent, name, Vec::new()) {
                 Ok(target) => {
                     let target = OsString::from_vec(target.into_bytes());
                     self.add(path, stat, Node::Link(target.into()));
                 }
                 Err(errno) => self.unreadable(path, errno),
             },
-            (other, None) => {
+            (other, Belonging::Part) => {
                 let what = special(other);
                 self.faults.add(path, FaultKind::Special { what });
             }
@@ -162,26 +171,48 @@ impl<'a> Walk<'a> {
         path: &Path,
         stat: &Stat,
         depth: usize,
-        ignored: bool,
+        belongs: bool,
     ) {
         let fd: OwnedFd = match open_directory(parent, name) {
             Ok(fd) => fd,
             Err(errno) => return self.unreadable(path, errno),
         };
         let outer = self.pending.len();
-        if ignored {
+        if belongs {
+            self.add(path, stat, Node::Directory);
+        } else {
             self.pending
                 .push((path.to_owned(), entry(stat, Node::Directory)));
-        } else {
-            self.add(path, stat, Node::Directory);
         }
         self.directory(fd.as_fd(), path, depth + 1);
         self.pending.truncate(outer);
     }
 
+    fn belonging(&self, path: &Path) -> Belonging {
+        let Control {
+            kept,
+            places,
+            ignore,
+            ..
+        } = self.control;
+        if kept.contains(path) || places.are_named(path) {
+            return Belonging::Part;
+        }
+        match places.in_context(path) {
+            None => Belonging::Outside,
+            Some(below) => (ignore.ignored_by(below)).map_or(Belonging::Part, Belonging::Ignored),
+        }
+    }
+
     fn enter_ignored(&self, path: &Path, rule: usize) -> bool {
-        self.control.ignore.may_bring_back_beneath(path, rule)
-            || self.control.kept.iter().any(|kept| kept.starts_with(path))
+        let below = self.control.places.in_context(path).unwrap_or(path);
+        self.control.ignore.may_bring_back_beneath(below, rule) || self.leads_on(path)
+    }
+
+    /// Whether something that belongs to the snapshot may lie in a directory that does not.
+    fn leads_on(&self, path: &Path) -> bool {
+        let mut kept = self.control.kept.iter();
+        kept.any(|kept| kept.starts_with(path)) || self.control.places.lie_in(path)
     }
 
     fn too_deep(&mut self, path: &Path, depth: usize) -> bool {

@@ -14,9 +14,9 @@ use super::handed::Handed;
 use super::phases::{Job, Stop};
 use super::process::{Ended, Output};
 use super::reporter::Reporter;
-use super::sandbox::{Opening, Reach, Sandbox, Secrets, Store};
+use super::sandbox::{Opening, Reach, Readable, Sandbox, Secrets, Store};
 use super::seen;
-use super::source::Sources;
+use super::source::{Sources, needed_stages};
 use super::store::image_named;
 use super::workdir::read_untrusted;
 
@@ -96,7 +96,7 @@ async fn one(
     let mut commands = preparations(sandbox);
     commands.push(arguments(job, sandbox, sources, target, &iid));
     let reach = Reach {
-        sources: true,
+        sources: readable(job, sandbox, sources),
         secrets: match job.plan.secrets.as_slice() {
             [] => Secrets::None,
             _ => Secrets::OfRun,
@@ -249,6 +249,15 @@ fn arguments(
     }
     argv.push(sources.context.display().to_string());
     argv
+}
+
+fn readable(job: &Job<'_>, sandbox: &Sandbox<'_>, sources: &Sources) -> Readable {
+    let stages = needed_stages(&sources.parsed, job.plan);
+    let binds = sandbox.host.is_since(1, 39) && sources.parsed.binds_context(&stages);
+    match binds {
+        true => Readable::AsIfWritable,
+        false => Readable::Yes,
+    }
 }
 
 /// The Containerfile as the log has it: without secrets.

@@ -8,6 +8,7 @@
 //!               scopes/SCOPE.N/store    layers; written by one build at a time, read by others
 //!                             /mounts   RUN --mount=type=cache
 //!                             /bases    base images that its layers may lie on
+//!                             /bound    what the builds were made of that bound what Buildah does not look at
 //!                             /sources  the unpacked sources of the last build
 //!                             /alone    where the layers of the shared scope were found damaged
 //!                             /stale    where a build that began anew could not discard them
@@ -39,6 +40,8 @@ use super::workdir::read_untrusted;
 const STORES: u32 = 64;
 /// Stands in a scope that does not read the layers of another one any more.
 const ALONE: &str = "alone";
+/// Has what the builds were made of that bound something unseen.
+const BOUND: &str = "bound";
 /// Stands in a store that no build takes any more.
 const STALE: &str = "stale";
 
@@ -284,6 +287,19 @@ impl Layers {
     /// When that cannot be noted.
     pub fn give_up(&self) -> io::Result<()> {
         fs::write(self.dir.join(STALE), b"")
+    }
+
+    /// What the last build was made of that left layers which Buildah would take whatever they were bound to.
+    pub fn bound(&self) -> Option<String> {
+        fs::read_to_string(self.dir.join(BOUND)).ok()
+    }
+
+    /// Remembers what this build is made of; nothing stands for what is not known.
+    ///
+    /// # Errors
+    /// When it cannot be noted.
+    pub fn bind(&self, made_of: Option<&str>) -> io::Result<()> {
+        fs::write(self.dir.join(BOUND), made_of.unwrap_or_default())
     }
 
     /// Whether an earlier build left layers.

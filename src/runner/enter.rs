@@ -4,8 +4,10 @@
 //! It runs as root of a user namespace (under `runner enclose`), mounts only what the allow-list names into an empty root, pivots into it and drops the old
 //! one. What is not named is not there: no home, no other build, no state, no credentials.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, PipeWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,9 @@ pub struct Bind {
     pub source: Option<PathBuf>,
     /// Whether it may be written to.
     pub writable: bool,
+    /// A directory for what is written to it, where that reaches nobody else: an overlay, or where there can be none,
+    /// nothing may be written.
+    pub over: Option<PathBuf>,
     /// Whether it may be missing.
     pub optional: bool,
 }
@@ -225,11 +230,53 @@ fn bind_into(root: &Path, bind: &Bind) -> io::Result<()> {
     } else if !target.exists() {
         fs::File::create(&target)?;
     }
+    if let Some(over) = &bind.over {
+        match overlay(&source, over, &target) {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!(
+                "nothing can be laid over {}, so it is read-only: {error}",
+                bind.path.display()
+            ),
+        }
+    }
     mount_bind_recursive(&source, &target)?;
     if !bind.writable {
         read_only(&target)?;
     }
     Ok(())
+}
+
+/// Mounts `lower` with what is written to it in `over`, which is emptied before.
+fn overlay(lower: &Path, over: &Path, target: &Path) -> io::Result<()> {
+    if over.exists() {
+        fs::remove_dir_all(over)?;
+    }
+    let mut options = b"userxattr".to_vec();
+    let places = [
+        ("lowerdir", lower.to_owned()),
+        ("upperdir", over.join("upper")),
+        ("workdir", over.join("work")),
+    ];
+    for (name, place) in places {
+        fs::create_dir_all(&place)?;
+        options.extend(format!(",{name}=").bytes());
+        for byte in place.as_os_str().as_bytes() {
+            // What separates options and layers (Documentation/filesystems/overlayfs.rst).
+            if matches!(byte, b'\\' | b',' | b':') {
+                options.push(b'\\');
+            }
+            options.push(*byte);
+        }
+    }
+    let options = CString::new(options).map_err(io::Error::other)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(mount(
+        "overlay",
+        target,
+        "overlay",
+        flags,
+        Some(options.as_c_str()),
+    )?)
 }
 
 /// Remounts read-only; the flags of the mount it came from are locked and must be repeated.

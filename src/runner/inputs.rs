@@ -31,9 +31,8 @@ impl Reading {
         let inputs = Inputs {
             containerfile: sources.containerfile_shown.clone(),
             target: plan.target.clone(),
-            build_args: (plan.build_args.iter())
-                .map(|(name, value)| (name.clone(), fingerprint(&format!("{name}={value}"))))
-                .collect(),
+            build_args: named(&plan.build_args),
+            build_contexts: named(&plan.build_contexts),
             tests: (plan.tests.iter())
                 .map(|test| (test.name.clone(), of_test(test)))
                 .collect(),
@@ -52,19 +51,34 @@ impl Reading {
         }))
     }
 
-    /// Tells it all, with the images that the build was given, where it was given all.
+    /// Tells it all, and returns it, with the images that the build was given, where it was given all.
     ///
     /// # Errors
     /// When the reading ended in disorder.
-    pub async fn tell(self, job: &Job<'_>, bases: Option<&[Base]>) -> Result<(), Stop> {
+    pub async fn tell(self, job: &Job<'_>, bases: Option<&[Base]>) -> Result<Inputs, Stop> {
         let read = self.0.await.map_err(Stop::internal)?;
         let inputs = Inputs {
             bases: bases.map(|bases| bases.iter().map(base).collect()),
             ..read
         };
-        job.reporter.event(Event::Inputs { inputs });
-        Ok(())
+        job.reporter.event(Event::Inputs {
+            inputs: inputs.clone(),
+        });
+        Ok(inputs)
     }
+}
+
+/// A digest of all that decides what the steps make; `None` where not all of it is known.
+pub fn digest(inputs: &Inputs) -> Option<String> {
+    let known = serde_json::to_vec(&inputs.of_steps()?).ok()?;
+    Some(Digest::of(&known).to_string())
+}
+
+fn named(pairs: &[(String, String)]) -> Vec<(String, String)> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| (name.clone(), fingerprint(&format!("{name}={value}"))))
+        .collect()
 }
 
 /// One more than are kept, where there are more.
@@ -75,9 +89,11 @@ fn steps(
 ) -> Vec<StepInput> {
     let name = sources.containerfile.strip_prefix(&sources.context);
     let name = name.ok().and_then(|name| name.to_str());
+    let among = sources.named.len() as u64 + 1;
     let mut contexts = Contexts {
         sources,
-        own: Fingerprints::of(&sources.context, name),
+        own: Fingerprints::of(&sources.context, name, among),
+        among,
         named: BTreeMap::new(),
     };
     let lines: Vec<&str> = sources.text.lines().collect();
@@ -110,6 +126,8 @@ fn steps(
 struct Contexts<'a> {
     sources: &'a Sources,
     own: Option<Fingerprints>,
+    /// How many there are.
+    among: u64,
     /// By directory.
     named: BTreeMap<String, Option<Fingerprints>>,
 }
@@ -137,7 +155,8 @@ impl Contexts<'_> {
     }
 
     fn of(&mut self, directory: &str) -> Option<&mut Fingerprints> {
-        let read = || Fingerprints::of(self.sources.named(directory)?, None);
+        let (sources, among) = (self.sources, self.among);
+        let read = || Fingerprints::of_named(sources.named(directory)?, among);
         let named = self.named.entry(directory.to_owned());
         named.or_insert_with(read).as_mut()
     }

@@ -18,7 +18,7 @@ use crate::log::Event;
 
 use super::cache::Layers;
 use super::cgroup::{Cgroup, Counters};
-use super::inputs::Reading;
+use super::inputs::{self, Reading};
 use super::limits::{Evidence, explain};
 use super::outputs::{self, Outputs};
 use super::probe::{self, Host};
@@ -26,7 +26,7 @@ use super::process::{Bounds, Ended, Output, capture};
 use super::reporter::Reporter;
 use super::sandbox::{Opening, Reach, Sandbox, Store, remove_tree};
 use super::settings::{Network, Settings};
-use super::source::{self, Sources};
+use super::source::{self, Sources, needed_stages};
 use super::workdir::WorkDir;
 use super::{build, images, test};
 
@@ -318,7 +318,7 @@ async fn gather(job: &Job<'_>, context: Option<File>) -> Result<Result<Gathered,
     let reading = Reading::begin(job, &sources);
     let bases = images::fetch(job, &host, &sources, client).await;
     let given = bases.as_ref().ok().map(|images| images.bases.as_slice());
-    reading.tell(job, given).await?;
+    let inputs = reading.tell(job, given).await?;
     let bases = match bases {
         Err(Stop::Damaged(failure)) => {
             return Ok(Err(heal_images(job, &host, failure).await));
@@ -329,9 +329,18 @@ async fn gather(job: &Job<'_>, context: Option<File>) -> Result<Result<Gathered,
         Some(layers) => layers,
         None => take()?,
     };
-    if job.plan.no_cache {
+    let stages = needed_stages(&sources.parsed, job.plan);
+    let binds_unseen = sources.parsed.binds_unseen(&stages, host.is_since(1, 39));
+    let made_of = inputs::digest(&inputs);
+    // Buildah would take a layer whose step bound other files: only a build of all the same may have it.
+    let is_stale = binds_unseen && (made_of.is_none() || layers.bound() != made_of);
+    if job.plan.no_cache || is_stale {
         // The stages of tests are still built once, and later builds get the new layers.
         forget(job, &host, &mut layers).await?;
+    }
+    if binds_unseen {
+        layers.read_nothing();
+        layers.bind(made_of.as_deref()).map_err(Stop::internal)?;
     }
     layers.lie_on(&bases.bases).map_err(Stop::internal)?;
     job.work
@@ -543,12 +552,7 @@ async fn forget(job: &Job<'_>, host: &Host, layers: &mut Layers) -> Result<(), S
 
 /// Buildah before 1.33 takes the lines of a here-document for instructions.
 fn refuse_heredocs(host: &Host, sources: &Sources) -> Result<(), Stop> {
-    let mut numbers = host
-        .version
-        .split('.')
-        .map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if sources.parsed.uses_heredocs && version < (1, 33) {
+    if sources.parsed.uses_heredocs && !host.is_since(1, 33) {
         let failure = Failure::new(
             Phase::Source,
             Kind::ContainerfileInvalid,

@@ -65,6 +65,14 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether Buildah is of this version, or a newer one.
+    pub fn is_since(&self, major: u32, minor: u32) -> bool {
+        let numbers = self.version.split('.');
+        let mut numbers = numbers.map_while(|part| part.parse::<u32>().ok());
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        version >= (major, minor)
+    }
+
     /// What builds leave for later ones: versions of Buildah must not share a store.
     pub fn cache(&self, user: &Path) -> Cache {
         Cache::new(user, &self.version)

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::Phase;
-use crate::log::Event;
+use crate::build::request::Stream;
+use crate::log::{Event, Origin};
 
 use super::printed::{self, Printed};
 use super::reporter::Reporter;
@@ -83,6 +84,18 @@ pub struct Output<'a> {
     pub phase: Phase,
     /// The test that prints.
     pub test: Option<&'a str>,
+}
+
+impl Output<'_> {
+    /// Where its lines come from.
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            phase: self.phase,
+            step: None,
+            test: self.test,
+            stream: Stream::Output,
+        }
+    }
 }
 
 /// Runs a command to its end; `observe` sees each line before it is written, and says what it tells of.
@@ -153,7 +166,7 @@ impl Started {
         mut observe: impl FnMut(&str) -> Option<Event>,
     ) -> Ended {
         let Self { mut group, pipe } = self;
-        let reporter = output.reporter;
+        let (reporter, origin) = (output.reporter, output.origin());
         let mut printed = Printed::of(pipe, Arc::clone(reporter.redactor()));
         let ended = loop {
             tokio::select! {
@@ -167,7 +180,7 @@ impl Started {
                         let mut batch = reporter.batch();
                         let (mut next, until) = (Some(first), Instant::now() + TOGETHER);
                         while let Some(block) = next {
-                            batch.lines(output, &block.lines, &mut observe);
+                            batch.lines(&origin, &block.lines, &mut observe);
                             printed.give_back(block);
                             let goes_on = !bounds.cancel.is_cancelled() && Instant::now() < until;
                             next = if goes_on { printed.at_hand() } else { None };
@@ -182,14 +195,14 @@ impl Started {
             && let Ok(Some(block)) = tokio::time::timeout(REST, printed.next()).await
         {
             room = room.saturating_sub(block.read);
-            reporter.batch().lines(output, &block.lines, &mut |_| None);
+            reporter.batch().lines(&origin, &block.lines, &mut |_| None);
             printed.give_back(block);
         }
         let (lines, last_words) = printed.finish();
-        reporter.batch().lines(output, &lines, &mut observe);
+        reporter.batch().lines(&origin, &lines, &mut observe);
         let last = reporter.last_text();
         if let Some(error) = last_words.error(last.as_deref(), reporter.redactor()) {
-            reporter.batch().line(output, &error);
+            reporter.batch().line(&origin, &error);
         }
         ended
     }

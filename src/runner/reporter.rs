@@ -11,7 +11,6 @@ use crate::log::lines::Lines;
 use crate::log::{BackgroundWriter, Event, Line, Origin, RecordWriter, Redactor};
 
 use super::handoff::LogSoFar;
-use super::process::Output;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
@@ -108,22 +107,21 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// A line of a process, already cleaned and masked.
-    pub fn line(&mut self, output: Output<'_>, text: &str) {
-        self.journal.line(self.now, &output.origin(), text);
+    pub fn line(&mut self, origin: &Origin<'_>, text: &str) {
+        self.journal.line(self.now, origin, text);
     }
 
     /// Lines of a process, already cleaned and masked; of what `observe` says that one tells, stands in the log before it.
     pub fn lines(
         &mut self,
-        output: Output<'_>,
+        origin: &Origin<'_>,
         lines: &Lines,
         observe: &mut dyn FnMut(&str) -> Option<Event>,
     ) {
         let redactor = self.redactor;
-        self.journal
-            .lines(self.now, &output.origin(), lines, &mut |line| {
-                observe(line).map(|event| masked(event, redactor))
-            });
+        self.journal.lines(self.now, origin, lines, &mut |line| {
+            observe(line).map(|event| masked(event, redactor))
+        });
     }
 
     /// Something happened; it is written at once.
@@ -144,15 +142,4 @@ impl Drop for Batch<'_> {
 fn masked(mut event: Event, redactor: &Redactor) -> Event {
     event.mask(|text| redactor.text(text));
     event
-}
-
-impl Output<'_> {
-    fn origin(&self) -> Origin<'_> {
-        Origin {
-            phase: self.phase,
-            step: None,
-            test: self.test,
-            stream: Stream::Output,
-        }
-    }
 }

@@ -91,7 +91,7 @@ pub enum Secrets<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reach<'a> {
     /// The sources, read-only.
-    pub sources: bool,
+    pub sources: Readable,
     /// Secrets.
     pub secrets: Secrets<'a>,
     /// The layers of the build's scope, to write.
@@ -100,6 +100,19 @@ pub struct Reach<'a> {
     pub network: bool,
     /// This program, to run a part of it in there.
     pub own_binary: bool,
+}
+
+/// How the sources are there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Readable {
+    /// They are not.
+    #[default]
+    No,
+    /// To be read.
+    Yes,
+    /// To be read, and opened as if they could be written to: so Buildah from 1.39 on opens a file that a step binds
+    /// (internal/volumes/bind_linux.go, `bindFromChroot`).
+    AsIfWritable,
 }
 
 /// Where Buildah writes images and containers.
@@ -235,10 +248,14 @@ impl Sandbox<'_> {
     fn watch(&self, reach: Reach<'_>) -> Watch {
         let written = self.layers.filter(|_| reach.layers).map(Layers::store);
         Watch {
-            roots: [self.work.root().join("box"), self.work.spent()]
-                .into_iter()
-                .chain(written)
-                .collect(),
+            roots: [
+                self.work.root().join("box"),
+                self.work.laid_over(),
+                self.work.spent(),
+            ]
+            .into_iter()
+            .chain(written)
+            .collect(),
             ceiling: Ceiling::from(&self.settings.limits),
             report: self.work.over_file(),
         }
@@ -279,6 +296,7 @@ impl Sandbox<'_> {
             path,
             source: None,
             writable: false,
+            over: None,
             optional,
         };
         let mut binds: Vec<Bind> = SYSTEM.iter().map(|path| read(path.into(), true)).collect();
@@ -299,8 +317,11 @@ impl Sandbox<'_> {
             binds.push(read(self.host.own_binary.clone(), false));
         }
         binds.extend(self.images()?);
-        if reach.sources {
-            binds.push(read(self.work.src(), false));
+        if reach.sources != Readable::No {
+            binds.push(Bind {
+                over: (reach.sources == Readable::AsIfWritable).then(|| self.work.laid_over()),
+                ..read(self.work.src(), false)
+            });
         }
         binds.extend(
             self.secrets(reach.secrets)
@@ -360,6 +381,7 @@ impl Sandbox<'_> {
             path: store.join(path),
             source,
             writable: false,
+            over: None,
             optional: true,
         };
         let mut binds: Vec<Bind> = part.paths.iter().map(|path| bind(path, None)).collect();

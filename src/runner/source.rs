@@ -65,10 +65,6 @@ pub struct GitCredentialFile {
 /// Name of the list of git credentials in the credentials directory.
 pub const GIT_CREDENTIALS: &str = "git.json";
 
-/// The argument that names build contexts.
-const NAMED_CONTEXTS: &str = "build_contexts";
-/// Files that keep something out of a context.
-const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
 /// How many places a failure names.
 const NAMED: usize = 10;
 
@@ -405,8 +401,10 @@ async fn read(job: &Job<'_>, tree: Option<Tree>) -> Result<Sources, Stop> {
         Some(subdir) => directory_within(&root, subdir, "source.subdir")?,
     };
     let mut named = Vec::new();
-    for directory in job.plan.context_directories() {
-        named.push((directory.to_owned(), named_context(&root, directory)?));
+    for (name, directory) in job.plan.context_directories() {
+        let argument = format!("build_contexts ({name})");
+        let found = directory_within(&root, directory, &argument)?;
+        named.push((directory.to_owned(), found));
     }
     let (dir, wanted) = (context.clone(), job.plan.containerfile.clone());
     let found = blocking(move || context::control_files(&dir, wanted.as_deref()))
@@ -489,22 +487,6 @@ pub fn missing_secret(parsed: &Containerfile, plan: &Plan) -> Option<SecretUse> 
     parsed.secret_ids().into_iter().find(|secret| {
         secret.required && stages.contains(&secret.stage) && !plan.secrets.contains(&secret.id)
     })
-}
-
-/// The directory of a named build context.
-fn named_context(root: &Path, directory: &str) -> Result<PathBuf, Stop> {
-    let found = directory_within(root, directory, NAMED_CONTEXTS)?;
-    for name in IGNORE_FILES {
-        let is_there = found.join(name).symlink_metadata().is_ok();
-        // Buildah reads it where it is, by whatever link.
-        if is_there && context::read_file(root, &format!("{directory}/{name}"), 0).is_err() {
-            return Err(no_directory(
-                "has an ignore file that leads out of the source",
-                NAMED_CONTEXTS,
-            ));
-        }
-    }
-    Ok(found)
 }
 
 fn no_directory(what: &str, argument: &str) -> Stop {

@@ -15,7 +15,7 @@ use super::attack::{DONE, SAYS, Targets};
 use super::network;
 use super::probe::{Host, last_words};
 use super::process::{Bounds, Ended, capture};
-use super::sandbox::{Reach, Sandbox, Store, remove_tree};
+use super::sandbox::{Reach, Readable, Sandbox, Store, remove_tree};
 use super::settings::{Network, Settings};
 use super::workdir::{WorkDir, write_private};
 
@@ -211,7 +211,7 @@ async fn attacks(sandbox: &Sandbox<'_>, bounds: &Bounds) -> io::Result<Vec<(Ende
             src.display().to_string(),
         ]);
         let reach = Reach {
-            sources: true,
+            sources: Readable::Yes,
             network: true,
             ..Reach::default()
         };

@@ -180,6 +180,11 @@ impl WorkDir {
         self.make(&BOX)
     }
 
+    /// What is written to the sources in the sandbox: it goes with it.
+    pub fn laid_over(&self) -> PathBuf {
+        self.root.join("laid-over")
+    }
+
     /// What the phase build has written besides its layers.
     pub fn spent(&self) -> PathBuf {
         self.root.join("spent")

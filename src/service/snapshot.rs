@@ -10,7 +10,7 @@ use crate::build::request::FileRequest;
 use crate::build::validate::{Base, Valid};
 use crate::config::Config;
 use crate::containerfile;
-use crate::context::{self, ContextFile, Limits, Snapshot, SnapshotError};
+use crate::context::{self, ContextFile, Extent, Limits, Snapshot, SnapshotError};
 use crate::runner::source::context_files;
 use crate::schema::ArgFault;
 use crate::schema::error_code::ErrorCode;
@@ -24,6 +24,8 @@ pub struct Tree {
     /// Of the arguments, the one that names it.
     argument: &'static str,
     files: Vec<ContextFile>,
+    extent: Extent,
+    /// Below the context.
     containerfile: Option<String>,
     limits: Limits,
 }
@@ -36,6 +38,10 @@ impl Tree {
     pub fn of(valid: &Valid, config: &Config, upload: Option<&Path>) -> Result<Self, ToolError> {
         let plan = valid.plan();
         let subdir = plan.snapshot_below();
+        let extent = match subdir {
+            Some(_) => Extent::default(),
+            None => extent(plan),
+        };
         let dir = match &valid.base {
             Base::Path(path) => Some(directory(path, subdir, config)?),
             Base::Context(_) => upload.map(|root| below_root(root, subdir)).transpose()?,
@@ -43,13 +49,13 @@ impl Tree {
         };
         let files = below(&valid.files, subdir)?;
         paths(&files, &valid.files)?;
+        if let Some(dir) = &dir
+            && !extent.context.is_empty()
+            && !holds(&files, &extent.context)
+        {
+            below_root(dir, Some(&extent.context))?;
+        }
         contexts(plan, dir.as_deref(), &files)?;
-        let containerfile = match plan.context_below() {
-            Some(context) if subdir.is_none() => {
-                Some(containerfile_in(context, plan, dir.as_deref(), &files))
-            }
-            _ => plan.containerfile.clone(),
-        };
         let profile = config.profile(&plan.profile);
         let limits = profile.map_or_else(|| config.limits.clone(), |profile| profile.limits);
         let argument = match &valid.base {
@@ -61,7 +67,8 @@ impl Tree {
             dir,
             argument,
             files,
-            containerfile,
+            extent,
+            containerfile: plan.containerfile.clone(),
             limits: Limits {
                 bytes: limits.context_mb << 20,
                 entries: limits.context_entries,
@@ -77,6 +84,7 @@ impl Tree {
         let snapshot = match &self.dir {
             Some(dir) => context::snapshot_dir(
                 dir,
+                &self.extent,
                 self.containerfile.as_deref(),
                 &self.files,
                 self.limits,
@@ -120,10 +128,9 @@ impl Tree {
     /// Where the Containerfile is, if it is there.
     pub fn containerfile(&self, snapshot: &Snapshot) -> Option<String> {
         let given = |name: &str| {
-            self.files
-                .iter()
-                .any(|file| file.path == name)
-                .then(|| name.to_owned())
+            let path = self.extent.in_context(name);
+            let is_there = self.files.iter().any(|file| file.path == path);
+            is_there.then_some(path)
         };
         snapshot
             .control
@@ -222,50 +229,42 @@ fn below(files: &[FileRequest], subdir: Option<&str>) -> Result<Vec<ContextFile>
     }
 }
 
+/// The context, and what has a name beside it.
+fn extent(plan: &Plan) -> Extent {
+    let named = plan.context_directories();
+    Extent {
+        context: plan.context_below().unwrap_or_default().to_owned(),
+        named: named.map(|(_, directory)| directory.to_owned()).collect(),
+    }
+}
+
 /// Refuses named build contexts that are not there.
 fn contexts(plan: &Plan, dir: Option<&Path>, files: &[ContextFile]) -> Result<(), ToolError> {
     let is_there = |directory: &str| {
-        let below = format!("{}/", directory.trim_matches('/'));
-        files.iter().any(|file| file.path.starts_with(&below))
+        holds(files, directory)
             || dir.is_some_and(|dir| context::directory_below(dir, directory).is_ok())
-            || directory == "."
     };
-    let missing = (plan.context_directories())
-        .filter(|directory| !is_there(directory))
-        .map(|directory| {
+    let missing = plan.context_directories();
+    let missing: Vec<ArgFault> = missing
+        .filter(|(_, directory)| !is_there(directory))
+        .map(|(name, directory)| {
             let problem = "it is not there, leads out of the source, or is not a directory";
-            ArgFault::new(ErrorCode::InvalidArgument, "build_contexts", problem)
+            let argument = format!("build_contexts: {name}");
+            ArgFault::new(ErrorCode::InvalidArgument, argument, problem)
                 .expecting("NAME=DIRECTORY below the root of the source")
                 .got(directory)
-        });
-    let missing: Vec<ArgFault> = missing.collect();
+        })
+        .collect();
     match missing.is_empty() {
         true => Ok(()),
         false => Err(ToolError::all(missing)),
     }
 }
 
-/// Path of the Containerfile in a source that has more than the context `context`.
-fn containerfile_in(
-    context: &str,
-    plan: &Plan,
-    dir: Option<&Path>,
-    files: &[ContextFile],
-) -> String {
-    let is_there = |path: &String| {
-        files.iter().any(|file| file.path == *path)
-            || dir.is_some_and(|dir| context::read_file(dir, path, 0).is_ok())
-    };
-    let below = |name: &str| format!("{context}/{name}");
-    let default = || {
-        let other = Some(below("Dockerfile")).filter(is_there);
-        let first = below("Containerfile");
-        other.filter(|_| !is_there(&first)).unwrap_or(first)
-    };
-    match &plan.containerfile {
-        Some(name) => below(name),
-        None => default(),
-    }
+/// Whether given files lie in a directory.
+fn holds(files: &[ContextFile], directory: &str) -> bool {
+    let mut files = files.iter();
+    files.any(|file| Path::new(&file.path).starts_with(directory))
 }
 
 /// Faults in the paths of the files, told by their place among the arguments.

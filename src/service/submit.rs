@@ -138,10 +138,7 @@ impl Service {
         plan.scopes = scopes;
         if matches!(plan.source, PlanSource::Snapshot { .. }) {
             plan.shown_below = plan.snapshot_below().map(str::to_owned);
-            plan.subdir = match plan.shown_below {
-                Some(_) => None,
-                None => plan.context_below().map(str::to_owned),
-            };
+            plan.subdir = plan.subdir.filter(|_| plan.shown_below.is_none());
         }
         let submission = Submission {
             record: record(

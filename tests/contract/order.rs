@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nomad_build::backend::{Claim, Staged, Submission};
-use nomad_build::build::plan::{PLAN_VERSION, PlanTest};
+use nomad_build::build::plan::PlanTest;
 use nomad_build::build::record::RECORD_VERSION;
 use nomad_build::build::scope::Scopes;
 use nomad_build::build::status::SourceStatus;
 use nomad_build::build::{BuildId, Plan, PlanSource, Record};
-use nomad_build::context::{ContextFile, Limits, snapshot_dir};
+use nomad_build::context::{ContextFile, Extent, Limits, snapshot_dir};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -198,7 +198,7 @@ impl Order {
                 end: None,
             },
             plan: Plan {
-                v: PLAN_VERSION,
+                v: Plan::version(&[]),
                 build_id: self.id.clone(),
                 source,
                 subdir: None,
@@ -242,9 +242,16 @@ impl Order {
             bytes: 64 << 20,
             entries: 100,
         };
-        snapshot_dir(dir.path(), None, file.as_slice(), limits, out)
-            .unwrap()
-            .digest
+        snapshot_dir(
+            dir.path(),
+            &Extent::default(),
+            None,
+            file.as_slice(),
+            limits,
+            out,
+        )
+        .unwrap()
+        .digest
     }
 }
 

@@ -96,6 +96,18 @@ def test_a_directory_is_built_tested_and_pushed(cli: Cli, registry: LocalRegistr
     assert cli.json("logs", build, "--from", "end", "-n", "1")["last_line"] > 1
 
 
+def test_named_contexts_are_given_by_name(cli: Cli) -> None:
+    for name, text in {"app/Containerfile": "FROM start\nCOPY --from=shared word /\n", "libs/shared/word": "x"}.items():
+        path = cli.project / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    named = ("--build-context", "shared=libs/shared", "--build-context", f"start=docker-image://{cli.base}")
+    done = cli.run("build", "--subdir", "app", *named, "--test", "grep x /word")
+    assert done.returncode == 0, done
+    done = cli.run("build", "--subdir", "app", "--build-context", "shared=libs/other")
+    assert done.returncode == 2 and "build_contexts: it is not there" in done.stderr, done
+
+
 def test_a_failure_is_shown_as_compilers_show_theirs(cli: Cli) -> None:
     cli.write(f"RUN true && \\\n    echo {unique()}; exit 5\n")
     done = cli.run("build")

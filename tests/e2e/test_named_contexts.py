@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from git_http import GitHttp, commit, git
-from helpers import ask, fail, file_source, refused, succeed, unique
-from local_registry import LocalRegistry
+from helpers import ask, fail, file_source, log_text, refused, succeed, unique
 from mcp import ClientSession
 
 TEXTS = {
@@ -111,16 +110,63 @@ async def test_what_cannot_be_a_context_is_refused_at_once(plain: ClientSession,
         assert status["state"] == "valid" and status["plan"]["bases"] == [base]
 
 
-async def test_an_ignore_file_that_leads_out_is_not_read(
-    session: ClientSession, base: str, tmp_path: Path, registry: LocalRegistry
+async def test_only_what_has_a_name_goes_in_and_the_ignore_file_is_that_of_the_context(
+    session: ClientSession, base: str, tmp_path: Path
 ) -> None:
-    write(tmp_path / "work", TEXTS | {"app/Containerfile": "FROM start\nCOPY --from=shared lib /lib-of-shared\n"})
-    git(tmp_path / "work", "init", "--quiet", "--initial-branch=main")
-    (tmp_path / "work/libs/shared/.dockerignore").symlink_to("/etc/passwd")
-    commit(tmp_path / "work", "first", {})
-    (tmp_path / "served").mkdir()
-    git(tmp_path, "clone", "--quiet", "--bare", "work", "served/repo.git")
-    with GitHttp(tmp_path / "served") as server:
-        source = {"git": f"{server.url}/repo.git", "subdir": "app"}
-        bad = await fail(session, "source_invalid", "request", source=source, build_contexts=contexts(base))
-    assert "ignore file" in bad["failure"]["message"]
+    """As in a repository of many projects, in which each has an ignore file of its own."""
+    texts = {
+        "app/Containerfile": "FROM start\nCOPY . /app\nCOPY --from=shared . /shared\n",
+        "app/.dockerignore": "*\n!src\n",
+        "app/src/kept": "x",
+        "app/node_modules/left-out": "x",
+        ".dockerignore": "app/src\nlibs\n",
+        "libs/shared/src/kept": "x",
+        "libs/shared/node_modules/kept": "x",
+    }
+    write(tmp_path, TEXTS | texts)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/leads-out").symlink_to("/usr/bin/env")
+    found = "cd / && find app shared libs -type f | sort | tr '\\n' ' '"
+    expected = "app/src/kept shared/lib/part shared/node_modules/kept shared/other shared/src/kept "
+    tests = [{"command": f'test "$({found})" = "{expected}"'}]
+    source = {"path": str(tmp_path), "subdir": "./app/"}
+    await succeed(session, source=source, build_contexts=["shared=./libs//shared", contexts(base)[1]], tests=tests)
+
+
+@pytest.mark.parametrize("mount", ["", "type=bind,"])
+@pytest.mark.parametrize("of", ["context", "name", "stage"])
+async def test_what_a_step_mounts_decides_whether_its_layer_is_taken(
+    session: ClientSession, base: str, tmp_path: Path, mount: str, of: str
+) -> None:
+    """Buildah itself takes the layer of any mount before 1.39, and since of one that does not say its type."""
+    origin = {"context": "", "name": "from=shared,", "stage": "from=first,"}[of]
+    source_path = {"context": "word", "name": "lib/part", "stage": "word"}[of]
+    containerfile = (
+        "FROM start AS first\nCOPY word /word\nFROM start\n"
+        f"RUN --mount={mount}{origin}source={source_path},target=/mounted cp /mounted /copied\n"
+    )
+    write(tmp_path, TEXTS | {"app/Containerfile": containerfile})
+    asked = {"source": {"path": str(tmp_path), "subdir": "app"}, "build_contexts": contexts(base), "name": unique()}
+
+    async def build(word: str) -> str:
+        (tmp_path / "app/word").write_text(word)
+        (tmp_path / "libs/shared/lib/part").write_text(word)
+        status = await succeed(session, **asked, tests=[{"command": f"grep -qx {word} /copied"}])
+        return await log_text(session, status["build_id"], phase="build", **{"from": "start"})
+
+    await build("one")
+    await build("two")
+    assert "Using cache" in await build("two"), "what is all the same is taken from the cache"
+    await build("one")
+
+
+async def test_what_a_step_writes_to_the_context_is_gone_with_it(session: ClientSession, base: str, tmp_path: Path) -> None:
+    containerfile = (
+        f"FROM {base}\nRUN --mount=type=bind,source=word,target=/m,rw sh -c 'echo evil > /m'; true\n"
+        "RUN --mount=type=bind,target=/m,rw sh -c 'echo evil > /m/word; echo evil > /m/more'; true\nCOPY . /all\n"
+    )
+    write(tmp_path, {"Containerfile": containerfile, "word": "good"})
+    tests = [{"command": 'test "$(cat /all/word)" = good && ! test -e /all/more'}]
+    await succeed(session, source={"path": str(tmp_path)}, tests=tests)
+    # Nor does a later build of the same find it.
+    await succeed(session, source={"path": str(tmp_path)}, tests=tests, labels=["a=b"])

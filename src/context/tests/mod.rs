@@ -47,7 +47,14 @@ fn take_with(
     files: &[ContextFile],
 ) -> Result<(Snapshot, Vec<u8>), SnapshotError> {
     let mut out = Vec::new();
-    let snapshot = snapshot_dir(root, containerfile, files, LIMITS, &mut out)?;
+    let snapshot = snapshot_dir(
+        root,
+        &Extent::default(),
+        containerfile,
+        files,
+        LIMITS,
+        &mut out,
+    )?;
     Ok((snapshot, out))
 }
 
@@ -270,7 +277,14 @@ fn limits_name_the_biggest_directories() {
     }
     let small = |bytes, entries| {
         let limits = Limits { bytes, entries };
-        snapshot_dir(dir.path(), None, &[], limits, Vec::new())
+        snapshot_dir(
+            dir.path(),
+            &Extent::default(),
+            None,
+            &[],
+            limits,
+            Vec::new(),
+        )
     };
     let error = small(1000, 40).unwrap_err().to_string();
     assert_eq!(
@@ -358,4 +372,75 @@ fn given_files_alone() {
     assert_eq!(snapshot, again);
     assert_eq!((snapshot.files, snapshot.bytes), (2, tar.len() as u64));
     assert!(snapshot_files(&[given("/a", "")], LIMITS, Vec::new()).is_err());
+}
+
+#[test]
+fn of_a_source_goes_in_what_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [
+        "app/Dockerfile",
+        "app/src/a",
+        "app/out/b",
+        "app/out/gen/c",
+        "libs/shared/out/d",
+        "libs/other/e",
+        "Dockerfile",
+        "top",
+    ] {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    fs::write(dir.path().join("app/.dockerignore"), "out\nDockerfile\n").unwrap();
+    fs::write(dir.path().join(".dockerignore"), "src\nlibs\n").unwrap();
+    symlink("app", dir.path().join("link")).unwrap();
+    symlink("/etc/passwd", dir.path().join("libs/other/out")).unwrap();
+    let paths = |context: &str, named: &[&str]| {
+        let extent = Extent {
+            context: context.into(),
+            named: named.iter().map(|path| (*path).to_owned()).collect(),
+        };
+        let mut out = Vec::new();
+        let snapshot = snapshot_dir(dir.path(), &extent, None, &[], LIMITS, &mut out).unwrap();
+        let mut archive = tar::Archive::new(out.as_slice());
+        let paths = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            entry.path().unwrap().display().to_string()
+        });
+        let is_file = |path: &String| !dir.path().join(path).is_dir() || path == "link";
+        let paths: Vec<String> = paths.filter(is_file).collect();
+        (snapshot.control.containerfile, paths)
+    };
+    let (containerfile, found) = paths("app", &["libs/shared", "app/out/gen"]);
+    assert_eq!(containerfile.as_deref(), Some("app/Dockerfile"));
+    let all = [
+        "app/.dockerignore",
+        "app/Dockerfile",
+        "app/out/gen/c",
+        "app/src/a",
+        "libs/shared/out/d",
+    ];
+    assert_eq!(found, all);
+    // By a link, which is then there, too.
+    let (containerfile, found) = paths("link", &[]);
+    assert_eq!(containerfile.as_deref(), Some("link/Dockerfile"));
+    assert_eq!(
+        found,
+        ["app/.dockerignore", "app/Dockerfile", "app/src/a", "link"]
+    );
+    let (_, found) = paths("", &["app/out"]);
+    assert_eq!(
+        found,
+        [
+            ".dockerignore",
+            "Dockerfile",
+            "app/.dockerignore",
+            "app/Dockerfile",
+            "app/out/b",
+            "app/out/gen/c",
+            "app/src/a",
+            "link",
+            "top"
+        ]
+    );
 }

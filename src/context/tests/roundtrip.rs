@@ -132,7 +132,7 @@ impl<F: FnMut()> Write for Meddle<F> {
 fn meddle(then: impl Fn(&Path)) -> Result<Snapshot, SnapshotError> {
     let dir = tree(&[("a", "first"), ("sub/z", "0123456789")]);
     let out = Meddle(|| then(dir.path()), false);
-    snapshot_dir(dir.path(), None, &[], LIMITS, out)
+    snapshot_dir(dir.path(), &Extent::default(), None, &[], LIMITS, out)
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_full_disk_is_not_the_trees_fault() {
         }
     }
     let dir = tree(&[("a", "1")]);
-    let error = snapshot_dir(dir.path(), None, &[], LIMITS, Full).unwrap_err();
+    let error = snapshot_dir(dir.path(), &Extent::default(), None, &[], LIMITS, Full).unwrap_err();
     assert!(matches!(error, SnapshotError::Output(_)), "{error:?}");
     let error = take(&dir.path().join("missing")).unwrap_err();
     assert!(matches!(error, SnapshotError::Root { .. }));

@@ -37,8 +37,9 @@ function since(success) {
   if (!success) return undefined;
   const bases = (success.bases ?? []).map((base) => `${base.image}: ${base.now ?? "none"}, before ${base.before ?? "none"}`);
   const args = (success.build_args ?? []).map((name) => `build argument ${name}`);
+  const contexts = (success.build_contexts ?? []).map((name) => `named context ${name}`);
   const steps = success.step ? [`line ${success.step.line ?? "?"}: ${success.step.instruction}`] : [];
-  const items = [...bases, ...args, ...steps];
+  const items = [...bases, ...args, ...contexts, ...steps];
   return [
     el("h3", {}, "Since it last succeeded"),
     el("p", {}, success.summary[0].toUpperCase(), success.summary.slice(1), "."),

@@ -27,6 +27,9 @@ pub struct Inputs {
     /// Names of build arguments, with fingerprints of their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub build_args: Vec<(String, String)>,
+    /// Names of named build contexts, with fingerprints of what they stand for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_contexts: Vec<(String, String)>,
     /// Names of the tests, with fingerprints of what they run and where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<(String, String)>,
@@ -39,6 +42,16 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// All that decides what the steps make; `None` where not all of it is known.
+    pub fn of_steps(&self) -> Option<Inputs> {
+        let known = |step: &StepInput| step.files != Files::TooMany;
+        let is_known = self.bases.is_some() && !self.more_steps && self.steps.iter().all(known);
+        is_known.then(|| Self {
+            tests: Vec::new(),
+            ..self.clone()
+        })
+    }
+
     /// What is to be compared with these of a build whose inputs were not read: nothing differs, and not all is known.
     pub fn unread(&self) -> Self {
         Self {
@@ -139,13 +152,16 @@ pub struct SinceSuccess {
     /// Names of build arguments whose values differ, or that only one of both has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub build_args: Vec<String>,
+    /// Names of named build contexts that stand for something else, or that only one of both has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_contexts: Vec<String>,
     /// Names of tests that are others, or that only one of both has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<String>,
     /// The first step that is another, or takes other files; the instruction is data from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepStatus>,
-    /// The instruction of that step is the same: the files that it takes from the context are not.
+    /// The instruction of that step is the same: the files that it takes from the contexts are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_its_files: Option<bool>,
     /// The same in one sentence.
@@ -160,6 +176,12 @@ impl SinceSuccess {
             words.push(format!(
                 "other build arguments: {}",
                 self.build_args.join(", ")
+            ));
+        }
+        if !self.build_contexts.is_empty() {
+            words.push(format!(
+                "other named contexts: {}",
+                self.build_contexts.join(", ")
             ));
         }
         if !self.tests.is_empty() {
@@ -232,6 +254,7 @@ pub fn since_success(id: &str, before: &Made<'_>, now: &Made<'_>) -> SinceSucces
             _ => Vec::new(),
         },
         build_args: others(&before.inputs.build_args, &now.inputs.build_args),
+        build_contexts: others(&before.inputs.build_contexts, &now.inputs.build_contexts),
         tests: others(&before.inputs.tests, &now.inputs.tests),
         only_its_files: step.as_ref().and_then(|(_, only)| only.then_some(true)),
         step: step.map(|(step, _)| step.step.clone()),
@@ -330,6 +353,9 @@ fn summary(since: &SinceSuccess, fewer: usize, all_compared: bool) -> String {
     }
     if let count @ 1.. = since.build_args.len() {
         changes.push(counted(count, "other build argument"));
+    }
+    if let count @ 1.. = since.build_contexts.len() {
+        changes.push(counted(count, "other named context"));
     }
     if let count @ 1.. = since.tests.len() {
         changes.push(counted(count, "other test"));

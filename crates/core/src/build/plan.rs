@@ -10,13 +10,15 @@ use super::output::IMAGE;
 use super::request::FileRequest;
 use super::scope::Scopes;
 
-/// Version of the plan's format.
-pub const PLAN_VERSION: u32 = 1;
+/// Newest version of the plan's format that this program makes and takes.
+pub const PLAN_VERSION: u32 = 2;
+/// What a plan is that has nothing but what every version knows.
+const FIRST_VERSION: u32 = 1;
 
 /// Everything the runner needs to know, and nothing secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`PLAN_VERSION`].
+    /// The oldest version of the format that has all that is in it: 2 where there are named build contexts, else 1.
     pub v: u32,
     /// The build.
     pub build_id: BuildId,
@@ -75,21 +77,29 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The version of a plan with these named build contexts.
+    pub fn version(build_contexts: &[(String, String)]) -> u32 {
+        match build_contexts {
+            [] => FIRST_VERSION,
+            _ => PLAN_VERSION,
+        }
+    }
+
     /// No part of this build may go on after this moment, in seconds since 1970.
     pub fn latest_end(&self) -> i64 {
         self.submitted + i64::from(self.queue_timeout) + i64::from(self.timeout)
     }
 
-    /// Directories below the root of the source that are named build contexts.
-    pub fn context_directories(&self) -> impl Iterator<Item = &str> {
+    /// Named build contexts that are directories: names, and paths below the root of the source, empty for the root.
+    pub fn context_directories(&self) -> impl Iterator<Item = (&str, &str)> {
         let contexts = self.build_contexts.iter();
-        contexts.filter_map(|(_, value)| match NamedContext::of(value) {
-            NamedContext::Directory(path) => Some(path),
+        contexts.filter_map(|(name, value)| match NamedContext::of(value) {
+            NamedContext::Directory(path) => Some((name.as_str(), path)),
             NamedContext::Image(_) => None,
         })
     }
 
-    /// The directory of the source that a snapshot is taken of; `None`: all of it.
+    /// The directory of the source that a snapshot is taken of; `None`: its root.
     pub fn snapshot_below(&self) -> Option<&str> {
         // Named contexts may lie beside it.
         let is_alone = self.context_directories().next().is_none();
@@ -98,8 +108,7 @@ impl Plan {
 
     /// The directory of the source that is the context; `None`: its root.
     pub fn context_below(&self) -> Option<&str> {
-        let subdir = self.subdir.as_deref()?.trim_matches('/');
-        (!subdir.is_empty() && subdir != ".").then_some(subdir)
+        self.subdir.as_deref().filter(|subdir| !subdir.is_empty())
     }
 
     /// Paths of the final image that are handed over.

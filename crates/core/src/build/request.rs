@@ -30,7 +30,7 @@ pub struct BuildRequest {
     pub build_args: Vec<String>,
     /// Named build contexts for COPY --from=NAME, RUN --mount=from=NAME and FROM NAME, each NAME=DIRECTORY (below the root of the source, also beside subdir) or NAME=docker-image://IMAGE. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(max = 1280)), example = ["shared=libs/shared"], extend("x-key-value" = true))]
+    #[schemars(length(max = 50), inner(length(max = 1280)), example = ["shared=libs/shared"], extend("x-key-value" = true, "x-private" = true))]
     pub build_contexts: Vec<String>,
     /// Labels of the image, each KEY=VALUE. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]

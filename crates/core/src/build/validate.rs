@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use super::classify::{PathOrText, classify_path_or_text};
 use super::git_ref::RefName;
 use super::git_url::GitUrl;
-use super::named_context::NamedContext;
 use super::output::{self, IMAGE, MAX_OUTPUTS};
-use super::plan::{PLAN_VERSION, Plan, PlanSource, PlanTest};
-use super::reference::{PushReference, Reference, ReferenceError};
+use super::plan::{Plan, PlanSource, PlanTest};
+use super::reference::{PushReference, ReferenceError};
 use super::request::{BuildRequest, FileRequest, SourceRequest, TestRequest};
 use super::scope::Scopes;
-use super::{BuildId, clean};
+use super::{BuildId, named_context};
 use crate::schema::error_code::ErrorCode;
 use crate::schema::{ArgFault, suggest};
 
@@ -153,13 +152,15 @@ pub fn validate(request: &BuildRequest, rules: &Rules) -> Result<Valid, Vec<ArgF
             base,
             files: source.files,
             plan: Plan {
-                v: PLAN_VERSION,
+                v: Plan::version(&build_contexts),
                 build_id: BuildId::from_random([0; 16]),
                 source: PlanSource::Snapshot {
                     digest: String::new(),
                     origin: String::new(),
                 },
-                subdir: source.subdir,
+                subdir: (source.subdir.as_deref())
+                    .map(named_context::plain)
+                    .filter(|subdir| !subdir.is_empty()),
                 shown_below: None,
                 containerfile: request.containerfile.clone(),
                 target: request.target.clone(),
@@ -347,11 +348,8 @@ impl Check<'_> {
 
     fn relative(&mut self, argument: &str, path: Option<&str>) {
         let Some(path) = path else { return };
-        let bad = path.starts_with('/')
-            || path.starts_with('-')
-            || path.split('/').any(|part| part == "..")
-            || path.chars().any(|c| !clean::is_harmless(c) && c != '\n');
-        if bad {
+        // What has lines is told apart elsewhere.
+        if !named_context::is_below(&path.replace('\n', " ")) {
             self.faults.push(
                 invalid(
                     argument,
@@ -392,45 +390,25 @@ impl Check<'_> {
         out
     }
 
+    /// Values are not repeated: whoever takes a URL for a context may have written a token into it.
     fn contexts(&mut self, contexts: &[String]) -> Vec<(String, String)> {
+        let mut out: Vec<(String, String)> = Vec::new();
         for (index, context) in contexts.iter().enumerate() {
             let path = format!("build_contexts[{index}]");
-            let Some((name, value)) = context.split_once('=') else {
-                continue;
-            };
-            match NamedContext::of(value) {
-                _ if name == "scratch" || name.parse::<u64>().is_ok() => {
-                    self.faults.push(
-                        invalid(
-                            &path,
-                            "the name means something else: nothing, or a stage by its number",
-                        )
-                        .expecting("a name that begins with a letter")
-                        .got(context),
-                    );
+            let (name, value) = context.split_once('=').unwrap_or((context, ""));
+            match named_context::check(name, value) {
+                Ok(_) if out.iter().any(|(other, _)| other == name) => {
+                    let twice = invalid(&path, "the same name stands there twice");
+                    self.faults.push(twice.expecting("each name once").got(name));
                 }
-                NamedContext::Image(image) => {
-                    if let Err(fault) = Reference::parse(image) {
-                        self.faults.push(
-                            invalid(&path, fault.to_string())
-                                .expecting("NAME=docker-image://host/repository:tag")
-                                .got(context),
-                        );
-                    }
-                }
-                NamedContext::Directory(value)
-                    if value.is_empty() || value.contains("://") || value.contains('\n') =>
-                {
-                    self.faults.push(
-                        invalid(&path, "a named context is a directory of the source or an image, nothing else")
-                            .expecting("NAME=DIRECTORY below the root of the source, or NAME=docker-image://host/repository:tag")
-                            .got(context),
-                    );
-                }
-                NamedContext::Directory(value) => self.relative(&path, Some(value)),
+                Ok(value) => out.push((name.to_owned(), value)),
+                Err(problem) => self.faults.push(
+                    invalid(&path, problem)
+                        .expecting("NAME=DIRECTORY below the root of the source, or NAME=docker-image://host/repository:tag"),
+                ),
             }
         }
-        self.pairs("build_contexts", contexts, false)
+        out
     }
 
     fn tags(&mut self, tags: &[String]) {
@@ -763,12 +741,21 @@ mod tests {
             "a=lib",
             "a=.",
             "x.y/z-1=lib/b c",
+            "golang:1.22=lib",
+            "a=./lib//x/.",
             "a=docker-image://h.example/x:1",
         ] {
             assert_eq!(one(fine), [""; 0], "{fine}");
         }
+        for private in [
+            "a=https://TOKEN@h.example/x",
+            "a=docker-image://u:TOKEN@h.example/x",
+        ] {
+            assert!(!one(private).concat().contains("TOKEN"), "{private}");
+        }
         for bad in [
             "lib",
+            "-a=lib",
             "=lib",
             "a=",
             "a=/etc",

@@ -41,7 +41,7 @@ pub enum FaultKind {
     Empty,
     /// A name that expands to nothing because an `ARG` has no value.
     EmptyName,
-    /// A name that stands for a directory where an image is asked for.
+    /// A named build context where Buildah takes none.
     NoImage,
     /// The wanted target is no stage of the file.
     UnknownTarget,

@@ -65,6 +65,16 @@ impl Containerfile {
                             Fault::new(reference.line, FaultKind::NoImage, message).of("FROM"),
                         );
                     }
+                    Target::NamedByVariable(name) => {
+                        let message = format!(
+                            "a variable names the build context `{}`: Buildah takes one only where \
+                             its name is written, FROM {0}",
+                            excerpt(name)
+                        );
+                        faults.push(
+                            Fault::new(reference.line, FaultKind::NoImage, message).of("FROM"),
+                        );
+                    }
                     Target::Scratch | Target::Stage(_) | Target::Directory(_) | Target::Unknown => {
                     }
                     Target::Empty(missing) => {

@@ -1,6 +1,7 @@
 //! Where the files of the context lie in the container when a step begins.
 
 use super::expand::{ExpandError, Expanded, Fuel};
+use super::images::ImageUse;
 use super::plan::{Resolved, Target};
 use super::scope::Local;
 use super::secrets::{fields, mounts};
@@ -121,8 +122,8 @@ struct At<'a> {
 
 impl At<'_> {
     /// The directory of the named build context that `--from` refers to.
-    fn named(&self, from: Result<Expanded, ExpandError>) -> Option<String> {
-        match self.resolved.from(self.stage, from) {
+    fn named(&self, used: ImageUse, from: Result<Expanded, ExpandError>) -> Option<String> {
+        match self.resolved.from(self.stage, used, from) {
             Target::Directory(path) => Some(path),
             _ => None,
         }
@@ -144,7 +145,8 @@ impl Layout {
             .flags
             .iter()
             .find_map(|flag| flag.strip_prefix("--from="));
-        let named = from.and_then(|from| at.named(at.local.expand_args(from, fuel)));
+        let named =
+            from.and_then(|from| at.named(ImageUse::CopyFrom, at.local.expand_args(from, fuel)));
         let mut expand = |word: &str| at.local.expand(word, fuel).ok().map(|word| word.text);
         match step.keyword {
             Keyword::Workdir => {
@@ -187,7 +189,7 @@ impl Layout {
                 None => None,
                 Some(from) => {
                     expanded.text = from.to_owned();
-                    let Some(named) = at.named(Ok(expanded)) else {
+                    let Some(named) = at.named(ImageUse::Mount, Ok(expanded)) else {
                         continue;
                     };
                     Some(named)

@@ -18,6 +18,7 @@
 //! - `steps[0]` of a stage is its `FROM`; step numbers are Buildah's unless the base image has
 //!   `ONBUILD` triggers or the command line adds steps (`--env`: after `FROM`; `--label`: at the end).
 
+mod bound;
 mod check;
 mod expand;
 mod fault;

@@ -46,6 +46,8 @@ pub(super) enum Target {
     Image(String),
     /// A named build context, by its directory below the root of the source.
     Directory(String),
+    /// The name of a named build context, where a variable has it and Buildah takes none.
+    NamedByVariable(String),
     /// Nothing is left of it; these variables have no value.
     Empty(Vec<String>),
     /// It depends on the base image's variables.
@@ -151,10 +153,7 @@ impl<'a> Resolved<'a> {
         let (platform, target) = match platform.transpose() {
             Ok(platform) => (
                 platform.map(|platform| platform.text),
-                // Buildah replaces the word as it is written (imagebuildah/executor.go, `Build`).
-                self.context(&stage.base).unwrap_or_else(|| {
-                    self.stage_or_image(stage.index, self.globals.expand(&stage.base, fuel))
-                }),
+                self.base_target(stage, fuel),
             ),
             Err(error) => (None, Target::Bad(error)),
         };
@@ -169,6 +168,18 @@ impl<'a> Resolved<'a> {
         }
     }
 
+    /// Buildah replaces a named context by the word as it is written, and yet takes its name for no stage where a
+    /// variable has it (imagebuildah/executor.go, `Build`).
+    fn base_target(&self, stage: &Stage, fuel: &mut Fuel) -> Target {
+        if let Some(named) = self.context(&stage.base) {
+            return named;
+        }
+        match self.globals.expand(&stage.base, fuel) {
+            Ok(base) if self.context(&base.text).is_some() => Target::NamedByVariable(base.text),
+            expanded => self.stage_or_image(stage.index, expanded),
+        }
+    }
+
     /// The named build context of that name.
     fn context(&self, name: &str) -> Option<Target> {
         Some(match NamedContext::find(self.contexts, name)? {
@@ -178,11 +189,28 @@ impl<'a> Resolved<'a> {
     }
 
     /// What `--from` of a step in `stage` refers to.
-    pub(super) fn from(&self, stage: usize, expanded: Result<Expanded, ExpandError>) -> Target {
-        let named = expanded.as_ref().ok();
-        named
-            .and_then(|name| self.context(&name.text))
-            .unwrap_or_else(|| self.stage_or_image(stage, expanded))
+    pub(super) fn from(
+        &self,
+        stage: usize,
+        used: ImageUse,
+        expanded: Result<Expanded, ExpandError>,
+    ) -> Target {
+        let named = |name: &Expanded| {
+            let named = self.context(&name.text);
+            // Of a COPY, Buildah looks for the stage's name where its number stands (imagebuildah/stage_executor.go).
+            named.or_else(|| match used {
+                ImageUse::CopyFrom => self.context(self.name_of(stage, &name.text)?),
+                _ => None,
+            })
+        };
+        let found = expanded.as_ref().ok().and_then(named);
+        found.unwrap_or_else(|| self.stage_or_image(stage, expanded))
+    }
+
+    /// The name of a stage before `limit` by its number.
+    fn name_of(&self, limit: usize, number: &str) -> Option<&str> {
+        let index: usize = number.parse().ok().filter(|index| *index < limit)?;
+        self.names.names.get(index)?.as_deref()
     }
 
     fn stage_or_image(&self, stage: usize, expanded: Result<Expanded, ExpandError>) -> Target {
@@ -219,7 +247,7 @@ impl<'a> Resolved<'a> {
         };
         let flags = step.flags.iter().filter(|_| step.keyword == Keyword::Copy);
         for from in flags.filter_map(|flag| flag.strip_prefix("--from=")) {
-            let target = self.from(stage, local.expand_args(from, fuel));
+            let target = self.from(stage, ImageUse::CopyFrom, local.expand_args(from, fuel));
             refer(ImageUse::CopyFrom, target);
         }
         for mount in mounts(step).filter(|mount| mount.contains("from")) {
@@ -232,7 +260,7 @@ impl<'a> Resolved<'a> {
                         continue;
                     };
                     mount.text = from;
-                    self.from(stage, Ok(mount))
+                    self.from(stage, ImageUse::Mount, Ok(mount))
                 }
             };
             refer(ImageUse::Mount, target);

@@ -40,9 +40,60 @@ fn a_named_context_comes_before_a_stage() {
         stages.iter().map(|stage| stage.index).collect::<Vec<_>>(),
         [2]
     );
-    // As Buildah does, the word behind FROM is compared before variables are replaced in it.
+}
+
+#[test]
+fn a_name_is_taken_as_it_is_written() {
+    // Buildah would neither replace it nor run the stage of that name.
     let text = "ARG B=base\nFROM h/y:1 AS base\nFROM $B\n";
-    assert_eq!(named(text, None).plan(None, &[]).unwrap().len(), 2);
+    let faults = named(text, None).images(&[], None).unwrap_err();
+    assert_eq!((faults[0].line, faults[0].kind), (3, FaultKind::NoImage));
+    assert!(
+        faults[0].message.ends_with("FROM base"),
+        "{}",
+        faults[0].message
+    );
+}
+
+#[test]
+fn the_number_of_a_stage_is_its_name_in_a_copy() {
+    let text = "FROM h/x:1 AS tool\nFROM h/y:1\nCOPY --from=0 /t /t\n";
+    let file = named(text, None);
+    let images = file.images(&[], None).unwrap();
+    let images: Vec<_> = images
+        .iter()
+        .map(|image| image.reference.as_str())
+        .collect();
+    assert_eq!(images, ["h/y:1", "h/tool:1"]);
+    let text = "FROM h/x:1 AS shared\nFROM h/y:1\nCOPY --from=0 /t /t\n";
+    assert_eq!(
+        named(text, None).taken(1, &[])[0].1[0].named.as_deref(),
+        Some("libs/shared")
+    );
+}
+
+#[test]
+fn what_a_step_binds_and_buildah_does_not_look_at_is_known() {
+    let stages = [0].into();
+    let unseen = |run: &str| {
+        let file = parse(&format!("FROM h/x:1\nRUN {run} make\n"));
+        [false, true].map(|sees_typed| file.binds_unseen(&stages, sees_typed))
+    };
+    assert_eq!(unseen("--mount=target=/m"), [true, true]);
+    assert_eq!(unseen("--mount=from=shared,target=/m"), [true, true]);
+    assert_eq!(unseen("--mount=type=bind,target=/m"), [true, false]);
+    assert_eq!(
+        unseen("--mount=type=bind,from=first,target=/m"),
+        [true, true]
+    );
+    assert_eq!(unseen("--mount=type=$T,target=/m"), [true, true]);
+    assert_eq!(
+        unseen("--mount=type=cache,target=/m --mount=type=secret,id=x"),
+        [false, false]
+    );
+    assert_eq!(unseen(""), [false, false]);
+    let other = parse("FROM h/x:1\nFROM h/y:1\nRUN --mount=target=/m make\n");
+    assert!(!other.binds_unseen(&stages, false));
 }
 
 #[test]
