@@ -19,7 +19,6 @@ fn main() -> ExitCode {
         .and_then(|()| nomad_build::app::run(Cli::parse()));
     match done {
         Ok(code) => code,
-        Err(error) if exit::is_unread(&error) => ExitCode::from(exit::UNREAD),
         Err(error) => {
             // The last word of a program that could not do its work goes to a person.
             eprintln!("nomad-build: {error:#}");

@@ -158,19 +158,25 @@ impl Build {
     }
 
     /// What of the directory is uploaded: its context, and what has a name beside it.
-    fn extent(&self) -> Extent {
-        let values = (self.build_contexts.iter()).filter_map(|context| context.split_once('='));
-        let named = values.filter_map(|(_, value)| match NamedContext::of(value) {
-            NamedContext::Directory(path) if named_context::is_below(path) => {
-                Some(named_context::plain(path))
+    fn extent(&self) -> anyhow::Result<Extent> {
+        let subdir = self.subdir.as_deref().unwrap_or_default();
+        anyhow::ensure!(
+            named_context::is_below(subdir.trim_start_matches('/')),
+            "--subdir leads out of the source"
+        );
+        let mut named = Vec::new();
+        for context in &self.build_contexts {
+            let (name, value) = context.split_once('=').unwrap_or((context, ""));
+            let value = named_context::check(name, value)
+                .map_err(|problem| anyhow::anyhow!("--build-context {name}: {problem}"))?;
+            if let NamedContext::Directory(directory) = NamedContext::of(&value) {
+                named.push(directory.to_owned());
             }
-            _ => None,
-        });
-        let context = (self.subdir.as_deref()).filter(|subdir| named_context::is_below(subdir));
-        Extent {
-            context: context.map(named_context::plain).unwrap_or_default(),
-            named: named.collect(),
         }
+        Ok(Extent {
+            context: named_context::plain(subdir),
+            named,
+        })
     }
 
     async fn source(&self, tools: &Steady) -> anyhow::Result<Value> {
@@ -181,7 +187,7 @@ impl Build {
             }
             (Some(dir), None) => json!({"path": absolute(dir)?}),
             (Some(dir), Some(remote)) => {
-                let upload = remote.upload(dir, self.extent(), self.containerfile.as_deref());
+                let upload = remote.upload(dir, self.extent()?, self.containerfile.as_deref());
                 json!({"context": upload.await?})
             }
         };

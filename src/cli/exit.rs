@@ -26,15 +26,6 @@ pub const LEFT: u8 = 4;
 /// Ctrl-C ended the build: 128 and SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
-/// Whoever read what was printed has gone: 128 and SIGPIPE.
-pub const UNREAD: u8 = 141;
-
-/// Whether a command only stopped because nobody reads what it prints, as `head` does not.
-pub fn is_unread(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
 /// What a command means that could not do its work.
 pub fn of_error(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.is::<Away>() { AWAY } else { REFUSED })

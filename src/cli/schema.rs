@@ -1,6 +1,5 @@
 //! `nomad-build schema`: the tools, as frameworks take them in.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +13,8 @@ use crate::config::{Config, Given};
 use crate::mcp::naming::Naming;
 use crate::mcp::tools::definitions;
 use crate::schema::strict;
+
+use super::show;
 
 /// Print the tools with their JSON schemas, as a server with this configuration lists them.
 #[derive(Debug, Args)]
@@ -108,7 +109,7 @@ impl Schema {
                 let declared: Result<Vec<_>, _> =
                     tools.iter().map(|tool| self.format.declare(tool)).collect();
                 let text = serde_json::to_string_pretty(&declared?)?;
-                writeln!(std::io::stdout(), "{text}")?;
+                show::print(&text)?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use regex::bytes::Regex;
 use sha2::{Digest, Sha256};
@@ -90,6 +90,32 @@ impl Fingerprints {
         }
         let sum = sum.finalize();
         Some(hex::encode(sum.get(..SHORT)?))
+    }
+
+    /// The same of one path as it is written, for a mount. `None` also where it is not there, or a link is on the way:
+    /// whoever mounts it follows that.
+    pub fn of_mounted(&mut self, source: &str) -> Option<String> {
+        let source = Path::new(source.trim_start_matches('/'));
+        let parts: Option<PathBuf> = (source.components())
+            .filter(|part| !matches!(part, Component::CurDir))
+            .map(|part| matches!(part, Component::Normal(_)).then_some(part))
+            .collect();
+        let path = parts?;
+        let ways = path.ancestors().filter(|way| !way.as_os_str().is_empty());
+        for way in ways {
+            if matches!(self.tree.get(way)?.node, Node::Link(_)) {
+                return None;
+            }
+        }
+        let found: Vec<PathBuf> = (self.tree.keys())
+            .filter(|found| found.starts_with(&path))
+            .cloned()
+            .collect();
+        let mut sum = Sha256::new();
+        for found in found {
+            self.add(&found, &mut sum)?;
+        }
+        Some(hex::encode(sum.finalize().get(..SHORT)?))
     }
 
     fn add(&mut self, path: &Path, sum: &mut Sha256) -> Option<()> {
@@ -227,6 +253,30 @@ mod tests {
         fs::remove_file(root.join("src/link")).unwrap();
         symlink("b.h", root.join("src/link")).unwrap();
         assert_eq!(changed(), [0, 1, 4]);
+    }
+
+    #[test]
+    fn a_mount_is_known_by_all_below_its_path_and_not_by_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/c"), "1").unwrap();
+        fs::write(root.join("a*"), "1").unwrap();
+        symlink("a", root.join("link")).unwrap();
+        let print = |source: &str| Fingerprints::of_named(root, 1)?.of_mounted(source);
+        let all = [".", "", "/", "a", "/a/b", "./a//b/c", "a*"].map(print);
+        assert!(all.iter().all(Option::is_some), "{all:?}");
+        assert!(all[0] == all[1] && all[1] == all[2] && all[3] != all[4]);
+        assert_eq!(
+            ["link", "link/b/c", "none", "../a", "a/../a"].map(print),
+            [const { None }; 5]
+        );
+        fs::write(root.join("a/b/c"), "2").unwrap();
+        let now = [".", "a/b", "a*"].map(print);
+        assert_eq!(
+            [now[0] == all[0], now[1] == all[4], now[2] == all[6]],
+            [false, false, true]
+        );
     }
 
     #[test]

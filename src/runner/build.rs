@@ -253,7 +253,7 @@ fn arguments(
 
 fn readable(job: &Job<'_>, sandbox: &Sandbox<'_>, sources: &Sources) -> Readable {
     let stages = needed_stages(&sources.parsed, job.plan);
-    let binds = sandbox.host.is_since(1, 39) && sources.parsed.binds_context(&stages);
+    let binds = sandbox.host.is_since(1, 39) && sources.parsed.only_binds(&stages);
     match binds {
         true => Readable::AsIfWritable,
         false => Readable::Yes,

@@ -8,7 +8,7 @@
 //!               scopes/SCOPE.N/store    layers; written by one build at a time, read by others
 //!                             /mounts   RUN --mount=type=cache
 //!                             /bases    base images that its layers may lie on
-//!                             /bound    what the builds were made of that bound what Buildah does not look at
+//!                             /bound    digest of what the builds mounted whose layers Buildah takes without asking
 //!                             /sources  the unpacked sources of the last build
 //!                             /alone    where the layers of the shared scope were found damaged
 //!                             /stale    where a build that began anew could not discard them
@@ -30,6 +30,7 @@ use sha2::{Digest, Sha256};
 
 use crate::build::scope::Scopes;
 
+use super::inputs::MadeOf;
 use super::kept::Kept;
 use super::lock::{is_at, try_lock, try_share};
 use super::store::{MAX_LIST, images_in};
@@ -40,7 +41,7 @@ use super::workdir::read_untrusted;
 const STORES: u32 = 64;
 /// Stands in a scope that does not read the layers of another one any more.
 const ALONE: &str = "alone";
-/// Has what the builds were made of that bound something unseen.
+/// See the module.
 const BOUND: &str = "bound";
 /// Stands in a store that no build takes any more.
 const STALE: &str = "stale";
@@ -289,17 +290,29 @@ impl Layers {
         fs::write(self.dir.join(STALE), b"")
     }
 
-    /// What the last build was made of that left layers which Buildah would take whatever they were bound to.
-    pub fn bound(&self) -> Option<String> {
-        fs::read_to_string(self.dir.join(BOUND)).ok()
+    /// Whether the layers are of such builds alone as Buildah may take without having asked.
+    pub fn are_made_of(&self, made_of: &MadeOf) -> bool {
+        match made_of {
+            MadeOf::Asked => true,
+            MadeOf::Known(digest) => {
+                fs::read_to_string(self.dir.join(BOUND)).is_ok_and(|bound| bound == *digest)
+            }
+            MadeOf::Unknown => false,
+        }
     }
 
-    /// Remembers what this build is made of; nothing stands for what is not known.
+    /// Remembers what this build is made of, and reads no other store where that has layers of something else.
     ///
     /// # Errors
     /// When it cannot be noted.
-    pub fn bind(&self, made_of: Option<&str>) -> io::Result<()> {
-        fs::write(self.dir.join(BOUND), made_of.unwrap_or_default())
+    pub fn make_of(&mut self, made_of: MadeOf) -> io::Result<()> {
+        let digest = match made_of {
+            MadeOf::Asked => return Ok(()),
+            MadeOf::Known(digest) => digest,
+            MadeOf::Unknown => String::new(),
+        };
+        self.read_nothing();
+        fs::write(self.dir.join(BOUND), digest)
     }
 
     /// Whether an earlier build left layers.

@@ -1,13 +1,14 @@
 //! What the build is made of, told before its first step: to be compared with that of other builds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use tokio::task::JoinHandle;
 
 use crate::build::digest::Digest;
 use crate::build::inputs::{BaseInput, Files, Inputs, MAX_STEPS, StepInput};
 use crate::build::plan::PlanTest;
-use crate::containerfile::{Copied, Step};
+use crate::containerfile::{Copied, Mounted, Shown, Stage, Step, Taken};
 use crate::context::Fingerprints;
 use crate::diagnosis::Steps;
 use crate::log::Event;
@@ -21,11 +22,43 @@ const SHORT: usize = 8;
 
 /// What is being read of the context, while images are fetched.
 #[derive(Debug)]
-pub struct Reading(JoinHandle<Inputs>);
+pub struct Reading(JoinHandle<Read>);
+
+/// What was read.
+#[derive(Debug)]
+struct Read {
+    inputs: Inputs,
+    /// Of all steps together.
+    unasked: Unasked,
+}
+
+/// What decides what a step makes, and what Buildah does not ask for before it takes the step's layer from a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Unasked {
+    Nothing,
+    /// The files that steps mount, by this digest.
+    Files(String),
+    /// Images and stages, too.
+    Images,
+    /// Files that were not read.
+    Unknown,
+}
+
+/// What layers of a cache must have been made of to be taken, where Buildah itself does not ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MadeOf {
+    /// It asks for everything.
+    Asked,
+    /// What has this digest.
+    Known(String),
+    /// What is not known: no layer is to be taken.
+    Unknown,
+}
 
 impl Reading {
-    /// Begins to read what the steps take of the context.
-    pub fn begin(job: &Job<'_>, sources: &Sources) -> Self {
+    /// Begins to read what the steps take of the contexts; `asks_for_binds` says that Buildah asks for the files behind
+    /// `type=bind`, as it does from 1.39 on (imagebuildah/stage_executor.go, `getCreatedBy`).
+    pub fn begin(job: &Job<'_>, sources: &Sources, asks_for_binds: bool) -> Self {
         let plan = job.plan;
         let stages = needed_stages(&sources.parsed, plan);
         let inputs = Inputs {
@@ -40,38 +73,47 @@ impl Reading {
         };
         let (sources, build_args) = (sources.clone(), plan.build_args.clone());
         Self(tokio::task::spawn_blocking(move || {
-            let mut steps = steps(&sources, &stages, &build_args);
+            let (mut steps, unasked) = steps(&sources, &stages, &build_args, asks_for_binds);
             let more_steps = steps.len() > MAX_STEPS;
             steps.truncate(MAX_STEPS);
-            Inputs {
-                steps,
-                more_steps,
-                ..inputs
+            Read {
+                inputs: Inputs {
+                    steps,
+                    more_steps,
+                    ..inputs
+                },
+                unasked,
             }
         }))
     }
 
-    /// Tells it all, and returns it, with the images that the build was given, where it was given all.
+    /// Tells it all, with the images that the build was given, where it was given all.
     ///
     /// # Errors
     /// When the reading ended in disorder.
-    pub async fn tell(self, job: &Job<'_>, bases: Option<&[Base]>) -> Result<Inputs, Stop> {
-        let read = self.0.await.map_err(Stop::internal)?;
+    pub async fn tell(self, job: &Job<'_>, bases: Option<&[Base]>) -> Result<MadeOf, Stop> {
+        let Read { inputs, unasked } = self.0.await.map_err(Stop::internal)?;
         let inputs = Inputs {
             bases: bases.map(|bases| bases.iter().map(base).collect()),
-            ..read
+            ..inputs
         };
-        job.reporter.event(Event::Inputs {
-            inputs: inputs.clone(),
-        });
-        Ok(inputs)
+        let made_of = match unasked {
+            Unasked::Nothing => MadeOf::Asked,
+            Unasked::Files(digest) => MadeOf::Known(digest),
+            Unasked::Images => of_everything(&inputs),
+            Unasked::Unknown => MadeOf::Unknown,
+        };
+        job.reporter.event(Event::Inputs { inputs });
+        Ok(made_of)
     }
 }
 
-/// A digest of all that decides what the steps make; `None` where not all of it is known.
-pub fn digest(inputs: &Inputs) -> Option<String> {
-    let known = serde_json::to_vec(&inputs.of_steps()?).ok()?;
-    Some(Digest::of(&known).to_string())
+fn of_everything(inputs: &Inputs) -> MadeOf {
+    let known = inputs.of_steps();
+    let known = known.and_then(|inputs| serde_json::to_vec(&inputs).ok());
+    known.map_or(MadeOf::Unknown, |known| {
+        MadeOf::Known(Digest::of(&known).to_string())
+    })
 }
 
 fn named(pairs: &[(String, String)]) -> Vec<(String, String)> {
@@ -81,60 +123,157 @@ fn named(pairs: &[(String, String)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// One more than are kept, where there are more.
+/// One step more than are kept, where there are more; and what Buildah does not ask for of any.
 fn steps(
     sources: &Sources,
     stages: &BTreeSet<usize>,
     build_args: &[(String, String)],
-) -> Vec<StepInput> {
-    let name = sources.containerfile.strip_prefix(&sources.context);
-    let name = name.ok().and_then(|name| name.to_str());
-    let among = sources.named.len() as u64 + 1;
-    let mut contexts = Contexts {
-        sources,
-        own: Fingerprints::of(&sources.context, name, among),
-        among,
-        named: BTreeMap::new(),
-    };
-    let lines: Vec<&str> = sources.text.lines().collect();
+    asks_for_binds: bool,
+) -> (Vec<StepInput>, Unasked) {
     let parsed = &sources.parsed;
-    let wanted = parsed
-        .stages
+    let wanted = parsed.stages.iter();
+    let wanted: Vec<&Stage> = wanted
+        .filter(|stage| stages.contains(&stage.index))
+        .collect();
+    let taken = wanted
         .iter()
-        .filter(|stage| stages.contains(&stage.index));
-    let mut steps = Vec::new();
-    for stage in wanted {
-        let taken = parsed.taken(stage.index, build_args);
+        .map(|stage| parsed.taken(stage.index, build_args));
+    let taken: Vec<Vec<Taken>> = taken.collect();
+    let mut contexts = Contexts::of(sources, taken.iter().flatten());
+    let lines: Vec<&str> = sources.text.lines().collect();
+    let (mut steps, mut unasked) = (Vec::new(), Vec::new());
+    for (stage, taken) in wanted.iter().zip(&taken) {
         for step in &stage.steps {
+            let taken = taken.iter().find(|taken| taken.number == step.number);
             if steps.len() > MAX_STEPS {
-                return steps;
+                // Of what is not read nothing is known.
+                let mounts = taken.is_some_and(|taken| !taken.mounted.is_empty());
+                unasked.push(if mounts {
+                    Unasked::Unknown
+                } else {
+                    Unasked::Nothing
+                });
+                continue;
             }
-            let files = match taken.iter().find(|(number, _)| *number == step.number) {
-                None => Files::None,
-                Some((_, copied)) => contexts
-                    .fingerprint(copied)
-                    .map_or(Files::TooMany, Files::Known),
-            };
+            let files = taken.map_or(Files::None, |taken| contexts.files(taken));
             let text = fingerprint(&whole(step, &lines));
+            let asks = asks_for_binds && taken.is_some_and(|taken| !contexts.mounts_link(taken));
+            unasked.push(unasked_of(taken, &text, &files, asks));
             steps.push(StepInput::new(Steps::status(stage, step), text, files));
         }
     }
-    steps
+    (steps, together(unasked))
+}
+
+fn unasked_of(taken: Option<&Taken>, text: &str, files: &Files, asks_for_binds: bool) -> Unasked {
+    let mounted = taken.map_or(&[][..], |taken| &taken.mounted);
+    let is_asked = |mounted: &Mounted| {
+        let of_context = matches!(mounted.shows, Shown::Context(_));
+        asks_for_binds && mounted.is_typed && of_context
+    };
+    let shows = |shown: &Shown| mounted.iter().any(|mounted| mounted.shows == *shown);
+    match files {
+        _ if mounted.iter().all(is_asked) => Unasked::Nothing,
+        Files::TooMany => Unasked::Unknown,
+        _ if shows(&Shown::Unknown) => Unasked::Unknown,
+        _ if shows(&Shown::Image) => Unasked::Images,
+        Files::Known(files) => Unasked::Files(format!("{text} {files}")),
+        Files::None => Unasked::Unknown,
+    }
+}
+
+/// Of all steps.
+fn together(steps: Vec<Unasked>) -> Unasked {
+    let (mut files, mut images) = (Vec::new(), false);
+    for step in steps {
+        match step {
+            Unasked::Nothing => {}
+            Unasked::Unknown => return Unasked::Unknown,
+            Unasked::Images => images = true,
+            Unasked::Files(digest) => files.push(digest),
+        }
+    }
+    match files.as_slice() {
+        _ if images => Unasked::Images,
+        [] => Unasked::Nothing,
+        files => Unasked::Files(Digest::of(files.join("\n").as_bytes()).to_string()),
+    }
 }
 
 /// The contexts of a build, each read when it is asked for; `None` where one cannot be.
 struct Contexts<'a> {
     sources: &'a Sources,
+    /// Without what its ignore file names.
     own: Option<Fingerprints>,
-    /// How many there are.
+    /// How many are read at most.
     among: u64,
-    /// By directory.
-    named: BTreeMap<String, Option<Fingerprints>>,
+    /// As they are, by directory; the context itself without one.
+    whole: BTreeMap<Option<String>, Option<Fingerprints>>,
 }
 
-impl Contexts<'_> {
+impl<'a> Contexts<'a> {
+    /// Those that these steps take something of.
+    fn of<'t>(sources: &'a Sources, mut taken: impl Iterator<Item = &'t Taken>) -> Self {
+        let name = sources.containerfile.strip_prefix(&sources.context);
+        let name = name.ok().and_then(|name| name.to_str());
+        let mounts = taken.any(|taken| !taken.mounted.is_empty());
+        let among = 1 + sources.named.len() as u64 + u64::from(mounts);
+        Self {
+            sources,
+            own: Fingerprints::of(&sources.context, name, among),
+            among,
+            whole: BTreeMap::new(),
+        }
+    }
+
     /// Of all that a step takes of the contexts.
-    fn fingerprint(&mut self, copied: &[Copied]) -> Option<String> {
+    fn files(&mut self, taken: &Taken) -> Files {
+        let of_contexts = |mounted: &Mounted| match &mounted.shows {
+            Shown::Context(copied) => Some(copied.clone()),
+            _ => None,
+        };
+        let mounted: Vec<Copied> = taken.mounted.iter().filter_map(of_contexts).collect();
+        if taken.copied.is_empty() && mounted.is_empty() {
+            return Files::None;
+        }
+        let all = self.copied(&taken.copied).and_then(|mut all| {
+            for copied in &mounted {
+                all.push(
+                    self.whole(copied.named.as_deref())?
+                        .of_mounted(&copied.source)?,
+                );
+            }
+            Some(all)
+        });
+        match all.as_deref() {
+            None => Files::TooMany,
+            Some([one]) => Files::Known(one.clone()),
+            Some(all) => Files::Known(fingerprint(&all.join(" "))),
+        }
+    }
+
+    /// Whether a step mounts what a link leads to: Buildah then asks for the link alone.
+    fn mounts_link(&self, taken: &Taken) -> bool {
+        let is_link = |copied: &Copied| {
+            let directory = self.directory(copied.named.as_deref())?;
+            let below = Path::new(copied.source.trim_start_matches('/'));
+            let path: PathBuf = directory.join(below).components().collect();
+            Some(path.symlink_metadata().ok()?.is_symlink())
+        };
+        taken.mounted.iter().any(|mounted| match &mounted.shows {
+            Shown::Context(copied) => is_link(copied).unwrap_or(true),
+            _ => false,
+        })
+    }
+
+    fn directory(&self, named: Option<&str>) -> Option<&'a Path> {
+        match named {
+            None => Some(&self.sources.context),
+            Some(directory) => self.sources.named(directory),
+        }
+    }
+
+    fn copied(&mut self, copied: &[Copied]) -> Option<Vec<String>> {
         let mut by_context: BTreeMap<Option<&str>, Vec<String>> = BTreeMap::new();
         for copied in copied {
             let paths = by_context.entry(copied.named.as_deref()).or_default();
@@ -144,21 +283,18 @@ impl Contexts<'_> {
         for (named, paths) in by_context {
             let context = match named {
                 None => self.own.as_mut(),
-                Some(directory) => self.of(directory),
+                named => self.whole(named),
             };
             all.push(context?.of_sources(&paths)?);
         }
-        match all.as_slice() {
-            [one] => Some(one.clone()),
-            all => Some(fingerprint(&all.join(" "))),
-        }
+        Some(all)
     }
 
-    fn of(&mut self, directory: &str) -> Option<&mut Fingerprints> {
-        let (sources, among) = (self.sources, self.among);
-        let read = || Fingerprints::of_named(sources.named(directory)?, among);
-        let named = self.named.entry(directory.to_owned());
-        named.or_insert_with(read).as_mut()
+    fn whole(&mut self, named: Option<&str>) -> Option<&mut Fingerprints> {
+        let (directory, among) = (self.directory(named), self.among);
+        let read = || Fingerprints::of_named(directory?, among);
+        let whole = self.whole.entry(named.map(str::to_owned));
+        whole.or_insert_with(read).as_mut()
     }
 }
 
@@ -205,9 +341,12 @@ mod tests {
     use super::*;
     use crate::containerfile::Containerfile;
     use std::fs;
-    use std::path::Path;
 
     fn read(dir: &Path, text: &str) -> Vec<StepInput> {
+        read_by(dir, text, false).0
+    }
+
+    fn read_by(dir: &Path, text: &str, asks_for_binds: bool) -> (Vec<StepInput>, Unasked) {
         fs::write(dir.join("Containerfile"), text).unwrap();
         let contexts = [("shared".to_owned(), "libs/shared".to_owned())];
         let parsed = Containerfile::parse_for(text, None, &[], &contexts).unwrap();
@@ -223,7 +362,7 @@ mod tests {
             parsed,
             tree: None,
         };
-        steps(&sources, &stages, &[])
+        steps(&sources, &stages, &[], asks_for_binds)
     }
 
     fn differing(before: &[StepInput], now: &[StepInput]) -> Vec<usize> {
@@ -270,6 +409,52 @@ mod tests {
         assert_eq!(differing(&before, &now), [1, 3]);
         fs::write(dir.path().join("a"), "2").unwrap();
         assert_eq!(differing(&now, &read(dir.path(), text)), [2, 3]);
+    }
+
+    #[test]
+    fn what_buildah_does_not_ask_for_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        fs::write(dir.path().join("a/b"), "1").unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        let unasked = |run: &str, asks: bool| {
+            let text = format!("FROM x AS first\nRUN {run} make\n");
+            read_by(dir.path(), &text, asks).1
+        };
+        for (run, before, since) in [
+            ("", "Nothing", "Nothing"),
+            ("--mount=type=cache,target=/m", "Nothing", "Nothing"),
+            ("--mount=type=bind,source=a,target=/m", "Files", "Nothing"),
+            ("--mount=source=a,target=/m", "Files", "Files"),
+            (
+                "--mount=type=bind,source=link,target=/m",
+                "Unknown",
+                "Unknown",
+            ),
+            (
+                "--mount=type=bind,source=link/b,target=/m",
+                "Unknown",
+                "Nothing",
+            ),
+            (
+                "--mount=type=bind,source=$HOME,target=/m",
+                "Unknown",
+                "Unknown",
+            ),
+            ("--mount=type=bind,from=y,target=/m", "Images", "Images"),
+            (
+                "--mount=type=bind,source=a,target=/m --mount=from=y,target=/n",
+                "Images",
+                "Images",
+            ),
+        ] {
+            let found = [false, true].map(|asks| format!("{:?}", unasked(run, asks)));
+            assert!(found[0].starts_with(before), "{run}: {found:?}");
+            assert!(found[1].starts_with(since), "{run}: {found:?}");
+        }
+        let before = unasked("--mount=source=a,target=/m", true);
+        fs::write(dir.path().join("a/b"), "2").unwrap();
+        assert_ne!(unasked("--mount=source=a,target=/m", true), before);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::log::Event;
 
 use super::cache::Layers;
 use super::cgroup::{Cgroup, Counters};
-use super::inputs::{self, Reading};
+use super::inputs::Reading;
 use super::limits::{Evidence, explain};
 use super::outputs::{self, Outputs};
 use super::probe::{self, Host};
@@ -26,7 +26,7 @@ use super::process::{Bounds, Ended, Output, capture};
 use super::reporter::Reporter;
 use super::sandbox::{Opening, Reach, Sandbox, Store, remove_tree};
 use super::settings::{Network, Settings};
-use super::source::{self, Sources, needed_stages};
+use super::source::{self, Sources};
 use super::workdir::WorkDir;
 use super::{build, images, test};
 
@@ -315,10 +315,10 @@ async fn gather(job: &Job<'_>, context: Option<File>) -> Result<Result<Gathered,
     let kept = early.as_ref().map(Layers::sources);
     let sources = source::fetch(job, context, kept).await?;
     refuse_heredocs(&host, &sources)?;
-    let reading = Reading::begin(job, &sources);
+    let reading = Reading::begin(job, &sources, host.is_since(1, 39));
     let bases = images::fetch(job, &host, &sources, client).await;
     let given = bases.as_ref().ok().map(|images| images.bases.as_slice());
-    let inputs = reading.tell(job, given).await?;
+    let made_of = reading.tell(job, given).await?;
     let bases = match bases {
         Err(Stop::Damaged(failure)) => {
             return Ok(Err(heal_images(job, &host, failure).await));
@@ -329,19 +329,16 @@ async fn gather(job: &Job<'_>, context: Option<File>) -> Result<Result<Gathered,
         Some(layers) => layers,
         None => take()?,
     };
-    let stages = needed_stages(&sources.parsed, job.plan);
-    let binds_unseen = sources.parsed.binds_unseen(&stages, host.is_since(1, 39));
-    let made_of = inputs::digest(&inputs);
-    // Buildah would take a layer whose step bound other files: only a build of all the same may have it.
-    let is_stale = binds_unseen && (made_of.is_none() || layers.bound() != made_of);
+    let is_stale = !layers.are_made_of(&made_of);
+    if is_stale && layers.is_warm() {
+        let what = "layers of earlier builds are not taken: a step mounts what has changed since, or what was not read";
+        job.reporter.say(Phase::Source, what);
+    }
     if job.plan.no_cache || is_stale {
         // The stages of tests are still built once, and later builds get the new layers.
         forget(job, &host, &mut layers).await?;
     }
-    if binds_unseen {
-        layers.read_nothing();
-        layers.bind(made_of.as_deref()).map_err(Stop::internal)?;
-    }
+    layers.make_of(made_of).map_err(Stop::internal)?;
     layers.lie_on(&bases.bases).map_err(Stop::internal)?;
     job.work
         .forget_source_credentials()

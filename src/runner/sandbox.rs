@@ -90,7 +90,7 @@ pub enum Secrets<'a> {
 /// What a command in the sandbox may use besides the system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reach<'a> {
-    /// The sources, read-only.
+    /// The sources; what is written to them reaches nobody else.
     pub sources: Readable,
     /// Secrets.
     pub secrets: Secrets<'a>,

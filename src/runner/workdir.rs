@@ -5,6 +5,7 @@
 //!      git/                                   phase source only, removed before foreign code runs
 //!      certs/                                 certificates to trust for registries
 //!      src/ outdated/                         the sources; those of the scope's last build, where they are others
+//!      laid-over/                             what is written to the sources in the sandbox
 //!      outside/{home,tmp,run}                 scratch space outside of the sandbox
 //!      box/{s,r,tmp,out,run}                  Buildah's storage and scratch space
 //!      spent/                                 that of the phase build, in the phases after it
@@ -180,7 +181,7 @@ impl WorkDir {
         self.make(&BOX)
     }
 
-    /// What is written to the sources in the sandbox: it goes with it.
+    /// What is written to the sources in the sandbox: nobody else sees it, and the next one begins without it.
     pub fn laid_over(&self) -> PathBuf {
         self.root.join("laid-over")
     }

@@ -248,11 +248,12 @@ fn contexts(plan: &Plan, dir: Option<&Path>, files: &[ContextFile]) -> Result<()
     let missing: Vec<ArgFault> = missing
         .filter(|(_, directory)| !is_there(directory))
         .map(|(name, directory)| {
+            let index = (plan.build_contexts.iter()).position(|(other, _)| other == name);
+            let argument = format!("build_contexts[{}]", index.unwrap_or_default());
             let problem = "it is not there, leads out of the source, or is not a directory";
-            let argument = format!("build_contexts: {name}");
             ArgFault::new(ErrorCode::InvalidArgument, argument, problem)
                 .expecting("NAME=DIRECTORY below the root of the source")
-                .got(directory)
+                .got(&format!("{name}={directory}"))
         })
         .collect();
     match missing.is_empty() {

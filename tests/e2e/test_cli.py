@@ -105,7 +105,7 @@ def test_named_contexts_are_given_by_name(cli: Cli) -> None:
     done = cli.run("build", "--subdir", "app", *named, "--test", "grep x /word")
     assert done.returncode == 0, done
     done = cli.run("build", "--subdir", "app", "--build-context", "shared=libs/other")
-    assert done.returncode == 2 and "build_contexts: it is not there" in done.stderr, done
+    assert done.returncode == 2 and "build_contexts[0]: it is not there" in done.stderr, done
 
 
 def test_a_failure_is_shown_as_compilers_show_theirs(cli: Cli) -> None:

@@ -160,6 +160,33 @@ async def test_what_a_step_mounts_decides_whether_its_layer_is_taken(
     await build("one")
 
 
+@pytest.mark.parametrize("of", ["named context", "stage"])
+async def test_what_a_cache_begins_with_decides_whether_its_layer_is_taken(
+    session: ClientSession, base: str, tmp_path: Path, of: str
+) -> None:
+    origin = {"named context": "from=shared,source=lib", "stage": "from=first,source=/lib-of"}[of]
+    containerfile = (
+        "FROM start AS first\nCOPY word /lib-of/part\nFROM start\n"
+        f"RUN --mount=type=cache,{origin},target=/mounted cp /mounted/part /copied\n"
+    )
+    write(tmp_path, TEXTS | {"app/Containerfile": containerfile})
+    asked = {"source": {"path": str(tmp_path), "subdir": "app"}, "build_contexts": contexts(base), "name": unique()}
+    for word in ("one", "two", "one"):
+        (tmp_path / "app/word").write_text(word)
+        (tmp_path / "libs/shared/lib/part").write_text(word)
+        await succeed(session, **asked, tests=[{"command": f"grep -qx {word} /copied"}])
+
+
+async def test_a_link_to_what_a_step_mounts_is_followed(session: ClientSession, base: str, tmp_path: Path) -> None:
+    containerfile = f"FROM {base}\nRUN --mount=type=bind,source=current,target=/mounted cp /mounted/word /copied\n"
+    write(tmp_path, {"Containerfile": containerfile, "v1/word": "one"})
+    (tmp_path / "current").symlink_to("v1")
+    for word in ("one", "two"):
+        (tmp_path / "v1/word").write_text(word)
+        source = {"path": str(tmp_path)}
+        await succeed(session, source=source, tests=[{"command": f"grep -qx {word} /copied"}])
+
+
 async def test_what_a_step_writes_to_the_context_is_gone_with_it(session: ClientSession, base: str, tmp_path: Path) -> None:
     containerfile = (
         f"FROM {base}\nRUN --mount=type=bind,source=word,target=/m,rw sh -c 'echo evil > /m'; true\n"

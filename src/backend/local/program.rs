@@ -2,50 +2,70 @@
 //!
 //! That is its own place, or a copy where that is closed to them, as `/root` is on most machines: cargo installs
 //! for root there. A copy goes when another one is made and no build runs by it any more.
+//!
+//! ```text
+//! HOMES/program/NAME        the copy; NAME is of the file that it was made of
+//!               NAME.lock   shared by all that use it; for root alone, or builds could hold it
+//!               NAME.*.part one that is being made, by one of them
+//! ```
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-
-use crate::runner::lock::is_at;
+use crate::runner::lock::{is_at, try_lock, try_share};
 
 use super::accounts::HOMES;
 use super::user::BuildUser;
 
 /// The file that this process executes, also when its name is another one's by now (proc_pid_exe(5)).
 const OWN: &str = "/proc/self/exe";
+/// Between two tries to take what somebody removes.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A program that a user can execute as long as this lives.
 #[derive(Debug)]
 pub struct Program {
     /// Where it is.
     pub path: PathBuf,
-    /// Of a copy: shared by all that use it.
+    /// Of a copy.
     _held: Option<File>,
 }
 
 impl Program {
-    /// This program for `user`. Blocks for as long as copying it takes.
+    /// `own`, which is this program, or a copy of it, for `user`. Blocks for as long as copying takes.
     ///
     /// # Errors
-    /// When this program cannot find or copy itself.
-    pub fn for_user(user: &BuildUser) -> io::Result<Self> {
-        let own = std::env::current_exe()?;
-        if user.obstacle(&own)?.is_none() {
-            return Ok(Self {
-                path: own,
-                _held: None,
-            });
+    /// When this program cannot be copied, or the user cannot execute the copy, either.
+    pub fn for_user(own: &Path, user: &BuildUser) -> io::Result<Self> {
+        match user.obstacle(own) {
+            Ok(None) => {
+                return Ok(Self {
+                    path: own.to_owned(),
+                    _held: None,
+                });
+            }
+            Ok(Some(_)) => {}
+            // It was replaced, and is executed all the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        Self::copied(Path::new(OWN), &Path::new(HOMES).join("program"))
+        let copy = Self::copied(Path::new(OWN), &Path::new(HOMES).join("program"))?;
+        match user.obstacle(&copy.path)? {
+            None => Ok(copy),
+            Some(place) => Err(io::Error::other(format!(
+                "the user {}, as which builds run, can execute neither {} nor a copy of it: {} is closed to it; chmod o+x it",
+                user.name,
+                own.display(),
+                place.display()
+            ))),
+        }
     }
 
     /// A copy of `own` in the directory `all`.
     fn copied(own: &Path, all: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o711).create(all)?;
         let metadata = fs::metadata(own)?;
         let name = format!(
             "nomad-build-{:x}-{:x}-{:x}-{:x}",
@@ -54,67 +74,75 @@ impl Program {
             metadata.mtime(),
             metadata.mtime_nsec()
         );
-        let path = all.join(name);
+        for dir in [all.parent(), Some(all)].into_iter().flatten() {
+            if !dir.is_dir() {
+                DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
+                // Whatever the umask.
+                fs::set_permissions(dir, Permissions::from_mode(0o711))?;
+            }
+        }
+        let (path, lock) = (all.join(&name), lock_of(all, &name));
         loop {
+            let held = try_share(&lock)?.filter(|held| is_at(held, &lock));
+            if held.is_none() {
+                // Somebody removes it, which takes no time.
+                std::thread::sleep(AGAIN);
+                continue;
+            }
             if !path.exists() {
-                make(own, all, &path)?;
-                remove_others(all, &path);
+                make(own, all, &name)?;
+                remove_others(all, &name);
             }
-            if let Some(held) = share(&path)? {
-                return Ok(Self {
-                    path,
-                    _held: Some(held),
-                });
-            }
+            return Ok(Self { path, _held: held });
         }
     }
 }
 
-/// Holds a copy together with others; `None` when it was removed meanwhile.
-fn share(path: &Path) -> io::Result<Option<File>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    flock(&file, FlockOperation::LockShared)?;
-    Ok(is_at(&file, path).then_some(file))
+fn lock_of(all: &Path, name: &str) -> PathBuf {
+    all.join(format!("{name}.lock"))
 }
 
 /// Whoever copies at the same time, there is one copy in the end, and it is whole.
-fn make(own: &Path, all: &Path, path: &Path) -> io::Result<()> {
-    let part = tempfile::Builder::new().prefix(".").tempfile_in(all)?;
-    fs::copy(own, part.path())?;
-    fs::set_permissions(part.path(), fs::Permissions::from_mode(0o755))?;
+fn make(own: &Path, all: &Path, name: &str) -> io::Result<()> {
+    let mut part = tempfile::Builder::new()
+        .prefix(&format!("{name}."))
+        .suffix(".part")
+        .tempfile_in(all)?;
+    io::copy(&mut File::open(own)?, part.as_file_mut())?;
+    part.as_file()
+        .set_permissions(Permissions::from_mode(0o755))?;
     // Closed before it is executed.
-    match part
-        .into_temp_path()
-        .persist_noclobber(path)
-        .map_err(|error| error.error)
-    {
-        // Another one was faster, or took this for one that nobody uses.
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
-            ) =>
-        {
-            Err(error)
-        }
+    let made = part.into_temp_path().persist_noclobber(all.join(name));
+    match made.map_err(|error| error.error) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Removes copies that nobody uses; what cannot be removed is left to the next.
-fn remove_others(all: &Path, own: &Path) {
-    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path != own
-            && let Ok(file) = File::open(&path)
-            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && let Err(error) = fs::remove_file(&path)
-        {
-            tracing::warn!(%error, path = %path.display(), "an old copy of this program remains");
+/// Removes copies that nobody uses, with all that belongs to them; what cannot be removed is left to the next.
+fn remove_others(all: &Path, own: &str) {
+    let entries = fs::read_dir(all).into_iter().flatten().flatten();
+    let names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let others = names.iter().filter_map(|name| name.strip_suffix(".lock"));
+    for other in others.filter(|other| *other != own) {
+        let Ok(Some(_held)) = try_lock(&lock_of(all, other)) else {
+            continue;
+        };
+        let belongs = |name: &&String| {
+            let rest = name.strip_prefix(other);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        // The lock is the last one: whoever takes it finds nothing else.
+        let (locks, files): (Vec<&String>, Vec<&String>) = names
+            .iter()
+            .filter(belongs)
+            .partition(|name| name.ends_with(".lock"));
+        for name in files.into_iter().chain(locks) {
+            if let Err(error) = fs::remove_file(all.join(name)) {
+                tracing::warn!(%error, name, "an old copy of this program remains");
+            }
         }
     }
 }
@@ -152,9 +180,8 @@ mod tests {
         drop(first);
         fs::write(&own, "#!/bin/sh\necho 333\n").unwrap();
         let third = Program::copied(&own, &all).unwrap();
-        assert!(!old.exists() && second.path.exists());
-        assert_eq!(names(&all).len(), 2, "{:?}", names(&all));
-        assert!(third.path.exists());
+        assert!(!old.exists() && second.path.exists() && third.path.exists());
+        assert_eq!(names(&all).len(), 4, "{:?}", names(&all));
     }
 
     #[test]
@@ -173,7 +200,7 @@ mod tests {
                 .map(|thread| thread.join().unwrap())
                 .collect()
         });
-        assert_eq!(names(&all).len(), 1, "{:?}", names(&all));
+        assert_eq!(names(&all).len(), 2, "{:?}", names(&all));
         for program in made {
             assert_eq!(fs::metadata(&program.path).unwrap().len(), 1 << 20);
         }

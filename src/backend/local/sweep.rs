@@ -12,6 +12,7 @@ use crate::runner::sandbox::environment;
 use crate::runner::userns;
 
 use super::layout::Layout;
+use super::program::Program;
 use super::user::{BuildUser, Users};
 
 /// How long a cache may grow before it is looked at again.
@@ -65,11 +66,12 @@ fn run(cache: &Path, config: &Config, user: &BuildUser, program: &Path) -> io::R
     for dir in ["", "home", "run", "tmp"] {
         user.make_dir(&scratch.join(dir))?;
     }
-    let [own, words @ ..] = userns::wrapper(program);
+    let program = Program::for_user(program, user)?;
+    let [own, words @ ..] = userns::wrapper(&program.path);
     let mut command = Command::new(own);
     command
         .args(words)
-        .arg(program)
+        .arg(&program.path)
         .args(["runner", "sweep", "--cache"])
         .arg(cache)
         .args(["--limit", &(config.local.cache_mb << 20).to_string()])

@@ -412,7 +412,7 @@ impl<O: Output> Workshop<O> {
         stop: &mut dyn StopWanted,
     ) -> io::Result<Part> {
         let log = self.log(&self.output.progress()?)?;
-        let program = Program::for_user(user)?;
+        let program = Program::for_user(&self.program, user)?;
         let mut command = self.build_command(&program.path, work, end, log)?;
         user.apply(&mut command);
         let cgroup = Some(&self.cgroup);

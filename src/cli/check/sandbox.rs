@@ -236,7 +236,7 @@ fn attempt(
     user.give(&file)?;
     user.give(dir)?;
     let answer = dir.join("answer.json");
-    let program = Program::for_user(user)?;
+    let program = Program::for_user(&std::env::current_exe()?, user)?;
     let mut command = std::process::Command::new(&program.path);
     command
         .args(["runner", "probe", "--settings"])

@@ -50,7 +50,11 @@ pub fn error(refusal: &Value) -> io::Result<()> {
     print(&json!({"error": refusal}).to_string())
 }
 
-fn print(text: &str) -> io::Result<()> {
+/// Prints a text; the program ends where nobody reads it.
+///
+/// # Errors
+/// When it cannot be written otherwise.
+pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         // Whoever read it has seen enough.

@@ -18,6 +18,37 @@ pub struct Copied {
     pub target: String,
 }
 
+/// What a step takes of the contexts, or mounts of elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Number of the step in its stage.
+    pub number: usize,
+    /// What it copies, without what ignore files keep out.
+    pub copied: Vec<Copied>,
+    /// What it mounts, whatever ignore files say.
+    pub mounted: Vec<Mounted>,
+}
+
+/// A mount of a `RUN` that shows something that is there before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Whether it says `type=bind`.
+    pub is_typed: bool,
+    /// What it shows.
+    pub shows: Shown,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// A part of a context; without a target, where it lies is not known.
+    Context(Copied),
+    /// A part of a stage or an image.
+    Image,
+    /// It depends on variables that only the base image can have.
+    Unknown,
+}
+
 /// What a step finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -61,25 +92,26 @@ impl Containerfile {
         layout
     }
 
-    /// What steps of the stage `index` copy or mount of the contexts, by number of the step.
+    /// What the steps of the stage `index` take, of those that take something.
     #[must_use]
-    pub fn taken(
-        &self,
-        index: usize,
-        build_args: &[(String, String)],
-    ) -> Vec<(usize, Vec<Copied>)> {
-        let mut taken = Vec::new();
+    pub fn taken(&self, index: usize, build_args: &[(String, String)]) -> Vec<Taken> {
+        let mut all = Vec::new();
         self.follow(index, build_args, |at, step, fuel| {
-            let mut alone = Layout::default();
-            if at.stage == index {
-                alone.apply(step, at, fuel);
-                alone.mount(step, at, fuel);
+            if at.stage != index {
+                return;
             }
-            if !alone.copied.is_empty() {
-                taken.push((step.number, alone.copied));
+            let mut alone = Layout::default();
+            alone.apply(step, at, fuel);
+            let taken = Taken {
+                number: step.number,
+                mounted: alone.mounted(step, at, fuel),
+                copied: alone.copied,
+            };
+            if !taken.copied.is_empty() || !taken.mounted.is_empty() {
+                all.push(taken);
             }
         });
-        taken
+        all
     }
 
     /// Calls `visit` for each step but the `FROM`s of the stages that lead to the stage `index`, and of itself.
@@ -179,37 +211,62 @@ impl Layout {
     }
 
     fn mount(&mut self, step: &Step, at: &At<'_>, fuel: &mut Fuel) {
-        for mount in mounts(step) {
-            let Ok(mut expanded) = at.local.expand(mount, fuel) else {
-                continue;
-            };
-            let text = std::mem::take(&mut expanded.text);
-            let mount = fields(&text);
-            let named = match mount.last("from") {
-                None => None,
-                Some(from) => {
-                    expanded.text = from.to_owned();
-                    let Some(named) = at.named(ImageUse::Mount, Ok(expanded)) else {
-                        continue;
-                    };
-                    Some(named)
-                }
-            };
-            if mount.kind() != "bind" {
-                continue;
-            }
-            let target = ["target", "dst", "destination"]
-                .iter()
-                .find_map(|key| mount.last(key));
-            let source = ["source", "src"].iter().find_map(|key| mount.last(key));
-            if let Some(target) = target {
-                self.copied.push(Copied {
-                    named,
-                    source: source.unwrap_or(".").to_owned(),
-                    target: self.below(target),
-                });
+        for mounted in self.mounted(step, at, fuel) {
+            if let Shown::Context(copied) = mounted.shows
+                && !copied.target.is_empty()
+            {
+                self.copied.push(copied);
             }
         }
+    }
+
+    /// What a step mounts of what is there before it: by `type=bind`, and by `type=cache` with `from`.
+    fn mounted(&self, step: &Step, at: &At<'_>, fuel: &mut Fuel) -> Vec<Mounted> {
+        let mut all = Vec::new();
+        for mount in mounts(step) {
+            let kind = fields(mount).last("type");
+            let shows = match kind {
+                None | Some("bind") => self.shown(mount, at, fuel),
+                Some("cache") if fields(mount).last("from").is_some() => {
+                    self.shown(mount, at, fuel)
+                }
+                // A variable can make it anything.
+                Some(kind) if kind.contains('$') => Shown::Unknown,
+                Some(_) => continue,
+            };
+            all.push(Mounted {
+                is_typed: kind == Some("bind"),
+                shows,
+            });
+        }
+        all
+    }
+
+    fn shown(&self, mount: &str, at: &At<'_>, fuel: &mut Fuel) -> Shown {
+        let Some(mut expanded) =
+            (at.local.expand(mount, fuel).ok()).filter(|expanded| expanded.missing.is_empty())
+        else {
+            return Shown::Unknown;
+        };
+        let text = std::mem::take(&mut expanded.text);
+        let mount = fields(&text);
+        let named = match mount.last("from") {
+            None => None,
+            Some(from) => {
+                expanded.text = from.to_owned();
+                match at.named(ImageUse::Mount, Ok(expanded)) {
+                    None => return Shown::Image,
+                    named => named,
+                }
+            }
+        };
+        let first = |keys: &[&str]| keys.iter().find_map(|key| mount.last(key));
+        let target = first(&["target", "dst", "destination"]);
+        Shown::Context(Copied {
+            named,
+            source: first(&["source", "src"]).unwrap_or(".").to_owned(),
+            target: target.map_or_else(String::new, |target| self.below(target)),
+        })
     }
 
     fn below(&self, path: &str) -> String {

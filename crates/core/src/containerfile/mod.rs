@@ -41,7 +41,7 @@ mod words;
 pub use fault::{Fault, FaultKind, MAX_BYTES, MAX_FAULTS, MAX_INSTRUCTIONS};
 pub use images::{ImageUse, NeededImage};
 pub use keyword::Keyword;
-pub use layout::{Copied, Layout};
+pub use layout::{Copied, Layout, Mounted, Shown, Taken};
 pub use locate::StepLine;
 pub use plan::UnknownTarget;
 pub use secrets::SecretUse;

@@ -1,4 +1,4 @@
-use super::super::{Containerfile, Copied, FaultKind, ImageUse};
+use super::super::{Containerfile, Copied, FaultKind, ImageUse, Shown};
 use super::{args, parse};
 
 const CONTEXTS: &[(&str, &str)] = &[
@@ -67,33 +67,56 @@ fn the_number_of_a_stage_is_its_name_in_a_copy() {
     assert_eq!(images, ["h/y:1", "h/tool:1"]);
     let text = "FROM h/x:1 AS shared\nFROM h/y:1\nCOPY --from=0 /t /t\n";
     assert_eq!(
-        named(text, None).taken(1, &[])[0].1[0].named.as_deref(),
+        named(text, None).taken(1, &[])[0].copied[0]
+            .named
+            .as_deref(),
         Some("libs/shared")
     );
 }
 
 #[test]
-fn what_a_step_binds_and_buildah_does_not_look_at_is_known() {
-    let stages = [0].into();
-    let unseen = |run: &str| {
-        let file = parse(&format!("FROM h/x:1\nRUN {run} make\n"));
-        [false, true].map(|sees_typed| file.binds_unseen(&stages, sees_typed))
-    };
-    assert_eq!(unseen("--mount=target=/m"), [true, true]);
-    assert_eq!(unseen("--mount=from=shared,target=/m"), [true, true]);
-    assert_eq!(unseen("--mount=type=bind,target=/m"), [true, false]);
+fn what_a_step_mounts_is_known() {
+    let text = "FROM h/x:1 AS first\nENV A=inc\nFROM first\nRUN --mount=source=$A,target=/a --mount=type=bind,from=shared,target=/b \\\n\
+        --mount=type=cache,target=/c --mount=type=cache,from=shared,source=d,target=/d --mount=from=first,target=/e \\\n\
+        --mount=source=$NONE,target=/f --mount=type=$T,target=/g --mount=type=secret,id=x --mount=from=tool make\n";
+    let file = named(text, None);
+    let taken = file.taken(1, &[]);
+    let mounted: Vec<String> = (taken[0].mounted.iter())
+        .map(|mounted| {
+            let shows = match &mounted.shows {
+                Shown::Context(copied) => format!("{:?} {}", copied.named, copied.source),
+                other => format!("{other:?}"),
+            };
+            format!("{} {shows}", mounted.is_typed)
+        })
+        .collect();
     assert_eq!(
-        unseen("--mount=type=bind,from=first,target=/m"),
-        [true, true]
+        mounted,
+        [
+            "false None inc",
+            r#"true Some("libs/shared") ."#,
+            r#"false Some("libs/shared") d"#,
+            "false Image",
+            "false Unknown",
+            "false Unknown",
+            "false Image",
+        ]
     );
-    assert_eq!(unseen("--mount=type=$T,target=/m"), [true, true]);
-    assert_eq!(
-        unseen("--mount=type=cache,target=/m --mount=type=secret,id=x"),
-        [false, false]
-    );
-    assert_eq!(unseen(""), [false, false]);
+}
+
+#[test]
+fn a_build_that_only_binds_is_known() {
+    let only = |run: &str| parse(&format!("FROM h/x:1\nRUN {run} make\n")).only_binds(&[0].into());
+    assert!(only("--mount=target=/m") && only("--mount=type=$T,target=/m"));
+    assert!(only(
+        "--mount=type=bind,target=/m --mount=type=cache,target=/c"
+    ));
+    assert!(!only(
+        "--mount=target=/m --mount=type=cache,from=x,target=/c"
+    ));
+    assert!(!only("--mount=type=secret,id=x") && !only(""));
     let other = parse("FROM h/x:1\nFROM h/y:1\nRUN --mount=target=/m make\n");
-    assert!(!other.binds_unseen(&stages, false));
+    assert!(!other.only_binds(&[0].into()));
 }
 
 #[test]
@@ -123,15 +146,23 @@ fn what_is_taken_of_a_directory_is_known() {
         copied(shared, "src", "/w/."),
         copied(None, "a", "/w/."),
         copied(shared, "inc", "/i"),
+        copied(shared, ".", "/c"),
     ];
     assert_eq!(file.layout(0, Some(7), &[]).copied, all);
     let taken = file.taken(0, &[]);
-    let taken: Vec<_> = taken
-        .iter()
-        .map(|(step, copied)| (*step, copied[0].named.as_deref(), copied[0].source.as_str()))
+    let copied: Vec<_> = (taken.iter())
+        .map(|taken| {
+            let copied = taken.copied.first();
+            let source = copied.map(|copied| (copied.named.as_deref(), copied.source.as_str()));
+            (taken.number, source, taken.mounted.len())
+        })
         .collect();
     assert_eq!(
-        taken,
-        [(4, shared, "src"), (5, None, "a"), (7, shared, "inc")]
+        copied,
+        [
+            (4, Some((shared, "src")), 0),
+            (5, Some((None, "a")), 0),
+            (7, None, 2)
+        ]
     );
 }
