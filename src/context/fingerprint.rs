@@ -78,18 +78,10 @@ impl Fingerprints {
     pub fn of_sources(&mut self, sources: &[String]) -> Option<String> {
         let mut sum = Sha256::new();
         for source in sources {
-            let wanted = Wanted::new(source)?;
-            let found: Vec<PathBuf> = (self.tree.keys())
-                .filter(|path| wanted.has(path))
-                .cloned()
-                .collect();
-            for path in found {
-                self.add(&path, &mut sum)?;
-            }
+            self.add_all(&Wanted::new(source)?, &mut sum)?;
             sum.update([0]);
         }
-        let sum = sum.finalize();
-        Some(hex::encode(sum.get(..SHORT)?))
+        short(sum)
     }
 
     /// The same of one path as it is written, for a mount. `None` also where it is not there, or a link is on the way:
@@ -107,15 +99,15 @@ impl Fingerprints {
                 return None;
             }
         }
-        let found: Vec<PathBuf> = (self.tree.keys())
-            .filter(|found| found.starts_with(&path))
-            .cloned()
-            .collect();
         let mut sum = Sha256::new();
-        for found in found {
-            self.add(&found, &mut sum)?;
-        }
-        Some(hex::encode(sum.finalize().get(..SHORT)?))
+        self.add_all(&Wanted::Below(path), &mut sum)?;
+        short(sum)
+    }
+
+    fn add_all(&mut self, wanted: &Wanted, sum: &mut Sha256) -> Option<()> {
+        let found = self.tree.keys().filter(|path| wanted.has(path));
+        let found: Vec<PathBuf> = found.cloned().collect();
+        found.iter().try_for_each(|path| self.add(path, sum))
     }
 
     fn add(&mut self, path: &Path, sum: &mut Sha256) -> Option<()> {
@@ -149,6 +141,10 @@ impl Fingerprints {
         self.read.insert(path.to_owned(), sum);
         Some(sum)
     }
+}
+
+fn short(sum: Sha256) -> Option<String> {
+    Some(hex::encode(sum.finalize().get(..SHORT)?))
 }
 
 fn digest(mut file: impl Read) -> io::Result<[u8; 32]> {

@@ -167,10 +167,8 @@ fn steps(
 
 fn unasked_of(taken: Option<&Taken>, text: &str, files: &Files, asks_for_binds: bool) -> Unasked {
     let mounted = taken.map_or(&[][..], |taken| &taken.mounted);
-    let is_asked = |mounted: &Mounted| {
-        let of_context = matches!(mounted.shows, Shown::Context(_));
-        asks_for_binds && mounted.is_typed && of_context
-    };
+    let is_asked =
+        |mounted: &Mounted| asks_for_binds && mounted.is_typed && mounted.of_context().is_some();
     let shows = |shown: &Shown| mounted.iter().any(|mounted| mounted.shows == *shown);
     match files {
         _ if mounted.iter().all(is_asked) => Unasked::Nothing,
@@ -228,16 +226,13 @@ impl<'a> Contexts<'a> {
 
     /// Of all that a step takes of the contexts.
     fn files(&mut self, taken: &Taken) -> Files {
-        let of_contexts = |mounted: &Mounted| match &mounted.shows {
-            Shown::Context(copied) => Some(copied.clone()),
-            _ => None,
-        };
-        let mounted: Vec<Copied> = taken.mounted.iter().filter_map(of_contexts).collect();
+        let mounted = taken.mounted.iter().filter_map(Mounted::of_context);
+        let mounted: Vec<&Copied> = mounted.collect();
         if taken.copied.is_empty() && mounted.is_empty() {
             return Files::None;
         }
         let all = self.copied(&taken.copied).and_then(|mut all| {
-            for copied in &mounted {
+            for copied in mounted {
                 all.push(
                     self.whole(copied.named.as_deref())?
                         .of_mounted(&copied.source)?,
@@ -260,10 +255,8 @@ impl<'a> Contexts<'a> {
             let path: PathBuf = directory.join(below).components().collect();
             Some(path.symlink_metadata().ok()?.is_symlink())
         };
-        taken.mounted.iter().any(|mounted| match &mounted.shows {
-            Shown::Context(copied) => is_link(copied).unwrap_or(true),
-            _ => false,
-        })
+        let mut mounted = taken.mounted.iter().filter_map(Mounted::of_context);
+        mounted.any(|copied| is_link(copied).unwrap_or(true))
     }
 
     fn directory(&self, named: Option<&str>) -> Option<&'a Path> {

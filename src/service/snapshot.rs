@@ -233,7 +233,7 @@ fn below(files: &[FileRequest], subdir: Option<&str>) -> Result<Vec<ContextFile>
 fn extent(plan: &Plan) -> Extent {
     let named = plan.context_directories();
     Extent {
-        context: plan.context_below().unwrap_or_default().to_owned(),
+        context: plan.subdir.clone().unwrap_or_default(),
         named: named.map(|(_, directory)| directory.to_owned()).collect(),
     }
 }

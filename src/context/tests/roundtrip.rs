@@ -166,17 +166,9 @@ fn files_that_change_while_they_are_read() {
 
 #[test]
 fn a_full_disk_is_not_the_trees_fault() {
-    struct Full;
-    impl Write for Full {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    let full = File::options().write(true).open("/dev/full").unwrap();
     let dir = tree(&[("a", "1")]);
-    let error = snapshot_dir(dir.path(), &Extent::default(), None, &[], LIMITS, Full).unwrap_err();
+    let error = snapshot_dir(dir.path(), &Extent::default(), None, &[], LIMITS, full).unwrap_err();
     assert!(matches!(error, SnapshotError::Output(_)), "{error:?}");
     let error = take(&dir.path().join("missing")).unwrap_err();
     assert!(matches!(error, SnapshotError::Root { .. }));

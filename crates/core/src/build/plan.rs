@@ -24,7 +24,7 @@ pub struct Plan {
     pub build_id: BuildId,
     /// Where the sources come from.
     pub source: PlanSource,
-    /// Directory of the source that becomes the context.
+    /// Directory of the source that becomes the context; `None`: its root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subdir: Option<String>,
     /// Directory of the caller's source that the snapshot was taken of, for display.
@@ -103,12 +103,7 @@ impl Plan {
     pub fn snapshot_below(&self) -> Option<&str> {
         // Named contexts may lie beside it.
         let is_alone = self.context_directories().next().is_none();
-        self.context_below().filter(|_| is_alone)
-    }
-
-    /// The directory of the source that is the context; `None`: its root.
-    pub fn context_below(&self) -> Option<&str> {
-        self.subdir.as_deref().filter(|subdir| !subdir.is_empty())
+        self.subdir.as_deref().filter(|_| is_alone)
     }
 
     /// Paths of the final image that are handed over.

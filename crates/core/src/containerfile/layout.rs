@@ -38,6 +38,17 @@ pub struct Mounted {
     pub shows: Shown,
 }
 
+impl Mounted {
+    /// The part of a context that it shows.
+    #[must_use]
+    pub fn of_context(&self) -> Option<&Copied> {
+        match &self.shows {
+            Shown::Context(copied) => Some(copied),
+            Shown::Image | Shown::Unknown => None,
+        }
+    }
+}
+
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
