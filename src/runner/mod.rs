@@ -25,6 +25,7 @@ pub mod handoff;
 pub mod images;
 mod inputs;
 pub mod kept;
+mod leftovers;
 pub mod limits;
 pub mod lock;
 pub mod mirrored;

@@ -16,6 +16,8 @@ use crate::diagnosis::LastWords;
 use crate::log::Redactor;
 use crate::log::lines::{LineSplitter, Lines};
 
+use super::leftovers::Leftovers;
+
 /// Bytes that are read at once.
 const BUFFER: usize = 256 * 1024;
 /// Blocks of lines: while one is written the next ones are made.
@@ -59,7 +61,11 @@ impl Splitting {
 
 impl Printed {
     /// Begins to read.
-    pub fn of(mut pipe: Receiver, redactor: Arc<Redactor>) -> Self {
+    pub fn of(
+        mut pipe: Receiver,
+        redactor: Arc<Redactor>,
+        leftovers: Option<Arc<Leftovers>>,
+    ) -> Self {
         let (empty, mut to_fill) = mpsc::channel::<Block>(BLOCKS);
         let (give, filled) = mpsc::channel(BLOCKS);
         for _ in 0..BLOCKS {
@@ -76,10 +82,14 @@ impl Printed {
             let mut bytes = Vec::with_capacity(BUFFER);
             while let Some(mut block) = to_fill.recv().await {
                 bytes.clear();
-                match pipe.read_buf(&mut bytes).await {
-                    Ok(1..) => locked(&known).take(&bytes, &mut block),
-                    _ => return,
+                let read = pipe.read_buf(&mut bytes).await;
+                if let Some(leftovers) = &leftovers {
+                    leftovers.add_to(&mut bytes);
                 }
+                if bytes.is_empty() || read.is_err() {
+                    return;
+                }
+                locked(&known).take(&bytes, &mut block);
                 if give.send(block).await.is_err() {
                     return;
                 }

@@ -22,6 +22,7 @@ use crate::build::Phase;
 use crate::build::request::Stream;
 use crate::log::{Event, Origin};
 
+use super::leftovers::Leftovers;
 use super::printed::{self, Printed};
 use super::reporter::Reporter;
 
@@ -130,6 +131,7 @@ pub async fn capture(
 pub struct Started {
     group: Group,
     pipe: Receiver,
+    is_carried: bool,
 }
 
 impl Started {
@@ -155,7 +157,15 @@ impl Started {
         Ok(Self {
             group: Group::new(child),
             pipe: Receiver::from_owned_fd(reader.into())?,
+            is_carried: false,
         })
+    }
+
+    /// Says that what commands print below it is carried into its pipe by Buildah, which may lose the end
+    /// ([`Leftovers`]).
+    #[must_use]
+    pub fn carried(self, is_carried: bool) -> Self {
+        Self { is_carried, ..self }
     }
 
     /// Follows it to its end, as [`run`] does.
@@ -165,9 +175,19 @@ impl Started {
         bounds: &Bounds,
         mut observe: impl FnMut(&str) -> Option<Event>,
     ) -> Ended {
-        let Self { mut group, pipe } = self;
+        let leftovers = self.leftovers();
+        let Self {
+            mut group, pipe, ..
+        } = self;
         let (reporter, origin) = (output.reporter, output.origin());
-        let mut printed = Printed::of(pipe, Arc::clone(reporter.redactor()));
+        let mut observe = |line: &str| {
+            let event = observe(line);
+            if let (Some(Event::StepStarted { .. }), Some(leftovers)) = (&event, &leftovers) {
+                leftovers.expect();
+            }
+            event
+        };
+        let mut printed = Printed::of(pipe, Arc::clone(reporter.redactor()), leftovers.clone());
         let ended = loop {
             tokio::select! {
                 // A flood of output is always ready: what ends the process comes first.
@@ -207,9 +227,21 @@ impl Started {
         ended
     }
 
+    /// Watched from now on, where there may be some.
+    fn leftovers(&self) -> Option<Arc<Leftovers>> {
+        let carried_to = rustix::fs::fstat(&self.pipe).ok()?.st_ino;
+        let leader = self.group.id.filter(|_| self.is_carried)?;
+        let leftovers = Leftovers::watch(leader, carried_to);
+        leftovers.expect();
+        Some(Arc::new(leftovers))
+    }
+
     /// Waits for its end, as [`capture`] does.
     pub async fn capture(self, bounds: &Bounds, limit: u64) -> (Ended, String) {
-        let Self { mut group, pipe } = self;
+        let leftovers = self.leftovers();
+        let Self {
+            mut group, pipe, ..
+        } = self;
         let mut text = Vec::new();
         let mut limited = pipe.take(limit);
         let ended = tokio::select! {
@@ -218,6 +250,9 @@ impl Started {
             () = tokio::time::sleep_until(bounds.deadline) => group.stop(Ended::OutOfTime).await,
             _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
         };
+        if let Some(leftovers) = leftovers {
+            leftovers.add_to(&mut text);
+        }
         (ended, String::from_utf8_lossy(&text).into_owned())
     }
 

@@ -217,7 +217,8 @@ impl Sandbox<'_> {
     ) -> io::Result<Started> {
         write_json(&contents_file(self.work), &self.contents(commands, reach)?)?;
         enter::open(opening.gate)?;
-        Ok(opening.started)
+        let in_chroot = self.host.isolation.iter().any(|word| word == "chroot");
+        Ok(opening.started.carried(in_chroot))
     }
 
     fn contents(&self, commands: Vec<Vec<String>>, reach: Reach<'_>) -> io::Result<Contents> {

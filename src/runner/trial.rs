@@ -20,7 +20,7 @@ use super::settings::{Network, Settings};
 use super::workdir::{WorkDir, write_private};
 
 const TIME: Duration = Duration::from_secs(60);
-/// Buildah 1.28 now and then loses what a RUN prints (chroot isolation): that says nothing about the sandbox.
+/// Buildah may lose what a RUN prints, also where `super::leftovers` looks for it: that says nothing about the sandbox.
 const TRIES: u32 = 3;
 
 /// This program in the container.

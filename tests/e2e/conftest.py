@@ -41,12 +41,20 @@ _THIRDS = {
         "test_borders", "test_check_vault", "test_consul", "test_death", "test_docker", "test_egress", "test_kill_storm",
         "test_machine", "test_nomad", "test_rights", "test_secrets_in_memory", "test_vault",
     ),
-    "attacks": ("test_attacks", "test_base_images", "test_build", "test_clients", "test_examples", "test_failures", "test_sandbox"),
+    "attacks": (
+        "test_attacks", "test_base_images", "test_build", "test_clients", "test_examples", "test_failures", "test_named_contexts",
+        "test_sandbox",
+    ),
 }  # fmt: skip
 
 # What takes longest: of these files `make test` runs a few tests alone with the newest Buildah, `make test-all` all.
 _WITH_ONE_BUILDAH = ("test_base_images", "test_cache", "test_limits", "test_since")
 _WITH_BOTH = ("test_a_base_image_that_moves_is_followed", "test_damaged_layers_of_a_ref", "test_whoever_is_killed")
+# Of these it runs the distribution's Buildah with this value alone, and the newest with the other one.
+_EACH_ONCE = {
+    "test_builds_at_the_same_time_share_no_id": ("isolation", "rootless"),
+    "test_what_a_step_mounts_decides_whether_its_layer_is_taken": ("mount", "type=bind,"),
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
@@ -56,6 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         newest = parameters.get("buildah") == "1.43.2"
         if newest and item.path.name.startswith(_WITH_ONE_BUILDAH) and not item.name.startswith(_WITH_BOTH):
+            item.add_marker(pytest.mark.matrix)
+        parameter, of_distribution = _EACH_ONCE.get(item.name.partition("[")[0], ("", ""))
+        if parameter and newest == (parameters[parameter] == of_distribution):
             item.add_marker(pytest.mark.matrix)
         third = next((third for third, names in _THIRDS.items() if item.path.name.startswith(names)), "others")
         item.add_marker(pytest.mark.xdist_group(third))

@@ -138,6 +138,11 @@ def tree(root: int) -> Iterator[Process]:
             yield from tree(int(child))
 
 
+def descriptors(pid: int) -> dict[int, str]:
+    """What a process has open, by the number of the descriptor."""
+    return {int(name): _link(pid, f"fd/{name}") for name in _list(pid, "fd")}
+
+
 def running(*argv: str) -> list[Process]:
     """Processes with exactly this command line."""
     return [process for process in table().values() if process.argv == list(argv)]

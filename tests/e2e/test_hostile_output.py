@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import time
+from pathlib import Path
 
+import pytest
 from conftest import MakeServer
-from helpers import ask, fail, files, run, submit, succeed, unique, wait_final, wait_state
+from helpers import ask, fail, files, log_text, run, submit, succeed, unique, wait_final, wait_for, wait_state
 from mcp import ClientSession
+from processes import Process, descriptors, look, of_build
 
 
 async def test_a_flood_can_be_killed(plain: ClientSession, base: str) -> None:
@@ -67,3 +72,35 @@ async def test_nobody_else_can_read_sources_and_logs(make_server: MakeServer, ba
         assert not open_files
         assert stat.S_IMODE((directory / "work").stat().st_mode) == 0o700
         await wait_final(session, build_id)
+
+
+# Prints when the process of Buildah that carries its output stands still, with each of its threads.
+LATE = (
+    "p=$PPID; until grep -q ^buildah-chroot-runtime /proc/$p/cmdline; do read -r _ _ _ p _ < /proc/$p/stat; done; "
+    "while grep -qv ') T ' /proc/$p/task/*/stat; do :; done; echo this-is-''why; exit 3"
+)
+
+
+@pytest.mark.parametrize("phase", ["build", "test"])
+async def test_what_buildah_has_not_carried_when_it_ends_is_read(
+    make_server: MakeServer, buildah: Path, base: str, phase: str
+) -> None:
+    step = f"RUN {LATE}\n" if phase == "build" else ""
+    tests = [{"name": "late", "command": LATE}] if phase == "test" else []
+    async with make_server(buildah=buildah, isolation="chroot").connect() as session:
+        build_id = await submit(session, source=files(Containerfile=f"FROM {base}\n{step}"), tests=tests)
+
+        def held() -> Process | None:
+            processes = of_build(build_id)
+            command = next((each for each in processes if each.argv[:1] == ["buildah-chroot-exec"]), None)
+            runners = [each for each in processes if each.role.startswith("runner")]
+            output = descriptors(command.pid).get(1) if command else None
+            return command if output and any(output in descriptors(each.pid).values() for each in runners) else None
+
+        command = await wait_for(held, "the runner to hold what the command prints to")
+        os.kill(command.parent, signal.SIGSTOP)
+        await wait_for(lambda: look(command.pid) is None, "the command's end")
+        os.kill(command.parent, signal.SIGKILL)
+        status = await wait_final(session, build_id)
+        assert status["failure"]["phase"] == phase, status["failure"]
+        assert "this-is-why" in await log_text(session, build_id)
