@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::writer::Records;
+
 /// Where nothing is being written, fewer bytes are written at once: to tell a thread of them would take longer.
 const WORTH_TELLING: usize = 64 * 1024;
 /// More bytes are written at once: nobody keeps memory for them.
@@ -14,7 +16,7 @@ const LARGEST: usize = 1024 * 1024;
 /// Blocks that exist at the same time: one is written, the next one waits.
 const BLOCKS: usize = 2;
 
-/// Writes lines to a file in order, whole ones at a time. What [`Write::write`] took may fail later: [`Write::flush`]
+/// Writes lines to a file in order, whole ones at a time. What [`Records::take`] took may fail later: [`Records::flush`]
 /// waits for all of it, and gives the first error. What comes behind an error is written nevertheless, on a line of its
 /// own.
 #[derive(Debug)]
@@ -68,9 +70,9 @@ impl BackgroundWriter {
         }
     }
 
-    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.write(bytes).map(|()| bytes.len())
+        lines.write(bytes)
     }
 
     /// The thread, where there is one to be had.
@@ -97,15 +99,17 @@ impl BackgroundWriter {
     }
 }
 
-impl Write for BackgroundWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let is_large = bytes.len() > LARGEST;
+impl Records for BackgroundWriter {
+    fn take(&mut self, records: &mut Vec<u8>) -> io::Result<()> {
+        let is_large = records.len() > LARGEST;
         self.wait_until(if is_large { 0 } else { BLOCKS - 1 });
-        let is_worth_it = !is_large && (bytes.len() >= WORTH_TELLING || self.away() > 0);
+        let is_worth_it = !is_large && (records.len() >= WORTH_TELLING || self.away() > 0);
         if is_worth_it && let Some(thread) = self.thread() {
-            return thread.hand_over(bytes).map(|()| bytes.len());
+            return thread.hand_over(records);
         }
-        self.write_at_once(bytes)
+        let written = self.write_at_once(records);
+        records.clear();
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -138,10 +142,10 @@ impl Thread {
         })
     }
 
-    fn hand_over(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut block = self.spare.pop().unwrap_or_default();
-        block.clear();
-        block.extend_from_slice(bytes);
+    fn hand_over(&mut self, records: &mut Vec<u8>) -> io::Result<()> {
+        let mut spare = self.spare.pop().unwrap_or_default();
+        spare.clear();
+        let block = std::mem::replace(records, spare);
         let sent = self.blocks.as_ref().map(|blocks| blocks.send(block));
         let Some(Ok(())) = sent else {
             return Err(io::Error::other("the thread that writes has ended"));
@@ -186,9 +190,10 @@ mod tests {
             let mut writer = writer(&path);
             let mut all = Vec::new();
             for (number, (size, flush)) in sizes.into_iter().enumerate() {
-                let bytes = vec![u8::try_from(number).unwrap(); size];
-                writer.write_all(&bytes).unwrap();
-                all.extend(bytes);
+                let mut bytes = vec![u8::try_from(number).unwrap(); size];
+                all.extend_from_slice(&bytes);
+                writer.take(&mut bytes).unwrap();
+                prop_assert!(bytes.is_empty());
                 if flush {
                     writer.flush().unwrap();
                     prop_assert!(std::fs::read(&path).unwrap() == all);
@@ -208,10 +213,10 @@ mod tests {
         };
         for _ in 0..3 {
             // Told by one of both, and then no more.
-            writer.write_all(&vec![b'x'; WORTH_TELLING]).unwrap();
+            writer.take(&mut vec![b'x'; WORTH_TELLING]).unwrap();
             is_full(writer.flush());
             writer.flush().unwrap();
-            is_full(writer.write_all(b"few"));
+            is_full(writer.take(&mut b"few".to_vec()));
         }
     }
 

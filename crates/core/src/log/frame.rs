@@ -19,7 +19,7 @@ use memchr::memmem::Finder;
 
 use crate::build::request::Stream;
 
-use super::record::{LOG_VERSION, Line, LogRecord};
+use super::record::{Line, LogRecord};
 
 static TEXT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b",\"text\":\""));
 
@@ -54,12 +54,17 @@ pub fn of_stream(stream: Stream) -> &'static [u8] {
     }
 }
 
-/// Writes a whole record of a line, whose [`origin`] is given.
-pub fn line(n: u64, since: u64, t: i64, origin: &[u8], text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"v\":");
-    number(LOG_VERSION.into(), out);
-    out.extend_from_slice(b",\"n\":");
+/// Writes a whole record of a line; `middle` is what [`middle`] gives.
+pub fn line(n: u64, middle: &[u8], text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(BEGIN);
     number(n, out);
+    out.extend_from_slice(middle);
+    quoted(text, out);
+    out.extend_from_slice(b"}\n");
+}
+
+/// What stands between the number of a line, whose [`origin`] is given, and its text.
+pub fn middle(since: u64, t: i64, origin: &[u8], out: &mut Vec<u8>) {
     if since > 0 {
         out.extend_from_slice(b",\"s\":");
         number(since, out);
@@ -70,8 +75,6 @@ pub fn line(n: u64, since: u64, t: i64, origin: &[u8], text: &str, out: &mut Vec
     }
     number(t.unsigned_abs(), out);
     out.extend_from_slice(origin);
-    quoted(text, out);
-    out.extend_from_slice(b"}\n");
 }
 
 fn number(value: u64, out: &mut Vec<u8>) {

@@ -2,26 +2,31 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr_iter, memchr2, memrchr};
 
 use super::redact::Redactor;
 
 /// Longest line that is kept, in bytes; what is beyond is counted and left out.
 pub const LONGEST_LINE: usize = 4096;
 
+/// Bytes of whole lines that are looked at together: where nothing is to be done with any of them, that is quicker
+/// than to look at each.
+const TOGETHER: usize = 1024;
+
 /// Lines that came together, in one piece of memory.
 #[derive(Debug, Default)]
 pub struct Lines {
+    /// Each with a newline behind it.
     text: String,
-    /// Where each line ends in the text; the next one begins there.
+    /// Where each line ends in the text, before its newline.
     ends: Vec<usize>,
 }
 
 impl Lines {
     /// Each line, without its end.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let begins = std::iter::once(&0).chain(&self.ends);
-        (begins.zip(&self.ends)).map(|(begin, end)| self.text.get(*begin..*end).unwrap_or_default())
+        let begins = std::iter::once(0).chain(self.ends.iter().map(|end| end + 1));
+        (begins.zip(&self.ends)).map(|(begin, end)| self.text.get(begin..*end).unwrap_or_default())
     }
 
     /// Makes room for others, and keeps no more memory than so many bytes of text.
@@ -35,6 +40,15 @@ impl Lines {
     fn push(&mut self, line: &str) {
         self.text.push_str(line);
         self.ends.push(self.text.len());
+        self.text.push('\n');
+    }
+
+    /// Takes lines, each with its newline.
+    fn push_all(&mut self, lines: &str) {
+        let begin = self.text.len();
+        self.text.push_str(lines);
+        let ends = memchr_iter(b'\n', lines.as_bytes()).map(|end| begin + end);
+        self.ends.extend(ends);
     }
 }
 
@@ -52,6 +66,21 @@ impl LineSplitter {
     pub fn push(&mut self, bytes: &[u8], redactor: &Redactor, lines: &mut Lines) {
         let mut rest = bytes;
         while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(whole_lines(rest));
+            rest = behind;
+            if self.is_at_beginning()
+                && let Some(text) = harmless(piece, redactor)
+            {
+                lines.push_all(text);
+            } else {
+                self.push_each(piece, redactor, lines);
+            }
+        }
+    }
+
+    fn push_each(&mut self, bytes: &[u8], redactor: &Redactor, lines: &mut Lines) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             let end = memchr2(b'\n', b'\r', rest);
             let (body, behind) = rest.split_at(end.unwrap_or(rest.len()));
             let (end, behind) = match behind.split_first() {
@@ -59,8 +88,8 @@ impl LineSplitter {
                 None => (None, behind),
             };
             rest = behind;
-            let is_whole = self.kept.is_empty() && !self.overwrite;
-            if end == Some(&b'\n') && is_whole && body.len() <= LONGEST_LINE {
+            let is_whole = self.is_at_beginning() && body.len() <= LONGEST_LINE;
+            if end == Some(&b'\n') && is_whole {
                 lines.push(&redacted(body, 0, redactor));
                 continue;
             }
@@ -82,6 +111,10 @@ impl LineSplitter {
         }
     }
 
+    fn is_at_beginning(&self) -> bool {
+        self.kept.is_empty() && !self.overwrite
+    }
+
     fn keep(&mut self, body: &[u8], redactor: &Redactor) {
         if std::mem::take(&mut self.overwrite) {
             self.kept.clear();
@@ -100,6 +133,20 @@ impl LineSplitter {
         self.dropped = 0;
         self.overwrite = false;
     }
+}
+
+/// How many of the bytes, at most [`TOGETHER`], are looked at together: lines with their ends where one ends there.
+fn whole_lines(bytes: &[u8]) -> usize {
+    let window = bytes.get(..TOGETHER).unwrap_or(bytes);
+    memrchr(b'\n', window).map_or(window.len(), |end| end + 1)
+}
+
+/// The text of whole lines of which none is to be changed.
+fn harmless<'a>(lines: &'a [u8], redactor: &Redactor) -> Option<&'a str> {
+    let plain = |found: bool, byte: &u8| found & matches!(byte, b' '..=b'~' | b'\n');
+    let is_plain = lines.last() == Some(&b'\n') && lines.iter().fold(true, plain);
+    let lines = Some(lines).filter(|lines| is_plain && redactor.has_none(lines))?;
+    std::str::from_utf8(lines).ok()
 }
 
 /// The text of a line of which `dropped` bytes were not kept.
@@ -172,6 +219,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn lines_that_come_together_are_as_those_that_come_alone(
+            words in prop::collection::vec(prop_oneof![
+                8 => "[ -~]{0,60}\n",
+                1 => Just("S3cr3t-S3cr3t".to_owned()),
+                1 => Just("S3cr3t%2DS3cr3t\n".to_owned()),
+                1 => r"(\PC{0,9}|\t|\r|\\|\x1b\[31m|\n)",
+                1 => Just("x".repeat(LONGEST_LINE)),
+            ], 0..120)) {
+            let redactor = Redactor::new(["S3cr3t-S3cr3t"]);
+            let text = words.concat();
+            let (mut splitter, mut alone) = (LineSplitter::default(), Lines::default());
+            splitter.push_each(text.as_bytes(), &redactor, &mut alone);
+            splitter.finish(&redactor, &mut alone);
+            let alone: Vec<String> = alone.iter().map(str::to_owned).collect();
+            prop_assert_eq!(split(&[text.as_bytes()], &redactor), alone);
+        }
+
         #[test]
         fn a_secret_split_over_writes_or_the_cut_is_masked(
             at in 0usize..30, fill in 0usize..5000, hidden in 0usize..3000, more in 0usize..9000) {

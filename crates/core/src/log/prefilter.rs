@@ -10,10 +10,13 @@
 //! pattern           └─S3cr3t-t─┘  parts: S3cr 3cr3 cr3t r3t- 3t-t
 //! ```
 
-/// Words of the table. For each part two bits of one word are set: a Bloom filter in blocks (Putze, Sanders and Singler,
-/// "Cache-, Hash- and Space-Efficient Bloom Filters", 2007), so that one look tells of both.
+/// Words of the table. For each part three bits of one word are set: a Bloom filter in blocks (Putze, Sanders and Singler,
+/// "Cache-, Hash- and Space-Efficient Bloom Filters", 2007), so that one look tells of all.
 const WORDS: usize = 1 << WORDS_BITS;
 const WORDS_BITS: u32 = 11;
+/// Places that are looked at first: they fit into the smallest cache.
+const SLOTS: usize = 1 << SLOTS_BITS;
+const SLOTS_BITS: u32 = 14;
 /// No more of the beginnings of patterns is looked at.
 const LONGEST_WINDOW: usize = 8;
 /// Parts have four bytes where so many are looked at, else three.
@@ -22,6 +25,8 @@ const WIDE_WINDOW: usize = 6;
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Prefilter {
+    /// Whether a part may stand there, told without a shift.
+    known: Box<[bool; SLOTS]>,
     table: Box<[u64; WORDS]>,
     /// Which bits of four bytes belong to a part.
     mask: u32,
@@ -50,13 +55,18 @@ impl Prefilter {
         };
         let step = (window + 1).checked_sub(part).filter(|step| *step > 0)?;
         let mut filter = Self {
+            known: Box::new([false; SLOTS]),
             table: Box::new([0; WORDS]),
             mask: mask & u32::from_le_bytes([bits; 4]),
             step,
         };
         for part in patterns.flat_map(|pattern| pattern.windows(part).take(step)) {
-            let (word, bits) = place(read(part) & filter.mask);
-            if let Some(word) = filter.table.get_mut(word) {
+            let hash = hash(read(part) & filter.mask);
+            let (word, bits) = place(hash);
+            if let (Some(known), Some(word)) =
+                (filter.known.get_mut(slot(hash)), filter.table.get_mut(word))
+            {
+                *known = true;
                 *word |= bits;
             }
         }
@@ -65,16 +75,37 @@ impl Prefilter {
 
     /// Whether there may be a pattern in the bytes.
     pub fn may_match(&self, bytes: &[u8]) -> bool {
-        // All are looked at, whatever is found: a branch for each would take longer.
-        let within = (bytes.array_windows().step_by(self.step)).fold(false, |found, four| {
-            found | self.has(u32::from_le_bytes(*four))
-        });
+        // What is common are loops whose steps the compiler knows.
+        let within = match self.step {
+            3 => self.has_any::<3>(bytes),
+            5 => self.has_any::<5>(bytes),
+            step => (bytes.array_windows().step_by(step))
+                .any(|four| self.has(u32::from_le_bytes(*four))),
+        };
         // The last three bytes have no fourth.
         within || matches!(bytes, [.., a, b, c] if self.has(read(&[*a, *b, *c])))
     }
 
+    fn has_any<const STEP: usize>(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while let Some(four) = rest.first_chunk() {
+            if self.has(u32::from_le_bytes(*four)) {
+                return true;
+            }
+            rest = rest.get(STEP..).unwrap_or_default();
+        }
+        false
+    }
+
     fn has(&self, part: u32) -> bool {
-        let (word, bits) = place(part & self.mask);
+        let hash = hash(part & self.mask);
+        let is_known = self.known.get(slot(hash)).is_none_or(|known| *known);
+        is_known && self.has_bits(hash)
+    }
+
+    #[cold]
+    fn has_bits(&self, hash: u32) -> bool {
+        let (word, bits) = place(hash);
         (self.table.get(word)).is_none_or(|word| word & bits == bits)
     }
 }
@@ -86,14 +117,20 @@ fn read(part: &[u8]) -> u32 {
         .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-/// Which word tells of a part, by which bits. By multiplication with a number near the golden ratio's (Knuth, volume 3, 6.4).
-fn place(part: u32) -> (usize, u64) {
-    let hash = part.wrapping_mul(0x9e37_79b1);
+/// By multiplication with a number near the golden ratio's (Knuth, volume 3, 6.4).
+fn hash(part: u32) -> u32 {
+    part.wrapping_mul(0x9e37_79b1)
+}
+
+fn slot(hash: u32) -> usize {
+    (hash >> (u32::BITS - SLOTS_BITS)) as usize
+}
+
+/// Which word tells of a part, by which bits.
+fn place(hash: u32) -> (usize, u64) {
     let bit = |shift: u32| 1 << (hash >> shift & 63);
-    (
-        (hash >> (u32::BITS - WORDS_BITS)) as usize,
-        bit(15) | bit(9),
-    )
+    let word = (hash >> (u32::BITS - WORDS_BITS)) as usize;
+    (word, bit(15) | bit(9) | bit(3))
 }
 
 #[cfg(test)]

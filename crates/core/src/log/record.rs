@@ -337,7 +337,9 @@ impl LogRecord {
             Body::Line(line) => {
                 let mut origin = Vec::new();
                 frame::origin(line, &mut origin);
-                frame::line(self.n, self.since, self.t, &origin, &line.text, out);
+                let mut middle = Vec::new();
+                frame::middle(self.since, self.t, &origin, &mut middle);
+                frame::line(self.n, &middle, &line.text, out);
             }
             Body::Event(event) => {
                 let wire = Wire {

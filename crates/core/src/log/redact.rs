@@ -89,15 +89,24 @@ impl Redactor {
         self.longest
     }
 
+    /// Whether nothing is to be masked in any of these lines, as quickly as that can be told.
+    pub fn has_none(&self, lines: &[u8]) -> bool {
+        // What is an escape in a line is one among lines, too.
+        self.finder.is_none() || !(self.may_match(lines) || has_escapes(lines))
+    }
+
+    fn may_match(&self, bytes: &[u8]) -> bool {
+        let prefilter = self.prefilter.as_ref();
+        prefilter.is_none_or(|prefilter| prefilter.may_match(bytes))
+    }
+
     /// The bytes with every secret masked.
     pub fn apply<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(finder) = &self.finder else {
             return Cow::Borrowed(bytes);
         };
         let has_escapes = has_escapes(bytes);
-        let prefilter = self.prefilter.as_ref();
-        let may_match = prefilter.is_none_or(|prefilter| prefilter.may_match(bytes));
-        if !has_escapes && (!may_match || !finder.is_match(bytes)) {
+        if !has_escapes && (!self.may_match(bytes) || !finder.is_match(bytes)) {
             return Cow::Borrowed(bytes);
         }
         let mut places = Vec::new();

@@ -10,7 +10,7 @@
 //! ```
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 
 use super::frame;
 use super::record::{Event, Line, LogRecord};
@@ -20,9 +20,36 @@ const TAIL: u64 = 8 << 20;
 /// Bytes that are written together.
 const BLOCK: usize = 256 * 1024;
 
+/// Where records go.
+pub trait Records: Send {
+    /// Takes whole records, and gives their memory or another back, empty. What was taken may be written later.
+    ///
+    /// # Errors
+    /// When these, or what was taken before, cannot be written.
+    fn take(&mut self, records: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Waits until all of it is written.
+    ///
+    /// # Errors
+    /// When something of it cannot be written.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+impl<W: Write + Send> Records for W {
+    fn take(&mut self, records: &mut Vec<u8>) -> io::Result<()> {
+        let written = self.write_all(records);
+        records.clear();
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Write::flush(self)
+    }
+}
+
 /// Writes one runner's records.
 pub struct RecordWriter<'a> {
-    out: Box<dyn Write + Send + 'a>,
+    out: Box<dyn Records + 'a>,
     /// Number of the last line, written or left out.
     n: u64,
     written: u64,
@@ -41,25 +68,34 @@ struct Run {
     /// Where the last line came from, as it stands in its record.
     origin: Vec<u8>,
     last: Option<Line>,
+    /// When the last line came.
+    t: i64,
+    /// What stood between its number and its text.
+    middle: Vec<u8>,
 }
 
 impl Run {
-    /// Takes line `n`.
-    fn take(&mut self, n: u64, line: &Line) {
+    /// Takes line `n` that came at `t`.
+    fn take(&mut self, n: u64, t: i64, line: &Line) {
         let of_run = (self.last.as_ref()).is_some_and(|last| last.is_of_run(line));
         let same = of_run && (self.last.as_ref()).is_some_and(|last| last.stream == line.stream);
-        if same {
+        if same && t == self.t {
             return;
         }
         if !of_run {
             self.since = n;
         }
-        self.origin.clear();
-        frame::origin(line, &mut self.origin);
-        self.last = Some(Line {
-            text: String::new(),
-            ..line.clone()
-        });
+        if !same {
+            self.origin.clear();
+            frame::origin(line, &mut self.origin);
+            self.last = Some(Line {
+                text: String::new(),
+                ..line.clone()
+            });
+        }
+        self.t = t;
+        self.middle.clear();
+        frame::middle(self.since, t, &self.origin, &mut self.middle);
     }
 }
 
@@ -109,7 +145,7 @@ impl fmt::Debug for RecordWriter<'_> {
 
 impl<'a> RecordWriter<'a> {
     /// A writer that goes on after line `last`, with a limit in bytes for what it writes.
-    pub fn new(out: impl Write + Send + 'a, last: u64, limit: u64) -> Self {
+    pub fn new(out: impl Records + 'a, last: u64, limit: u64) -> Self {
         let mut writer = Self {
             out: Box::new(out),
             n: last,
@@ -149,11 +185,11 @@ impl<'a> RecordWriter<'a> {
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub fn line(&mut self, t: i64, line: &Line) -> std::io::Result<()> {
+    pub fn line(&mut self, t: i64, line: &Line) -> io::Result<()> {
         self.n += 1;
-        self.run.take(self.n, line);
+        self.run.take(self.n, t, line);
         let (n, run) = (self.n, &self.run);
-        let write = |out: &mut Vec<u8>| frame::line(n, run.since, t, &run.origin, &line.text, out);
+        let write = |out: &mut Vec<u8>| frame::line(n, &run.middle, &line.text, out);
         let waits = self.tail.lines() > 0;
         if !waits && self.written + (self.buffer.len() as u64) < self.head {
             write(&mut self.buffer);
@@ -170,7 +206,7 @@ impl<'a> RecordWriter<'a> {
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub fn event(&mut self, t: i64, event: Event) -> std::io::Result<()> {
+    pub fn event(&mut self, t: i64, event: Event) -> io::Result<()> {
         let starts = matches!(event, Event::PhaseStarted { .. });
         let mut written = Ok(());
         if starts || matches!(event, Event::PhaseEnded { .. } | Event::Result { .. }) {
@@ -184,7 +220,7 @@ impl<'a> RecordWriter<'a> {
         written.and(self.flush())
     }
 
-    fn write_tail(&mut self, t: i64) -> std::io::Result<()> {
+    fn write_tail(&mut self, t: i64) -> io::Result<()> {
         let tail = std::mem::take(&mut self.tail);
         self.tail.size = tail.size;
         let (lines, bytes) = (tail.dropped.lines, tail.dropped.length);
@@ -206,18 +242,16 @@ impl<'a> RecordWriter<'a> {
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub fn flush(&mut self) -> std::io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         let written = self.write_out();
         written.and(self.out.flush())
     }
 
-    fn write_out(&mut self) -> std::io::Result<()> {
+    fn write_out(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
             // Counted and let go of even when it cannot be written: memory stays bounded.
-            let written = self.out.write_all(&self.buffer);
             self.written += self.buffer.len() as u64;
-            self.buffer.clear();
-            written?;
+            self.out.take(&mut self.buffer)?;
         }
         Ok(())
     }
@@ -304,13 +338,13 @@ mod tests {
         /// Fails once.
         struct Fails<'a>(bool, &'a mut Vec<u8>);
         impl Write for Fails<'_> {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 match std::mem::take(&mut self.0) {
-                    true => Err(std::io::ErrorKind::StorageFull.into()),
+                    true => Err(io::ErrorKind::StorageFull.into()),
                     false => self.1.write(bytes),
                 }
             }
-            fn flush(&mut self) -> std::io::Result<()> {
+            fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
         }

@@ -13,13 +13,22 @@ pub enum Escapes {
 
 /// Whether there is an escape of any kind.
 pub fn has_escapes(bytes: &[u8]) -> bool {
-    memchr::memchr2_iter(b'%', b'\\', bytes).any(|at| {
-        let rest = bytes.get(at + 1..).unwrap_or_default();
-        match bytes.get(at) {
-            Some(b'%') => hex(rest, 2).is_some(),
-            _ => backslash(rest).is_some(),
-        }
-    })
+    let next = bytes.get(1..).unwrap_or_default();
+    let second = bytes.get(2..).unwrap_or_default();
+    let may_have = (bytes.iter().zip(next).zip(second)).fold(false, |found, ((a, b), c)| {
+        let is_percent = (*a == b'%') & b.is_ascii_hexdigit() & c.is_ascii_hexdigit();
+        found | is_percent | (*a == b'\\')
+    });
+    // The last two bytes have no third.
+    let at_end = bytes.iter().rev().take(2).any(|byte| *byte == b'\\');
+    (may_have || at_end)
+        && memchr::memchr2_iter(b'%', b'\\', bytes).any(|at| {
+            let rest = bytes.get(at + 1..).unwrap_or_default();
+            match bytes.get(at) {
+                Some(b'%') => hex(rest, 2).is_some(),
+                _ => backslash(rest).is_some(),
+            }
+        })
 }
 
 /// See the module.
