@@ -109,7 +109,8 @@ async fn one(
         Some(opening) => sandbox.fill(opening, commands, reach),
         None => sandbox.start(commands, reach),
     }
-    .map_err(Stop::internal)?;
+    .map_err(Stop::internal)?
+    .carried(sandbox.is_carried());
     let parsed = as_logged(&sources.parsed, job.reporter);
     let mut steps = Steps::new(&parsed, &sources.containerfile_shown);
     // What an earlier step bore without failing is not the reason why a later one fails.

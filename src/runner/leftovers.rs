@@ -9,36 +9,59 @@
 //! command ─▶ pipe ─▶ Buildah's carrier ─▶ our pipe ─▶ log
 //!              └──── held here, read when the carrier is gone
 //! ```
+//! Foreign code may call its processes what it likes, but none of them is a child of a carrier, or has our pipe. What a
+//! carrier had taken and not written yet is lost, and so is the rest of a command that ends before it was seen.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use memchr::memmem;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::sync::Notify;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How Buildah calls its process that becomes the command's parent (chroot/run_common.go).
 const EXECUTES: &[u8] = b"buildah-chroot-exec\0";
-/// Between two looks for it.
+/// The same of that one's parent, which carries.
+const CARRIES: &[u8] = b"buildah-chroot-runtime\0";
+/// Between two looks for a command, while it is likely to start; later it doubles.
 const INTERVAL: Duration = Duration::from_millis(5);
+/// The same at last.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(80);
+/// Looks before the interval grows.
+const LIKELY: u32 = 200;
 /// From the beginning of a step until its command is started, at most; after that none is looked for.
 const BEGINS: Duration = Duration::from_secs(30);
-/// Bytes that are read of a pipe at most: who escaped goes on to print.
-const MOST: u64 = 1 << 20;
-/// What the carrier itself prints at its end, behind all that it has carried.
+/// Processes that are looked at, and bytes of the numbers of one's children, at most.
+const PROCESSES: usize = 2000;
+const CHILDREN: u64 = 64 * 1024;
+/// Bytes that are read of a command's pipe, and that can be in ours, at most.
+const PIPE: usize = 1 << 20;
+/// What the carrier itself prints when its command failed, behind all that it has carried.
 const LAST: &[u8] = b"subprocess exited ";
+/// How lines begin that Buildah prints behind a command (imagebuildah/stage_executor.go, cmd/buildah/main.go).
+const NEXT: &[&[u8]] = &[b"STEP ", b"COMMIT", b"--> ", b"Error: "];
+/// Where `[2/3] ` stands before them, of several stages: so long at most.
+const STAGE: usize = 12;
+
+/// A pipe: its device and inode.
+pub type PipeId = (u64, u64);
 
 /// See the module.
 pub struct Leftovers {
     held: Arc<Mutex<Option<Held>>>,
-    begun: Arc<Notify>,
+    /// Whether a command may start.
+    expected: watch::Sender<bool>,
     /// Ends with this.
     _search: AbortOnDropHandle<()>,
 }
@@ -50,47 +73,65 @@ struct Held {
 }
 
 impl Leftovers {
-    /// Of commands that processes younger than `leader` execute, carried to the pipe of this inode.
-    pub fn watch(leader: Pid, carried_to: u64) -> Self {
+    /// Of commands that are executed below `leader`, and carried to this pipe; one may start at once.
+    pub fn watch(leader: Pid, carried_to: PipeId) -> Self {
         let held = Arc::new(Mutex::new(None));
-        let begun = Arc::new(Notify::new());
-        let (found, wait) = (Arc::clone(&held), Arc::clone(&begun));
+        let (expected, mut is_expected) = watch::channel(true);
+        let found = Arc::clone(&held);
         let search = async move {
-            loop {
-                wait.notified().await;
+            'step: loop {
                 let until = Instant::now() + BEGINS;
-                while locked(&found).is_none() && Instant::now() < until {
-                    match find(leader.as_raw_nonzero().get(), carried_to) {
-                        Some(command) => *locked(&found) = Some(command),
-                        None => tokio::time::sleep(INTERVAL).await,
+                let (mut interval, mut looks) = (INTERVAL, 0);
+                let is_likely = *is_expected.borrow_and_update();
+                while is_likely && locked(&found).is_none() && Instant::now() < until {
+                    let place = Arc::clone(&found);
+                    let look = move || look(leader, carried_to, &place);
+                    if tokio::task::spawn_blocking(look).await.is_err() {
+                        return;
                     }
+                    looks += 1;
+                    if looks > LIKELY {
+                        interval = (interval * 2).min(LONGEST_INTERVAL);
+                    }
+                    let changed = tokio::time::timeout(interval, is_expected.changed());
+                    match changed.await {
+                        Err(_) => {}
+                        Ok(Ok(())) => continue 'step,
+                        Ok(Err(_)) => return,
+                    }
+                }
+                if is_expected.changed().await.is_err() {
+                    return;
                 }
             }
         };
         Self {
             held,
-            begun,
+            expected,
             _search: AbortOnDropHandle::new(tokio::spawn(search)),
         }
     }
 
-    /// Says that a command may start from now on.
-    pub fn expect(&self) {
-        self.begun.notify_one();
+    /// Says whether a command may start from now on.
+    pub fn expect(&self, is_likely: bool) {
+        // The search has ended where nobody listens.
+        let _ = self.expected.send(is_likely);
     }
 
-    /// Puts what the command's carrier has left into what was read last, `bytes`: before all that Buildah says when
-    /// it is gone.
-    pub fn add_to(&self, bytes: &mut Vec<u8>) {
+    /// Puts what the command's carrier has left to what was read last, `bytes`: behind what it has carried, and before
+    /// what Buildah says when it is gone. For that it reads on, to what `pipe` holds now.
+    pub fn add_to(&self, bytes: &mut Vec<u8>, pipe: &Receiver) {
         let mut held = locked(&self.held);
         if !held.as_ref().is_some_and(Held::is_over) {
             return;
         }
-        let mut left = Vec::new();
-        for mut pipe in held.take().into_iter().flat_map(|held| held.pipes) {
-            // Ends with `WouldBlock` where somebody holds the other end.
-            let _ = (&mut pipe).take(MOST).read_to_end(&mut left);
+        let left = held.take().map(Held::read).unwrap_or_default();
+        if left.is_empty() {
+            return;
         }
+        // What was carried lies in the pipe or was read, and Buildah writes no more than a few lines now.
+        let room = bytes.len().saturating_add(PIPE);
+        while bytes.len() < room && matches!(pipe.try_read_buf(bytes), Ok(1..)) {}
         insert(bytes, left);
     }
 
@@ -105,149 +146,257 @@ impl Held {
         let mut ended = [PollFd::new(&self.carrier, PollFlags::IN)];
         poll(&mut ended, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
+
+    fn read(self) -> Vec<u8> {
+        let mut left = Vec::new();
+        for pipe in self.pipes {
+            // Ends with `WouldBlock` where somebody holds the other end.
+            let _ = pipe.take(PIPE as u64).read_to_end(&mut left);
+            // What comes behind it begins a line of its own.
+            if left.last().is_some_and(|last| *last != b'\n') {
+                left.push(b'\n');
+            }
+        }
+        left
+    }
 }
 
 fn locked(held: &Mutex<Option<Held>>) -> MutexGuard<'_, Option<Held>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn insert(bytes: &mut Vec<u8>, mut left: Vec<u8>) {
-    // What comes behind it must begin a line of its own.
-    if left.last().is_some_and(|last| *last != b'\n') {
-        left.push(b'\n');
-    }
-    let is_its_line = |at: &usize| {
-        let begins = *at == 0 || bytes.get(at - 1) == Some(&b'\n');
-        begins && bytes.get(*at..).is_some_and(|rest| rest.starts_with(LAST))
+/// `bytes` reach from what was carried to what Buildah has said since, if it has.
+fn insert(bytes: &mut Vec<u8>, left: Vec<u8>) {
+    let begins = |at: &usize| {
+        let line = bytes.get(*at..).unwrap_or_default();
+        let stage = line.starts_with(b"[").then(|| {
+            let begin = line.get(..STAGE).unwrap_or(line);
+            memmem::find(begin, b"] ").map_or(0, |end| end + 2)
+        });
+        let line = line.get(stage.unwrap_or(0)..).unwrap_or_default();
+        NEXT.iter().any(|next| line.starts_with(next))
     };
-    let at = (0..bytes.len()).find(is_its_line).unwrap_or(0);
+    let lines = memchr::memchr_iter(b'\n', bytes).map(|end| end + 1);
+    let at = memmem::find(bytes, LAST).or_else(|| std::iter::once(0).chain(lines).find(begins));
+    let at = at.unwrap_or(bytes.len());
     bytes.splice(at..at, left);
 }
 
-/// The pipes of a command that is executed now.
-fn find(leader: i32, carried_to: u64) -> Option<Held> {
-    fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|process: &i32| *process > leader)
-        .find_map(|process| held(process, carried_to))
-}
-
-fn held(process: i32, carried_to: u64) -> Option<Held> {
-    let name = fs::read(format!("/proc/{process}/cmdline")).ok()?;
-    if !name.starts_with(EXECUTES) {
-        return None;
-    }
-    // The name stands in parentheses and may hold anything (proc_pid_stat(5)).
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let parent: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-    let carrier = pidfd_open(Pid::from_raw(parent)?, PidfdFlags::empty()).ok()?;
-    let own = fs::metadata(format!("/proc/{parent}/fd/1")).ok()?;
-    let is_another = |file: &fs::Metadata| file.file_type().is_fifo() && file.ino() != carried_to;
-    if own.ino() != carried_to {
-        return None;
-    }
-    let mut pipes = Vec::new();
-    for descriptor in [1, 2] {
-        let pipe = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open(format!("/proc/{process}/fd/{descriptor}"))
-            .ok()?;
-        if pipe.metadata().is_ok_and(|file| is_another(&file)) {
-            pipes.push(pipe);
+/// Looks for a command once.
+fn look(leader: Pid, carried_to: PipeId, found: &Mutex<Option<Held>>) {
+    if let Some(command) = find(leader, carried_to) {
+        let mut found = locked(found);
+        // Once it is over Buildah may have said so, and been read.
+        if !command.is_over() {
+            *found = Some(command);
         }
     }
-    (!pipes.is_empty()).then_some(Held { carrier, pipes })
+}
+
+/// The pipes of a command that is executed now.
+fn find(leader: Pid, carried_to: PipeId) -> Option<Held> {
+    let mut looked_at = 0;
+    let mut pending = VecDeque::from([leader.as_raw_nonzero().get()]);
+    while let Some(process) = pending.pop_front() {
+        looked_at += 1;
+        if looked_at > PROCESSES {
+            return None;
+        }
+        let children = children(process);
+        if is_called(process, CARRIES) {
+            let mut commands = children.iter().filter(|child| is_called(**child, EXECUTES));
+            if let Some(held) = commands.find_map(|child| held(process, *child, carried_to)) {
+                return Some(held);
+            }
+        } else {
+            pending.extend(children);
+        }
+    }
+    None
+}
+
+/// Of each of its threads (proc_tid_children(5)); none where the kernel does not tell them.
+fn children(process: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    let mut text = String::new();
+    for thread in threads.into_iter().flatten().flatten() {
+        if let Ok(file) = File::open(thread.path().join("children")) {
+            let _ = file.take(CHILDREN).read_to_string(&mut text);
+            text.push(' ');
+        }
+    }
+    (text.split_ascii_whitespace())
+        .filter_map(|child| child.parse().ok())
+        .collect()
+}
+
+/// Whether its command line begins so; no more of it is read, which may be as long as foreign code likes.
+fn is_called(process: i32, name: &[u8]) -> bool {
+    let mut begin = Vec::new();
+    File::open(format!("/proc/{process}/cmdline"))
+        .and_then(|file| file.take(name.len() as u64).read_to_end(&mut begin))
+        .is_ok_and(|_| begin == name)
+}
+
+fn held(carrier: i32, command: i32, carried_to: PipeId) -> Option<Held> {
+    let handle = pidfd_open(Pid::from_raw(carrier)?, PidfdFlags::empty()).ok()?;
+    // Still the one that was found.
+    let is_its = is_called(carrier, CARRIES)
+        && pipe_at(carrier, 1) == Some(carried_to)
+        && children(carrier).contains(&command);
+    let pipes: Vec<File> = [1, 2]
+        .into_iter()
+        .filter(|descriptor| pipe_at(command, *descriptor).is_some_and(|pipe| pipe != carried_to))
+        .filter_map(|descriptor| {
+            let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(flags.bits().cast_signed())
+                .open(descriptor_of(command, descriptor))
+                .ok()
+        })
+        .collect();
+    (is_its && !pipes.is_empty()).then_some(Held {
+        carrier: handle,
+        pipes,
+    })
+}
+
+fn descriptor_of(process: i32, descriptor: u32) -> String {
+    format!("/proc/{process}/fd/{descriptor}")
+}
+
+/// The pipe that a process has there.
+fn pipe_at(process: i32, descriptor: u32) -> Option<PipeId> {
+    let file = fs::metadata(Path::new(&descriptor_of(process, descriptor))).ok()?;
+    (file.file_type().is_fifo()).then(|| (file.dev(), file.ino()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Stdio};
 
     #[test]
     fn what_was_left_comes_before_what_follows_the_end_of_its_carrier() {
         let cases = [
-            ("", "why\n", "why\n"),
-            ("", "why", "why\n"),
-            ("Error: x\n", "why\n", "why\nError: x\n"),
+            ("", "why\n"),
+            ("carried\n", "carried\nwhy\n"),
+            ("carried", "carriedwhy\n"),
+            ("Error: x\n", "why\nError: x\n"),
             (
-                "out\nsubprocess exited with status 3\nError: x\n",
-                "why",
-                "out\nwhy\nsubprocess exited with status 3\nError: x\n",
+                "out\nsubprocess exited with status 3\nError: \"subprocess exited \"\n",
+                "out\nwhy\nsubprocess exited with status 3\nError: \"subprocess exited \"\n",
             ),
             (
-                "subprocess exited on killed\n",
-                "",
-                "subprocess exited on killed\n",
+                "half a line, subprocess exited on killed\n",
+                "half a line, why\nsubprocess exited on killed\n",
             ),
             (
-                "no subprocess exited \n",
-                "why\n",
-                "why\nno subprocess exited \n",
+                "[ 42%] cc\n[2/3] STEP 1/3: FROM x\n",
+                "[ 42%] cc\nwhy\n[2/3] STEP 1/3: FROM x\n",
+            ),
+            (
+                "out\nSTEP 3/4: RUN x\nmore\n",
+                "out\nwhy\nSTEP 3/4: RUN x\nmore\n",
             ),
         ];
-        for (read, left, whole) in cases {
+        for (read, whole) in cases {
             let mut bytes = read.as_bytes().to_vec();
-            insert(&mut bytes, left.into());
-            assert_eq!(String::from_utf8_lossy(&bytes), whole, "{read:?} {left:?}");
+            insert(&mut bytes, b"why\n".to_vec());
+            assert_eq!(String::from_utf8_lossy(&bytes), whole, "{read:?}");
         }
     }
 
-    /// The carrier of this script never reads, as one that is late.
+    /// Starts a command whose carrier never reads, as one that is late; it prints when it may.
     const SCRIPT: &str = r#"
 exec 3> >(exec sleep 1000)
-reader=$!
-(exec -a buildah-chroot-exec bash -c 'read go < "$0"; echo why; echo too >&2' "$1" >&3 2>&3 3>&-)
-kill $reader
+first=$!
+exec 4> >(exec sleep 1000)
+second=$!
+(exec -a buildah-chroot-exec bash -c 'read go; echo why; printf too >&2' >&3 2>&4 3>&- 4>&-)
+kill $first $second
 exit 3
 "#;
 
-    #[tokio::test]
-    async fn what_nobody_carried_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let go = dir.path().join("go");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &go,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-            0,
-        )
-        .unwrap();
-        let (mut ours, theirs) = std::io::pipe().unwrap();
-        let carried_to = rustix::fs::fstat(&ours).unwrap().st_ino;
-        let mut script = std::process::Command::new("bash")
-            .args(["-c", SCRIPT, "script"])
-            .arg(&go)
+    fn script(name: &str) -> (Child, Receiver, PipeId) {
+        let (ours, theirs) = std::io::pipe().unwrap();
+        let stat = rustix::fs::fstat(&ours).unwrap();
+        let script = std::process::Command::new("bash")
+            .arg0(name)
+            .args(["-c", SCRIPT])
+            .stdin(Stdio::piped())
             .stdout(theirs)
             .spawn()
             .unwrap();
-        let leader = Pid::from_raw(script.id().cast_signed() - 1).unwrap();
-        let leftovers = Leftovers::watch(leader, carried_to);
-        leftovers.expect();
+        let pipe = Receiver::from_owned_fd(ours.into()).unwrap();
+        (script, pipe, (stat.st_dev, stat.st_ino))
+    }
+
+    async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         let until = Instant::now() + Duration::from_secs(60);
-        while !leftovers.holds() {
-            assert!(Instant::now() < until, "the command is not found");
+        while !is_so() {
+            assert!(Instant::now() < until, "{what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let mut bytes = b"Error: it failed\n".to_vec();
-        leftovers.add_to(&mut bytes);
+    }
+
+    fn pid(script: &Child) -> Pid {
+        Pid::from_raw(script.id().cast_signed()).unwrap()
+    }
+
+    fn go(script: &mut Child) {
+        script.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        assert_eq!(script.wait().unwrap().code(), Some(3));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_nobody_carried_is_read() {
+        let (mut script, pipe, carried_to) = script("buildah-chroot-runtime");
+        let leftovers = Leftovers::watch(pid(&script), carried_to);
+        until("the command is held", || leftovers.holds()).await;
+        let mut bytes = b"carried\n".to_vec();
+        leftovers.add_to(&mut bytes, &pipe);
         assert_eq!(
-            bytes, b"Error: it failed\n",
+            bytes, b"carried\n",
             "while its carrier runs nothing is left"
         );
-        fs::write(&go, "go\n").unwrap();
-        assert_eq!(script.wait().unwrap().code(), Some(3));
-        leftovers.add_to(&mut bytes);
-        assert_eq!(
-            String::from_utf8_lossy(&bytes),
-            "why\ntoo\nError: it failed\n"
-        );
+        go(&mut script);
+        leftovers.add_to(&mut bytes, &pipe);
+        assert_eq!(String::from_utf8_lossy(&bytes), "carried\nwhy\ntoo\n");
         assert!(!leftovers.holds());
-        let mut carried = String::new();
-        ours.read_to_string(&mut carried).unwrap();
-        assert_eq!(carried, "", "the script prints nothing itself");
+    }
+
+    #[tokio::test]
+    async fn a_command_of_another_than_a_carrier_is_not_held() {
+        let (mut script, _pipe, carried_to) = script("bash");
+        let leader = pid(&script);
+        let mut command = None;
+        until("there is such a command", || {
+            let children = children(script.id().cast_signed());
+            command = children
+                .into_iter()
+                .find(|child| is_called(*child, EXECUTES));
+            command.is_some()
+        })
+        .await;
+        assert!(find(leader, carried_to).is_none());
+        let carrier = script.id().cast_signed();
+        assert!(held(carrier, command.unwrap(), carried_to).is_none());
+        go(&mut script);
+    }
+
+    #[tokio::test]
+    async fn a_carrier_to_elsewhere_is_not_ours() {
+        let (mut script, _pipe, carried_to) = script("buildah-chroot-runtime");
+        until("the command is there", || {
+            find(pid(&script), carried_to).is_some()
+        })
+        .await;
+        let (device, inode) = carried_to;
+        assert!(find(pid(&script), (device + 1, inode)).is_none());
+        go(&mut script);
     }
 }

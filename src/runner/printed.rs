@@ -82,15 +82,13 @@ impl Printed {
             let mut bytes = Vec::with_capacity(BUFFER);
             while let Some(mut block) = to_fill.recv().await {
                 bytes.clear();
-                let read = pipe.read_buf(&mut bytes).await;
+                bytes.shrink_to(BUFFER);
+                let is_end = !matches!(pipe.read_buf(&mut bytes).await, Ok(1..));
                 if let Some(leftovers) = &leftovers {
-                    leftovers.add_to(&mut bytes);
-                }
-                if bytes.is_empty() || read.is_err() {
-                    return;
+                    leftovers.add_to(&mut bytes, &pipe);
                 }
                 locked(&known).take(&bytes, &mut block);
-                if give.send(block).await.is_err() {
+                if give.send(block).await.is_err() || is_end {
                     return;
                 }
             }

@@ -182,8 +182,9 @@ impl Started {
         let (reporter, origin) = (output.reporter, output.origin());
         let mut observe = |line: &str| {
             let event = observe(line);
-            if let (Some(Event::StepStarted { .. }), Some(leftovers)) = (&event, &leftovers) {
-                leftovers.expect();
+            if let (Some(Event::StepStarted { step }), Some(leftovers)) = (&event, &leftovers) {
+                let word = step.instruction.split_whitespace().next();
+                leftovers.expect(word.is_some_and(|word| word.eq_ignore_ascii_case("run")));
             }
             event
         };
@@ -229,16 +230,14 @@ impl Started {
 
     /// Watched from now on, where there may be some.
     fn leftovers(&self) -> Option<Arc<Leftovers>> {
-        let carried_to = rustix::fs::fstat(&self.pipe).ok()?.st_ino;
         let leader = self.group.id.filter(|_| self.is_carried)?;
-        let leftovers = Leftovers::watch(leader, carried_to);
-        leftovers.expect();
-        Some(Arc::new(leftovers))
+        let pipe = rustix::fs::fstat(&self.pipe).ok()?;
+        let carried_to = (pipe.st_dev, pipe.st_ino);
+        Some(Arc::new(Leftovers::watch(leader, carried_to)))
     }
 
     /// Waits for its end, as [`capture`] does.
     pub async fn capture(self, bounds: &Bounds, limit: u64) -> (Ended, String) {
-        let leftovers = self.leftovers();
         let Self {
             mut group, pipe, ..
         } = self;
@@ -250,9 +249,6 @@ impl Started {
             () = tokio::time::sleep_until(bounds.deadline) => group.stop(Ended::OutOfTime).await,
             _ = limited.read_to_end(&mut text) => group.finish(bounds).await,
         };
-        if let Some(leftovers) = leftovers {
-            leftovers.add_to(&mut text);
-        }
         (ended, String::from_utf8_lossy(&text).into_owned())
     }
 

@@ -174,6 +174,11 @@ impl Sandbox<'_> {
         argv
     }
 
+    /// Whether Buildah itself carries what foreign code prints.
+    pub fn is_carried(&self) -> bool {
+        self.host.isolation.iter().any(|word| word == "chroot")
+    }
+
     /// Option of `build` and `from` that bounds the size of a file of foreign code; Buildah's own
     /// files are not bound by it.
     pub fn file_limit(&self) -> String {
@@ -217,8 +222,7 @@ impl Sandbox<'_> {
     ) -> io::Result<Started> {
         write_json(&contents_file(self.work), &self.contents(commands, reach)?)?;
         enter::open(opening.gate)?;
-        let in_chroot = self.host.isolation.iter().any(|word| word == "chroot");
-        Ok(opening.started.carried(in_chroot))
+        Ok(opening.started)
     }
 
     fn contents(&self, commands: Vec<Vec<String>>, reach: Reach<'_>) -> io::Result<Contents> {

@@ -124,7 +124,8 @@ impl Around<'_> {
                     ..Reach::default()
                 },
             )
-            .map_err(Stop::internal)?;
+            .map_err(Stop::internal)?
+            .carried(sandbox.is_carried());
         let output = Output {
             reporter: job.reporter,
             phase: Phase::Test,

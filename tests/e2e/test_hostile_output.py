@@ -95,9 +95,9 @@ async def test_what_buildah_has_not_carried_when_it_ends_is_read(
             # The trial of the sandbox has commands, too.
             commands = (each for each in processes if each.argv[:1] == ["buildah-chroot-exec"] and LATE in each.argv)
             command = next(commands, None)
-            runners = [each for each in processes if each.role.startswith("runner")]
-            output = descriptors(command.pid).get(1) if command else None
-            return command if output and any(output in descriptors(each.pid).values() for each in runners) else None
+            opened = {path for each in processes if each.role.startswith("runner") for path in descriptors(each.pid).values()}
+            outputs = {descriptors(command.pid).get(number) for number in (1, 2)} if command else {None}
+            return command if outputs <= opened else None
 
         command = await wait_for(held, "the runner to hold what the command prints to")
         os.kill(command.parent, signal.SIGSTOP)
@@ -105,4 +105,6 @@ async def test_what_buildah_has_not_carried_when_it_ends_is_read(
         os.kill(command.parent, signal.SIGKILL)
         status = await wait_final(session, build_id)
         assert status["failure"]["phase"] == phase, status
-        assert "this-is-why" in await log_text(session, build_id)
+        lines = [line.rpartition(" | ")[2] for line in (await log_text(session, build_id)).splitlines()]
+        error = next(number for number, line in enumerate(lines) if line.startswith("Error: "))
+        assert lines.index("this-is-why") < error, lines

@@ -101,7 +101,8 @@ impl BackgroundWriter {
 
 impl Records for BackgroundWriter {
     fn take(&mut self, records: &mut Vec<u8>) -> io::Result<()> {
-        let is_large = records.len() > LARGEST;
+        // Memory that is handed over stays.
+        let is_large = records.capacity() > LARGEST;
         self.wait_until(if is_large { 0 } else { BLOCKS - 1 });
         let is_worth_it = !is_large && (records.len() >= WORTH_TELLING || self.away() > 0);
         if is_worth_it && let Some(thread) = self.thread() {
@@ -109,6 +110,7 @@ impl Records for BackgroundWriter {
         }
         let written = self.write_at_once(records);
         records.clear();
+        records.shrink_to(LARGEST);
         written
     }
 

@@ -25,7 +25,7 @@ const WIDE_WINDOW: usize = 6;
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Prefilter {
-    /// Whether a part may stand there, told without a shift.
+    /// Whether a part may stand there, told without a variable shift.
     known: Box<[bool; SLOTS]>,
     table: Box<[u64; WORDS]>,
     /// Which bits of four bytes belong to a part.

@@ -89,7 +89,7 @@ impl Redactor {
         self.longest
     }
 
-    /// Whether nothing is to be masked in any of these lines, as quickly as that can be told.
+    /// Whether it is certain, at a glance, that nothing is to be masked in any of these lines.
     pub fn has_none(&self, lines: &[u8]) -> bool {
         // What is an escape in a line is one among lines, too.
         self.finder.is_none() || !(self.may_match(lines) || has_escapes(lines))

@@ -22,7 +22,8 @@ const BLOCK: usize = 256 * 1024;
 
 /// Where records go.
 pub trait Records: Send {
-    /// Takes whole records, and gives their memory or another back, empty. What was taken may be written later.
+    /// Takes whole records, and gives their memory or another back, empty even after an error. What was taken may be written
+    /// later.
     ///
     /// # Errors
     /// When these, or what was taken before, cannot be written.
@@ -321,6 +322,35 @@ mod tests {
         assert!(numbers.contains(&before) && !numbers.contains(&(before + 1)));
         assert!(numbers.contains(&(before + lines + 1)));
         assert!(out.len() < 20_000);
+    }
+
+    #[test]
+    fn each_line_has_its_own_time_and_origin() {
+        let mut out = Vec::new();
+        let mut writer = RecordWriter::new(&mut out, 0, u64::MAX);
+        let mut told = Vec::new();
+        let of = |phase, stream, text: &str| Line {
+            stream,
+            ..line(phase, text)
+        };
+        for (since, t, line) in [
+            (1, -5, of(Phase::Build, Stream::Output, "a")),
+            (1, -5, of(Phase::Build, Stream::Output, "\"b\"")),
+            (1, 6, of(Phase::Build, Stream::Output, "c")),
+            (1, 6, of(Phase::Build, Stream::Runner, "d")),
+            (5, 6, of(Phase::Publish, Stream::Runner, "e")),
+            (6, 6, of(Phase::Build, Stream::Output, "f")),
+        ] {
+            writer.line(t, &line).unwrap();
+            told.push((writer.last(), since, t, line));
+        }
+        writer.flush().unwrap();
+        drop(writer);
+        let written = records(&out).into_iter().map(|record| {
+            let line = record.line().cloned().unwrap();
+            (record.n, record.since, record.t, line)
+        });
+        assert_eq!(written.collect::<Vec<_>>(), told);
     }
 
     #[test]
