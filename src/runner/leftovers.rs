@@ -18,10 +18,10 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use memchr::memmem;
+use regex::bytes::Regex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -37,22 +37,29 @@ const CARRIES: &[u8] = b"buildah-chroot-runtime\0";
 /// Between two looks for a command, while it is likely to start; later it doubles.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// The same at last.
-const LONGEST_INTERVAL: Duration = Duration::from_millis(80);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks before the interval grows.
 const LIKELY: u32 = 200;
-/// From the beginning of a step until its command is started, at most; after that none is looked for.
-const BEGINS: Duration = Duration::from_secs(30);
 /// Processes that are looked at, and bytes of the numbers of one's children, at most.
 const PROCESSES: usize = 2000;
 const CHILDREN: u64 = 64 * 1024;
 /// Bytes that are read of a command's pipe, and that can be in ours, at most.
 const PIPE: usize = 1 << 20;
-/// What the carrier itself prints when its command failed, behind all that it has carried.
-const LAST: &[u8] = b"subprocess exited ";
-/// How lines begin that Buildah prints behind a command (imagebuildah/stage_executor.go, cmd/buildah/main.go).
-const NEXT: &[&[u8]] = &[b"STEP ", b"COMMIT", b"--> ", b"Error: "];
-/// Where `[2/3] ` stands before them, of several stages: so long at most.
-const STAGE: usize = 12;
+/// Bytes that are read of ours at once.
+const CHUNK: usize = 64 * 1024;
+/// From the carrier's last words to its end, at most.
+const ENDS: Duration = Duration::from_millis(500);
+
+/// What the carrier itself prints when its command failed, behind all that it has carried (chroot/run_common.go).
+static LAST: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"subprocess exited (with status \d+|on [^\n]{1,60})\n").ok());
+/// How Buildah's error begins when a command has failed (imagebuildah/build.go, cmd/buildah/run.go).
+static ERROR: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r#"Error: (building at STEP "|while running runtime: |exit status |signal: )"#).ok()
+});
+/// What Buildah prints behind a command that ended well (imagebuildah/stage_executor.go).
+static NEXT: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"STEP \d+/\d+: |(?m:^)COMMIT").ok());
 
 /// A pipe: its device and inode.
 pub type PipeId = (u64, u64);
@@ -80,10 +87,9 @@ impl Leftovers {
         let found = Arc::clone(&held);
         let search = async move {
             'step: loop {
-                let until = Instant::now() + BEGINS;
                 let (mut interval, mut looks) = (INTERVAL, 0);
                 let is_likely = *is_expected.borrow_and_update();
-                while is_likely && locked(&found).is_none() && Instant::now() < until {
+                while is_likely && locked(&found).is_none() {
                     let place = Arc::clone(&found);
                     let look = move || look(leader, carried_to, &place);
                     if tokio::task::spawn_blocking(look).await.is_err() {
@@ -119,20 +125,29 @@ impl Leftovers {
     }
 
     /// Puts what the command's carrier has left to what was read last, `bytes`: behind what it has carried, and before
-    /// what Buildah says when it is gone. For that it reads on, to what `pipe` holds now.
-    pub fn add_to(&self, bytes: &mut Vec<u8>, pipe: &Receiver) {
-        let mut held = locked(&self.held);
-        if !held.as_ref().is_some_and(Held::is_over) {
-            return;
+    /// what Buildah says when it is gone. For that it reads on, to what `pipe` holds now; of a pipe that has ended
+    /// (`is_end`) nobody carries to any more.
+    pub async fn add_to(&self, bytes: &mut Vec<u8>, pipe: &Receiver, is_end: bool) {
+        let until = Instant::now() + ENDS;
+        while !is_end && self.still_carries() && ends_with_last(bytes) && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let left = held.take().map(Held::read).unwrap_or_default();
-        if left.is_empty() {
-            return;
+        let held = locked(&self.held).take_if(|held| is_end || held.is_over());
+        let Some(held) = held else { return };
+        // Where the next command is not told of, it is looked for nevertheless.
+        self.expect(true);
+        let left = held.read();
+        if !left.is_empty() {
+            read_on(pipe, bytes);
+            let at = boundary(bytes);
+            bytes.splice(at..at, left);
         }
-        // What was carried lies in the pipe or was read, and Buildah writes no more than a few lines now.
-        let room = bytes.len().saturating_add(PIPE);
-        while bytes.len() < room && matches!(pipe.try_read_buf(bytes), Ok(1..)) {}
-        insert(bytes, left);
+    }
+
+    fn still_carries(&self) -> bool {
+        locked(&self.held)
+            .as_ref()
+            .is_some_and(|held| !held.is_over())
     }
 
     #[cfg(test)]
@@ -165,21 +180,36 @@ fn locked(held: &Mutex<Option<Held>>) -> MutexGuard<'_, Option<Held>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `bytes` reach from what was carried to what Buildah has said since, if it has.
-fn insert(bytes: &mut Vec<u8>, left: Vec<u8>) {
-    let begins = |at: &usize| {
-        let line = bytes.get(*at..).unwrap_or_default();
-        let stage = line.starts_with(b"[").then(|| {
-            let begin = line.get(..STAGE).unwrap_or(line);
-            memmem::find(begin, b"] ").map_or(0, |end| end + 2)
-        });
-        let line = line.get(stage.unwrap_or(0)..).unwrap_or_default();
-        NEXT.iter().any(|next| line.starts_with(next))
-    };
-    let lines = memchr::memchr_iter(b'\n', bytes).map(|end| end + 1);
-    let at = memmem::find(bytes, LAST).or_else(|| std::iter::once(0).chain(lines).find(begins));
-    let at = at.unwrap_or(bytes.len());
-    bytes.splice(at..at, left);
+/// Takes what a pipe holds now: what was carried, and a few lines of Buildah, who alone writes to it behind that.
+fn read_on(pipe: &Receiver, bytes: &mut Vec<u8>) {
+    let mut chunk = vec![0; CHUNK];
+    let room = bytes.len().saturating_add(2 * PIPE);
+    // By itself: tokio reads nothing where it has not heard yet that there is something.
+    while bytes.len() < room
+        && let Ok(read @ 1..) = rustix::io::read(pipe, chunk.as_mut_slice())
+    {
+        bytes.extend_from_slice(chunk.get(..read).unwrap_or_default());
+    }
+}
+
+fn ends_with_last(bytes: &[u8]) -> bool {
+    let found = LAST.as_ref().and_then(|last| last.find_iter(bytes).last());
+    found.is_some_and(|found| found.end() == bytes.len())
+}
+
+/// Where what was carried ends, in bytes that reach to what Buildah has said since, if it has. Where the command has
+/// printed such words itself it may be too early, but never behind Buildah's error.
+fn boundary(bytes: &[u8]) -> usize {
+    let error = ERROR
+        .as_ref()
+        .and_then(|error| error.find_iter(bytes).last());
+    let error = error.map_or(bytes.len(), |error| error.start());
+    let carried = bytes.get(..error).unwrap_or_default();
+    let last = LAST
+        .as_ref()
+        .and_then(|last| last.find_iter(carried).last());
+    let next = || NEXT.as_ref().and_then(|next| next.find(carried));
+    last.or_else(next).map_or(error, |found| found.start())
 }
 
 /// Looks for a command once.
@@ -240,10 +270,6 @@ fn is_called(process: i32, name: &[u8]) -> bool {
 
 fn held(carrier: i32, command: i32, carried_to: PipeId) -> Option<Held> {
     let handle = pidfd_open(Pid::from_raw(carrier)?, PidfdFlags::empty()).ok()?;
-    // Still the one that was found.
-    let is_its = is_called(carrier, CARRIES)
-        && pipe_at(carrier, 1) == Some(carried_to)
-        && children(carrier).contains(&command);
     let pipes: Vec<File> = [1, 2]
         .into_iter()
         .filter(|descriptor| pipe_at(command, *descriptor).is_some_and(|pipe| pipe != carried_to))
@@ -256,6 +282,10 @@ fn held(carrier: i32, command: i32, carried_to: PipeId) -> Option<Held> {
                 .ok()
         })
         .collect();
+    // They are still those that were found.
+    let is_its = is_called(carrier, CARRIES)
+        && pipe_at(carrier, 1) == Some(carried_to)
+        && children(carrier).contains(&command);
     (is_its && !pipes.is_empty()).then_some(Held {
         carrier: handle,
         pipes,
@@ -281,32 +311,27 @@ mod tests {
 
     #[test]
     fn what_was_left_comes_before_what_follows_the_end_of_its_carrier() {
-        let cases = [
-            ("", "why\n"),
-            ("carried\n", "carried\nwhy\n"),
-            ("carried", "carriedwhy\n"),
-            ("Error: x\n", "why\nError: x\n"),
-            (
-                "out\nsubprocess exited with status 3\nError: \"subprocess exited \"\n",
-                "out\nwhy\nsubprocess exited with status 3\nError: \"subprocess exited \"\n",
-            ),
-            (
-                "half a line, subprocess exited on killed\n",
-                "half a line, why\nsubprocess exited on killed\n",
-            ),
-            (
-                "[ 42%] cc\n[2/3] STEP 1/3: FROM x\n",
-                "[ 42%] cc\nwhy\n[2/3] STEP 1/3: FROM x\n",
-            ),
-            (
-                "out\nSTEP 3/4: RUN x\nmore\n",
-                "out\nwhy\nSTEP 3/4: RUN x\nmore\n",
-            ),
-        ];
-        for (read, whole) in cases {
-            let mut bytes = read.as_bytes().to_vec();
-            insert(&mut bytes, b"why\n".to_vec());
-            assert_eq!(String::from_utf8_lossy(&bytes), whole, "{read:?}");
+        // The sign stands where it is put.
+        for whole in [
+            "|",
+            "carried\n|",
+            "carried|",
+            "Error: the command's own\n  at half|",
+            "--> of yum\nhalf|",
+            "|Error: building at STEP \"RUN x\": exit status 1\n",
+            "half|Error: signal: killed\n",
+            "out\n|subprocess exited with status 3\nError: exit status 3\n",
+            "subprocess exited with status 1\nof a command\n|subprocess exited on killed\n",
+            "half a line, |subprocess exited on killed\n",
+            "out\n|subprocess exited with status 3\nError: building at STEP \"RUN <<E\nsubprocess exited with status 0\n",
+            "[ 42%] cc\n[2/3] |STEP 1/3: FROM x\n",
+            "out|STEP 3/4: RUN x\nmore\n",
+            "out\n|COMMIT\n",
+        ] {
+            let read = whole.replace('|', "");
+            let mut told = read.clone();
+            told.insert(boundary(read.as_bytes()), '|');
+            assert_eq!(told, whole);
         }
     }
 
@@ -318,6 +343,7 @@ exec 4> >(exec sleep 1000)
 second=$!
 (exec -a buildah-chroot-exec bash -c 'read go; echo why; printf too >&2' >&3 2>&4 3>&- 4>&-)
 kill $first $second
+echo last
 exit 3
 "#;
 
@@ -358,15 +384,38 @@ exit 3
         let leftovers = Leftovers::watch(pid(&script), carried_to);
         until("the command is held", || leftovers.holds()).await;
         let mut bytes = b"carried\n".to_vec();
-        leftovers.add_to(&mut bytes, &pipe);
+        leftovers.add_to(&mut bytes, &pipe, false).await;
         assert_eq!(
             bytes, b"carried\n",
             "while its carrier runs nothing is left"
         );
         go(&mut script);
-        leftovers.add_to(&mut bytes, &pipe);
-        assert_eq!(String::from_utf8_lossy(&bytes), "carried\nwhy\ntoo\n");
+        leftovers.add_to(&mut bytes, &pipe, false).await;
+        assert_eq!(String::from_utf8_lossy(&bytes), "carried\nlast\nwhy\ntoo\n");
         assert!(!leftovers.holds());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_has_said_its_last_word_is_waited_for() {
+        let (mut script, pipe, carried_to) = script("buildah-chroot-runtime");
+        let leftovers = Leftovers::watch(pid(&script), carried_to);
+        until("the command is held", || leftovers.holds()).await;
+        let said = b"half, subprocess exited with status 3\n";
+        let mut bytes = said.to_vec();
+        // Not for ever.
+        leftovers.add_to(&mut bytes, &pipe, false).await;
+        assert_eq!(bytes, said);
+        let ended = tokio::task::spawn_blocking(move || go(&mut script));
+        // However long that takes here.
+        while leftovers.holds() {
+            bytes = said.to_vec();
+            leftovers.add_to(&mut bytes, &pipe, false).await;
+        }
+        ended.await.unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&bytes),
+            "half, why\ntoo\nsubprocess exited with status 3\nlast\n"
+        );
     }
 
     #[tokio::test]

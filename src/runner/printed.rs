@@ -85,7 +85,7 @@ impl Printed {
                 bytes.shrink_to(BUFFER);
                 let is_end = !matches!(pipe.read_buf(&mut bytes).await, Ok(1..));
                 if let Some(leftovers) = &leftovers {
-                    leftovers.add_to(&mut bytes, &pipe);
+                    leftovers.add_to(&mut bytes, &pipe, is_end).await;
                 }
                 locked(&known).take(&bytes, &mut block);
                 if give.send(block).await.is_err() || is_end {

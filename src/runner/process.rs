@@ -183,8 +183,17 @@ impl Started {
         let mut observe = |line: &str| {
             let event = observe(line);
             if let (Some(Event::StepStarted { step }), Some(leftovers)) = (&event, &leftovers) {
-                let word = step.instruction.split_whitespace().next();
-                leftovers.expect(word.is_some_and(|word| word.eq_ignore_ascii_case("run")));
+                let word = step
+                    .instruction
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or_default();
+                // A base image may have commands, too (ONBUILD).
+                leftovers.expect(
+                    ["run", "from"]
+                        .iter()
+                        .any(|one| word.eq_ignore_ascii_case(one)),
+                );
             }
             event
         };
