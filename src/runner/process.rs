@@ -183,17 +183,7 @@ impl Started {
         let mut observe = |line: &str| {
             let event = observe(line);
             if let (Some(Event::StepStarted { step }), Some(leftovers)) = (&event, &leftovers) {
-                let word = step
-                    .instruction
-                    .split_whitespace()
-                    .next()
-                    .unwrap_or_default();
-                // A base image may have commands, too (ONBUILD).
-                leftovers.expect(
-                    ["run", "from"]
-                        .iter()
-                        .any(|one| word.eq_ignore_ascii_case(one)),
-                );
+                leftovers.expect(may_start_a_command(&step.instruction));
             }
             event
         };
@@ -272,6 +262,14 @@ impl Started {
         let _ = self.group.child.wait().await;
         self.group.sweep().await;
     }
+}
+
+/// Whether a step may execute something: that of a base image may, too (ONBUILD).
+fn may_start_a_command(instruction: &str) -> bool {
+    let word = instruction.split_whitespace().next().unwrap_or_default();
+    ["run", "from"]
+        .iter()
+        .any(|one| word.eq_ignore_ascii_case(one))
 }
 
 struct Group {
