@@ -17,7 +17,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -298,7 +297,7 @@ fn descriptor_of(process: i32, descriptor: u32) -> String {
 
 /// The pipe that a process has there.
 fn pipe_at(process: i32, descriptor: u32) -> Option<PipeId> {
-    let file = fs::metadata(Path::new(&descriptor_of(process, descriptor))).ok()?;
+    let file = fs::metadata(descriptor_of(process, descriptor)).ok()?;
     (file.file_type().is_fifo()).then(|| (file.dev(), file.ino()))
 }
 

@@ -143,18 +143,21 @@ fn whole_lines(bytes: &[u8]) -> usize {
 
 /// The text of whole lines of which none is to be changed.
 fn harmless<'a>(lines: &'a [u8], redactor: &Redactor) -> Option<&'a str> {
-    let plain = |found: bool, byte: &u8| found & matches!(byte, b' '..=b'~' | b'\n');
-    let is_plain = lines.last() == Some(&b'\n') && lines.iter().fold(true, plain);
-    let lines = Some(lines).filter(|lines| is_plain && redactor.has_none(lines))?;
-    std::str::from_utf8(lines).ok()
+    let are_whole = lines.last() == Some(&b'\n');
+    let is_harmless = are_whole && is_plain(lines) && redactor.has_none(lines);
+    let harmless = Some(lines).filter(|_| is_harmless)?;
+    std::str::from_utf8(harmless).ok()
+}
+
+/// Whether there is nothing to clean in these lines.
+fn is_plain(lines: &[u8]) -> bool {
+    let plain = |so_far: bool, byte: &u8| so_far & matches!(byte, b' '..=b'~' | b'\n');
+    lines.iter().fold(true, plain)
 }
 
 /// The text of a line of which `dropped` bytes were not kept.
 fn redacted<'a>(line: &'a [u8], dropped: usize, redactor: &Redactor) -> Cow<'a, str> {
-    let is_plain = line
-        .iter()
-        .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
-    let text = match is_plain {
+    let text = match is_plain(line) {
         true => match redactor.apply(line) {
             // Quicker than what replaces bytes that are no text: there are none.
             Cow::Borrowed(line) => std::str::from_utf8(line)
