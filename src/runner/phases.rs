@@ -615,6 +615,13 @@ fn announce(job: &Job<'_>, host: &Host) {
             host.isolation.join(" ")
         ),
     );
+    if !host.refused.is_empty() {
+        let text = format!(
+            "what is stronger does not work: {}",
+            host.refused.join(" / ")
+        );
+        job.reporter.say(Phase::Source, text);
+    }
     let mut unenforced: Vec<String> = job
         .cgroup
         .unenforced(&job.settings.limits)

@@ -2,13 +2,14 @@
 //! runs and its attacks reach nothing of the host (`super::trial`).
 //!
 //! The answer is kept per boot, user, binaries and settings: a probe costs some seconds. A refusal is not
-//! kept: each build finds out anew whether it was mended.
+//! kept: each build finds out anew whether it was mended. That a stronger isolation did not work is believed for
+//! an hour: it may have been mended, or have been the fault of a moment.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -60,6 +61,9 @@ pub struct Host {
     pub own_binary: PathBuf,
     /// Options that isolate RUN.
     pub isolation: Vec<String>,
+    /// Stronger isolations that were tried and not taken, each with why.
+    #[serde(default)]
+    pub refused: Vec<String>,
     /// A static init for tests.
     pub init: PathBuf,
 }
@@ -79,10 +83,31 @@ impl Host {
     }
 }
 
+/// How long a weaker isolation is taken without trying the stronger ones again.
+const WEAKER: Duration = Duration::from_secs(3600);
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     key: String,
     host: Host,
+    /// When it was found, in seconds since 1970.
+    #[serde(default)]
+    at: u64,
+}
+
+impl Kept {
+    fn answers(&self, key: &str, now: u64) -> bool {
+        let age = now.checked_sub(self.at);
+        let young = age.is_some_and(|seconds| seconds < WEAKER.as_secs());
+        self.key == key && (self.host.refused.is_empty() || young)
+    }
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// What a probe found, and whether it tried that itself: else an earlier one did.
@@ -105,6 +130,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         let kept = Kept {
             key,
             host: host.clone(),
+            at: now(),
         };
         keep(&settings.cache.join(KEPT), &kept);
     }
@@ -175,10 +201,10 @@ async fn find_out(
         home: home().map_err(|error| missing(error.to_string(), ""))?,
         own_binary,
         isolation: Vec::new(),
+        refused: Vec::new(),
         init,
     };
     make_image_store(settings, &host, work, bounds).await?;
-    let mut said = Vec::new();
     for isolation in candidates(settings.isolation) {
         host.isolation = isolation;
         match trial::run(settings, &host, work, bounds).await {
@@ -186,11 +212,17 @@ async fn find_out(
                 let tried = true;
                 return Ok((Found { host, tried }, key));
             }
-            Err(refusal) => said.push(format!("{}: {refusal}", host.isolation.join(" "))),
+            Err(refusal) => {
+                let refused = format!("{}: {refusal}", host.isolation.join(" "));
+                host.refused.push(refused);
+            }
         }
     }
     Err(missing(
-        format!("no sandbox holds on this host: {}", said.join(" / ")),
+        format!(
+            "no sandbox holds on this host: {}",
+            host.refused.join(" / ")
+        ),
         &needs(settings),
     ))
 }
@@ -207,7 +239,7 @@ pub fn kept(cache: &Path) -> Option<Host> {
 
 /// The answer to the same question.
 fn earlier(cache: &Path, key: &str) -> Option<Host> {
-    let kept = read_kept(cache).filter(|kept| kept.key == key);
+    let kept = read_kept(cache).filter(|kept| kept.answers(key, now()));
     kept.map(|kept| kept.host)
 }
 
@@ -430,6 +462,7 @@ mod tests {
             home: "/".into(),
             own_binary: own_binary.clone(),
             isolation: vec!["--isolation".into(), "chroot".into()],
+            refused: Vec::new(),
             init: "/init".into(),
         };
         assert_eq!(known(&asked, 7), None, "nobody has tried");
@@ -439,6 +472,7 @@ mod tests {
             let kept = Kept {
                 key: key.into(),
                 host: host.clone(),
+                at: 0,
             };
             keep(&file, &kept);
         };
@@ -460,5 +494,37 @@ mod tests {
         assert!(kept(dir.path()).is_some());
         fs::write(&file, "{").unwrap();
         assert_eq!((known(&asked, 7), kept(dir.path())), (None, None));
+    }
+
+    #[test]
+    fn that_a_stronger_isolation_does_not_work_is_believed_for_an_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = settings(dir.path());
+        let own_binary = std::env::current_exe().unwrap();
+        let key = key(&asked, 7, &find("/bin/sh").unwrap(), &own_binary);
+        let mut host = Host {
+            buildah: "/bin/sh".into(),
+            version: "1.28.2".into(),
+            home: "/".into(),
+            own_binary,
+            isolation: vec!["--isolation".into(), "chroot".into()],
+            refused: vec!["--isolation rootless: no runc".into()],
+            init: "/init".into(),
+        };
+        let keep_for = |seconds: u64, host: &Host| {
+            let kept = Kept {
+                key: key.clone(),
+                host: host.clone(),
+                at: now() - seconds,
+            };
+            keep(&dir.path().join(KEPT), &kept);
+        };
+        keep_for(WEAKER.as_secs() - 60, &host);
+        assert_eq!(known(&asked, 7), Some(host.clone()));
+        keep_for(WEAKER.as_secs() + 60, &host);
+        assert_eq!(known(&asked, 7), None);
+        host.refused.clear();
+        keep_for(WEAKER.as_secs() + 60, &host);
+        assert_eq!(known(&asked, 7), Some(host), "the strongest there is");
     }
 }

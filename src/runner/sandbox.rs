@@ -565,6 +565,7 @@ mod tests {
             home: "/home/nb".into(),
             own_binary: "/usr/local/bin/nomad-build".into(),
             isolation: vec!["--isolation".into(), "chroot".into()],
+            refused: Vec::new(),
             init: "/usr/bin/catatonit".into(),
         };
         let private = work.path().join("private");

@@ -20,7 +20,8 @@ use super::settings::{Network, Settings};
 use super::workdir::{WorkDir, write_private};
 
 const TIME: Duration = Duration::from_secs(60);
-/// Buildah may lose what a RUN prints, also where `super::leftovers` looks for it: that says nothing about the sandbox.
+/// What does not work may work in another moment; and Buildah may lose what a RUN prints, also where
+/// `super::leftovers` looks for it. A weaker isolation is not taken for that.
 const TRIES: u32 = 3;
 
 /// This program in the container.
@@ -46,8 +47,9 @@ pub async fn run(
     let shares_network = settings.network == Network::Host;
     let mut answers = try_once(settings, host, work, bounds).await?;
     for _ in 1..TRIES {
-        if !is_mute(&answers) || reached(&answers, shares_network).is_some() {
-            break;
+        let judged = judge(&answers, shares_network);
+        if judged.is_ok() || !is_worth_another(&answers, shares_network) {
+            return judged;
         }
         answers = try_once(settings, host, work, bounds).await?;
     }
@@ -80,9 +82,10 @@ async fn try_once(
     Ok(answers)
 }
 
-/// Whether the first of the builds ended well and does not say that it attacked.
-fn is_mute(answers: &[(Ended, String)]) -> bool {
-    matches!(answers.first(), Some((Ended::Exited(0), text)) if !has_attacked(text))
+/// Whether another try may come to something else: nothing was reached, and nobody stopped it.
+fn is_worth_another(answers: &[(Ended, String)], shares_network: bool) -> bool {
+    let ended = |(ended, _): &(Ended, String)| matches!(ended, Ended::Exited(_));
+    answers.iter().all(ended) && reached(answers, shares_network).is_none()
 }
 
 fn has_attacked(text: &str) -> bool {
@@ -264,8 +267,10 @@ mod tests {
         // A build that ended well without having attacked proves nothing.
         let mute = [(Ended::Exited(0), "STEP 1\n".into())];
         assert!(judge(&mute, false).is_err());
-        assert!(is_mute(&mute), "and is tried again");
-        assert!(!is_mute(&[good]) && !is_mute(&[leaks("a host file")]));
+        assert!(is_worth_another(&mute, false), "and is tried again");
+        assert!(!is_worth_another(&[leaks("a host file")], false));
+        let stopped = [(Ended::OutOfTime, String::new())];
+        assert!(!is_worth_another(&stopped, false));
         assert!(judge(&[(Ended::Exited(1), format!("{DONE}\nError: x\n"))], false).is_err());
     }
 }

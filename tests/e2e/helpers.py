@@ -151,17 +151,23 @@ async def log_text(session: ClientSession, build_id: str, **args: Any) -> str:
     return (await ask(session, "logs", wanted))["text"]
 
 
-async def wait_for(probe: Callable[[], Any | Awaitable[Any]], what: str, seconds: float = 60) -> Any:
+async def wait_for(probe: Callable[[], Any | Awaitable[Any]], what: str | Callable[[], str], seconds: float = 60) -> Any:
     """Waits until the probe gives something true, and returns that."""
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         found = probe()
         if isinstance(found, Awaitable):
             found = await found
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        await anyio.sleep(0.05)
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what if isinstance(what, str) else what()}"
+        await rest(began, 0.05)
+
+
+async def rest(began: float, shortest: float) -> None:
+    """Between two looks, of which the last one `began` then: what is waited for needs the processors more."""
+    await anyio.sleep(max(shortest, min(4 * (time.monotonic() - began), 0.5)))
 
 
 async def wait_state(session: ClientSession, build_id: str, state: str, phase: str | None = None) -> dict[str, Any]:

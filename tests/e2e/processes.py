@@ -145,7 +145,9 @@ def descriptors(pid: int) -> dict[int, str]:
 
 def running(*argv: str) -> list[Process]:
     """Processes with exactly this command line."""
-    return [process for process in table().values() if process.argv == list(argv)]
+    wanted = b"".join(os.fsencode(word) + b"\0" for word in argv)
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and _read(int(name), "cmdline") == wanted]
+    return [process for pid in pids if (process := look(pid))]
 
 
 class Evidence:

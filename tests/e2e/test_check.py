@@ -11,9 +11,10 @@ import subprocess
 
 import pytest
 from conftest import MakeServer
-from helpers import fail, files, log_text, succeed
+from helpers import fail, files, log_text, sleep_marker, succeed, wait_for
 from local_registry import LocalRegistry, free_port
 from machine import ORDINARY_USER
+from processes import running
 from server import Server, binary
 
 
@@ -84,8 +85,47 @@ async def test_where_builds_are_refused_check_says_so(make_server: MakeServer, u
     assert faults(run(server, "check", user=user)) == [sandbox]
 
 
+async def test_a_weaker_isolation_is_taken_where_the_stronger_does_not_work_and_not_for_a_moment(make_server: MakeServer) -> None:
+    server = make_server(first=True)
+    buildah, refuses = server.env["NOMAD_BUILD_BUILDAH"], server.directory / "refuses"
+    marker = f"0.2{sleep_marker()}"
+    server.env["NOMAD_BUILD_BUILDAH"] = str(refuses)
+    # What it sees of the host in a sandbox is itself.
+    refuses.write_text(
+        '#!/bin/sh\ncase "$*" in *"--isolation rootless"*)\n'
+        f'test -g "$0" && while test -g "$0"; do sleep {marker}; done && refuse=yes\n'
+        f'if test "$refuse" || test -k "$0"; then echo "Error: not now" >&2; exit 125; fi ;;\nesac\nexec {buildah} "$@"\n'
+    )
+    refuses.chmod(0o2755)
+    with subprocess.Popen([str(binary()), "check"], env=server.env, stdout=subprocess.PIPE, text=True) as check:
+        await wait_for(lambda: running("sleep", marker), "the first try")
+        refuses.chmod(0o755)
+        told, _ = check.communicate(timeout=120)
+    assert "sandbox: --isolation rootless " in told and "stronger" not in told, told
+    refuses.chmod(0o1755)
+    told = about(run(server, "check"), "sandbox")
+    why = "what is stronger does not work: --isolation rootless --runtime runc: Error: not now"
+    assert told.startswith("ok       sandbox: --isolation chroot ") and told.endswith(why), told
+    async with server.connect() as session:
+
+        async def announced() -> str:
+            status = await succeed(session, source=files(Containerfile="FROM scratch\nCOPY Containerfile /\n"), name="same")
+            return await log_text(session, status["build_id"], phase="source")
+
+        text = await announced()
+        assert "isolation: --isolation chroot" in text and why in text
+        refuses.chmod(0o755)
+        assert "isolation: --isolation chroot" in await announced()
+        (kept,) = server.state.glob("cache/*/probe.json")
+        found = json.loads(kept.read_text())
+        found["at"] -= 3600
+        kept.write_text(json.dumps(found))
+        text = await announced()
+        assert "isolation: --isolation rootless" in text and "stronger" not in text
+
+
 async def test_only_an_answer_to_the_same_question_is_believed(make_server: MakeServer) -> None:
-    server = make_server()
+    server = make_server(first=True)
     async with server.connect() as session:
         await succeed(session, source=files(Containerfile="FROM scratch\nCOPY Containerfile /\n"))
     (kept,) = server.state.glob("cache/*/probe.json")

@@ -163,6 +163,10 @@ impl Job {
         let outputs = self.workshop.dir.outputs();
         tokio::task::block_in_place(|| self.workshop.take_outputs(&outputs));
         self.remove_work();
+        // Before anybody is told, who may want what the build has left with its user.
+        if let Some(lease) = lease {
+            lease.ends();
+        }
         let written = conclude::write_end(&self.workshop.dir, gone);
         // Nobody waits for the rest, but no other build may run as this user meanwhile.
         if let Some(lease) = lease {

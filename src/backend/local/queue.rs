@@ -18,7 +18,7 @@ use crate::runner::cache::has_scope;
 
 use super::layout::Layout;
 use super::store::{lock, lock_file, try_lock};
-use super::user::{Lease, Users};
+use super::user::{Lease, Users, Wanted};
 
 /// What a running build holds, as long as it lives.
 #[derive(Debug)]
@@ -233,17 +233,22 @@ pub fn take(
 
 /// Users that have something here already: first those who have layers of the build's own scope, then
 /// of the one it reads, then anything.
-pub fn warm(layout: &Layout, scopes: &Scopes) -> Vec<String> {
+pub fn warm(layout: &Layout, scopes: &Scopes) -> Wanted {
     let entries = fs::read_dir(layout.caches()).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.collect();
-    names.sort_by_cached_key(|name| {
-        let user = layout.cache(name);
+    let ranked = names.map(|name| {
+        let user = layout.cache(&name);
         let lacks = |scope: &str| !has_scope(&user, scope);
         let shared = scopes.shared.as_deref();
-        (lacks(&scopes.own), shared.is_none_or(lacks), name.clone())
+        (lacks(&scopes.own), shared.is_none_or(lacks), name)
     });
-    names
+    let mut ranked: Vec<(bool, bool, String)> = ranked.collect();
+    ranked.sort_unstable();
+    let is_warm = |(no_own, no_shared, _): &(bool, bool, String)| !no_own || !no_shared;
+    Wanted {
+        warm: ranked.iter().filter(|one| is_warm(one)).count(),
+        names: ranked.into_iter().map(|(_, _, name)| name).collect(),
+    }
 }
 
 /// Writes on a build's ticket what it waits for.

@@ -13,7 +13,7 @@ use crate::runner::userns;
 
 use super::layout::Layout;
 use super::program::Program;
-use super::user::{BuildUser, Users};
+use super::user::{BuildUser, Users, Wanted};
 
 /// How long a cache may grow before it is looked at again.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users, program: &Pat
         if !is_untidy(&entry.path()) {
             continue;
         }
-        match users.take(std::slice::from_ref(&name), 0) {
+        match users.take(&Wanted::first(&name), 0) {
             Ok(Some(lease)) if lease.user.name == name => {
                 sweep(&entry.path(), config, &lease.user, program)
             }

@@ -10,12 +10,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::config::Config;
 
 use super::accounts::{self, Account, Ids};
 use super::evict::evict;
 use super::store::{lock, try_lock};
+
+/// How long somebody waits for an account whose build has ended; to tidy up may take longer.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Locks of the accounts; for root alone.
 const LOCKS: &str = "/run/nomad-build/users";
@@ -43,8 +47,35 @@ struct Pool {
 pub struct Lease {
     /// The user.
     pub user: BuildUser,
-    /// The account and its lock, which is closed on exec and so ends with this process.
-    held: Option<(Account, File)>,
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    account: Account,
+    /// Is closed on exec, and so ends with this process.
+    _lock: File,
+    /// Is there when its build has ended.
+    ending: PathBuf,
+}
+
+/// Which users somebody would rather have than others.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Their names, the first first.
+    pub names: Vec<String>,
+    /// How many of the first ones have what a build can use: it waits for those that will be free in a moment.
+    pub warm: usize,
+}
+
+impl Wanted {
+    /// Rather this one than others.
+    pub fn first(name: &str) -> Self {
+        Self {
+            names: vec![name.to_owned()],
+            warm: 0,
+        }
+    }
 }
 
 impl Lease {
@@ -55,8 +86,15 @@ impl Lease {
     /// When something does not end.
     pub fn clear(&self) -> io::Result<()> {
         match &self.held {
-            Some((account, _)) => evict(|uid| account.has_uid(uid)),
+            Some(held) => evict(|uid| held.account.has_uid(uid)),
             None => Ok(()),
+        }
+    }
+
+    /// Says that its build has ended, and that it will be free in a moment.
+    pub fn ends(&self) {
+        if let Some(held) = &self.held {
+            let _ = fs::write(&held.ending, b"");
         }
     }
 }
@@ -116,12 +154,12 @@ impl Users {
     }
 
     /// Takes a user, when one is free beside `ahead` others that somebody waits for: one of
-    /// `prefer`, the first first, else any. Nothing runs as an account that was taken: whatever
+    /// those `wanted`, the first first, else any. Nothing runs as an account that was taken: whatever
     /// did was killed. Blocks no longer than killed processes take to be gone.
     ///
     /// # Errors
     /// When the locks cannot be used.
-    pub fn take(&self, prefer: &[String], ahead: usize) -> io::Result<Option<Lease>> {
+    pub fn take(&self, wanted: &Wanted, ahead: usize) -> io::Result<Option<Lease>> {
         let Some(pool) = &self.pool else {
             return Ok(Some(Lease {
                 user: BuildUser::own(),
@@ -129,10 +167,14 @@ impl Users {
             }));
         };
         let mut unusable = Vec::new();
-        while let Some((account, lock)) = pool.lock_one(prefer, ahead, &unusable)? {
+        while let Some((account, lock)) = pool.lock_one(wanted, ahead, &unusable)? {
             let lease = Lease {
                 user: BuildUser::of(account),
-                held: Some((account.clone(), lock)),
+                held: Some(Held {
+                    account: account.clone(),
+                    _lock: lock,
+                    ending: pool.ending(account),
+                }),
             };
             match lease.clear() {
                 Ok(()) => return Ok(Some(lease)),
@@ -159,30 +201,55 @@ impl Pool {
         })
     }
 
-    /// Locks an account, unless all that are free are for the `ahead`.
+    fn ending(&self, account: &Account) -> PathBuf {
+        self.locks.join(format!("{}.ending", account.name))
+    }
+
+    fn is_ending(&self, account: &Account) -> bool {
+        let since = fs::metadata(self.ending(account)).and_then(|mark| mark.modified());
+        let age = since.ok().and_then(|since| since.elapsed().ok());
+        age.is_some_and(|age| age < ENDING)
+    }
+
+    /// Locks an account, unless all that are free are for the `ahead`, or a better one will be free in a moment.
     fn lock_one(
         &self,
-        prefer: &[String],
+        wanted: &Wanted,
         ahead: usize,
         without: &[&str],
     ) -> io::Result<Option<(&Account, File)>> {
         self.prepare()?;
         // While one counts what is free, nobody else may take its counting for being taken.
         let _guard = lock(&self.locks.join(".lock"))?;
-        let mut free = Vec::new();
+        let (mut free, mut ending) = (Vec::new(), Vec::new());
+        let names = &wanted.names;
+        let rank = |account: &Account| {
+            let found = names.iter().position(|name| *name == account.name);
+            found.unwrap_or(names.len())
+        };
         for account in &self.accounts {
-            if !without.contains(&account.name.as_str())
-                && let Some(lock) = try_lock(&self.locks.join(format!("{}.lock", account.name)))?
-            {
-                free.push((account, lock));
+            if without.contains(&account.name.as_str()) {
+                continue;
+            }
+            match try_lock(&self.locks.join(format!("{}.lock", account.name)))? {
+                Some(lock) => free.push((account, lock)),
+                None if self.is_ending(account) => ending.push(rank(account)),
+                None => {}
             }
         }
         if free.len() <= ahead {
             return Ok(None);
         }
-        let rank = |name: &str| prefer.iter().position(|one| one == name);
-        Ok((free.into_iter())
-            .min_by_key(|(account, _)| rank(&account.name).unwrap_or(prefer.len())))
+        let Some((account, lock)) = free.into_iter().min_by_key(|(account, _)| rank(account))
+        else {
+            return Ok(None);
+        };
+        let better = |other: &usize| *other < wanted.warm && *other < rank(account);
+        if ending.iter().any(better) {
+            return Ok(None);
+        }
+        let _ = fs::remove_file(self.ending(account));
+        Ok(Some((account, lock)))
     }
 }
 
@@ -310,14 +377,14 @@ mod tests {
     fn no_account_is_taken_twice_whoever_asks() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (users(3, dir.path()), users(3, dir.path()));
-        let a = one.take(&[], 0).unwrap().unwrap();
-        let b = other.take(&[], 0).unwrap().unwrap();
-        let c = one.take(&[], 0).unwrap().unwrap();
+        let a = one.take(&Wanted::default(), 0).unwrap().unwrap();
+        let b = other.take(&Wanted::default(), 0).unwrap().unwrap();
+        let c = one.take(&Wanted::default(), 0).unwrap().unwrap();
         assert_eq!([name(&a), name(&b), name(&c)], ["x-0", "x-1", "x-2"]);
-        assert!(one.take(&[], 0).unwrap().is_none());
-        assert!(other.take(&[], 0).unwrap().is_none());
+        assert!(one.take(&Wanted::default(), 0).unwrap().is_none());
+        assert!(other.take(&Wanted::default(), 0).unwrap().is_none());
         drop(b);
-        let b = one.take(&[], 0).unwrap().unwrap();
+        let b = one.take(&Wanted::default(), 0).unwrap().unwrap();
         assert_eq!(name(&b), "x-1");
     }
 
@@ -325,27 +392,62 @@ mod tests {
     fn the_preferred_one_is_taken_when_it_is_free() {
         let dir = tempfile::tempdir().unwrap();
         let users = users(4, dir.path());
-        let prefer = ["gone".to_owned(), "x-2".to_owned(), "x-1".to_owned()];
-        let taken: Vec<Lease> = std::iter::from_fn(|| users.take(&prefer, 0).unwrap()).collect();
+        let wanted = wanted(&["gone", "x-2", "x-1"], 0);
+        let taken: Vec<Lease> = std::iter::from_fn(|| users.take(&wanted, 0).unwrap()).collect();
         let names: Vec<&str> = taken.iter().map(name).collect();
         assert_eq!(names, ["x-2", "x-1", "x-0", "x-3"]);
+    }
+
+    fn wanted(names: &[&str], warm: usize) -> Wanted {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Wanted { names, warm }
+    }
+
+    #[test]
+    fn who_finds_its_layers_with_an_account_waits_for_the_tidying_up_and_for_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let users = users(3, dir.path());
+        let first = users.take(&wanted(&["x-1"], 1), 0).unwrap().unwrap();
+        let take = |names: &[&str], warm| {
+            let lease = users.take(&wanted(names, warm), 0).unwrap();
+            lease.map(|lease| lease.user.name)
+        };
+        let other = Some("x-0".to_owned());
+        assert_eq!(take(&["x-1"], 1), other, "its build runs on");
+        first.ends();
+        assert_eq!(take(&["x-1"], 1), None, "it will be free in a moment");
+        assert_eq!(take(&["x-1", "x-0"], 2), None);
+        assert_eq!(take(&["x-0", "x-1"], 2), other, "a better one is free");
+        assert_eq!(take(&["x-1"], 0), other, "there is nothing to wait for");
+        let mark = File::open(dir.path().join("users/x-1.ending")).unwrap();
+        mark.set_modified(std::time::SystemTime::now() - ENDING)
+            .unwrap();
+        assert_eq!(take(&["x-1"], 1), other, "that takes too long");
+        first.ends();
+        drop(first);
+        let again = users.take(&wanted(&["x-1"], 1), 0).unwrap().unwrap();
+        assert_eq!(name(&again), "x-1");
+        assert_eq!(take(&["x-1"], 1), other, "its build has not ended yet");
     }
 
     #[test]
     fn those_who_wait_longer_find_theirs() {
         let dir = tempfile::tempdir().unwrap();
         let users = users(2, dir.path());
-        assert!(users.take(&[], 2).unwrap().is_none());
-        let first = users.take(&[], 1).unwrap().unwrap();
-        assert!(users.take(&[], 1).unwrap().is_none());
-        let second = users.take(&[], 0).unwrap().unwrap();
+        assert!(users.take(&Wanted::default(), 2).unwrap().is_none());
+        let first = users.take(&Wanted::default(), 1).unwrap().unwrap();
+        assert!(users.take(&Wanted::default(), 1).unwrap().is_none());
+        let second = users.take(&Wanted::default(), 0).unwrap().unwrap();
         assert_ne!(name(&first), name(&second));
     }
 
     #[test]
     fn the_locks_are_for_their_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let _lease = users(1, dir.path()).take(&[], 0).unwrap().unwrap();
+        let _lease = users(1, dir.path())
+            .take(&Wanted::default(), 0)
+            .unwrap()
+            .unwrap();
         let mode = fs::metadata(dir.path().join("users")).unwrap().mode();
         assert_eq!(mode & 0o777, 0o700);
     }
@@ -353,7 +455,10 @@ mod tests {
     #[test]
     fn an_ordinary_user_shares_itself() {
         let users = Users { pool: None };
-        let (a, b) = (users.take(&[], 9).unwrap(), users.take(&[], 9).unwrap());
+        let (a, b) = (
+            users.take(&Wanted::default(), 9).unwrap(),
+            users.take(&Wanted::default(), 9).unwrap(),
+        );
         assert_eq!(a.unwrap().user, b.unwrap().user);
     }
 }

@@ -25,10 +25,11 @@ fn sandbox(trial: &Trial) -> Line {
     let state = match &trial.outcome {
         Outcome::Holds {
             isolation,
+            refused,
             user,
             now,
         } => Ok(format!(
-            "{}; {} nothing in it reached this host's {}{}",
+            "{}; {} nothing in it reached this host's {}{}{}",
             isolation.join(" "),
             match now {
                 true => format!("tried as {user} just now,"),
@@ -39,6 +40,10 @@ fn sandbox(trial: &Trial) -> Line {
                 Network::Egress => "; it has a network of its own, out to the internet",
                 Network::None => "; it has no network",
                 Network::Host => "; this host's network is open to it",
+            },
+            match refused.is_empty() {
+                true => String::new(),
+                false => format!("; what is stronger does not work: {}", refused.join(" / ")),
             }
         )),
         Outcome::Refused(wrong, mend) => lack(

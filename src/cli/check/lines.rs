@@ -412,6 +412,7 @@ mod tests {
     fn holds() -> Outcome {
         Outcome::Holds {
             isolation: vec!["--isolation".into(), "rootless".into()],
+            refused: Vec::new(),
             user: "b-0".into(),
             now: true,
         }

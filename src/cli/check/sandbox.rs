@@ -16,7 +16,7 @@ use crate::backend::local::accounts::Account;
 use crate::backend::local::layout::Layout;
 use crate::backend::local::program::Program;
 use crate::backend::local::reap::remove_files;
-use crate::backend::local::user::{BuildUser, Lease, Users};
+use crate::backend::local::user::{BuildUser, Lease, Users, Wanted};
 use crate::backend::local::workshop;
 use crate::build::Failure;
 use crate::cli::block_on;
@@ -59,6 +59,8 @@ pub enum Outcome {
     Holds {
         /// How Buildah isolates in it.
         isolation: Vec<String>,
+        /// What is stronger and was not taken, with why.
+        refused: Vec<String>,
         /// As whom it was tried.
         user: String,
         /// Whether it was tried just now; else by an earlier build of this boot.
@@ -139,7 +141,10 @@ fn outcomes(
         profiles.all(|profile| known(profile, account).is_some())
     };
     let knowing = accounts.iter().filter(knows_all);
-    let knowing: Vec<String> = knowing.map(|account| account.name.clone()).collect();
+    let knowing = Wanted {
+        names: knowing.map(|account| account.name.clone()).collect(),
+        warm: 0,
+    };
     let lease = match take(&users, &knowing) {
         Ok(Some(lease)) => lease,
         Ok(None) => {
@@ -189,6 +194,7 @@ fn outcomes(
 fn holds(host: Host, user: &str, now: bool) -> Outcome {
     Outcome::Holds {
         isolation: host.isolation,
+        refused: host.refused,
         user: user.to_owned(),
         now,
     }
@@ -207,10 +213,10 @@ fn refused(error: &io::Error) -> Outcome {
 }
 
 /// Builds that run may hold every account.
-fn take(users: &Users, prefer: &[String]) -> io::Result<Option<Lease>> {
+fn take(users: &Users, wanted: &Wanted) -> io::Result<Option<Lease>> {
     let until = Instant::now() + BUSY;
     loop {
-        let lease = users.take(prefer, 0)?;
+        let lease = users.take(wanted, 0)?;
         if lease.is_some() || Instant::now() > until {
             return Ok(lease);
         }
