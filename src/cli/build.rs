@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::build::named_context::{self, NamedContext};
 use crate::build::status::BuildStatus;
 use crate::client::Steady;
-use crate::context::Extent;
+use crate::context::{Extent, control_files};
 
 use super::follow::{self, Ended, Followed};
 use super::outputs::{Extract, Wanted};
@@ -31,6 +31,9 @@ pub struct Build {
     /// Branch, tag or commit of the repository.
     #[arg(long = "ref", value_name = "REF")]
     pub git_ref: Option<String>,
+    /// A patch to the repository at that commit, as `git diff --binary` prints it; - reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub patch: Option<PathBuf>,
     /// Directory below the source that becomes the build context.
     #[arg(long, value_name = "PATH")]
     pub subdir: Option<String>,
@@ -49,6 +52,12 @@ pub struct Build {
     /// Absolute path of a JUnit file that each test writes: its failing cases are told.
     #[arg(long, value_name = "PATH", requires = "tests")]
     pub report: Option<String>,
+    /// Seconds for which each test may run.
+    #[arg(long, value_name = "SECONDS", requires = "tests")]
+    pub test_timeout: Option<u32>,
+    /// Stop after the first failing test.
+    #[arg(long, requires = "tests")]
+    pub fail_fast: bool,
     /// Save the tested image as an OCI archive, for `podman load`, `docker load` or skopeo.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -77,6 +86,9 @@ pub struct Build {
     /// A name for the build.
     #[arg(long)]
     pub name: Option<String>,
+    /// End older unfinished builds of the same name.
+    #[arg(long, requires = "name")]
+    pub cancel_previous: bool,
     /// A profile that the operator offers.
     #[arg(long)]
     pub profile: Option<String>,
@@ -86,6 +98,9 @@ pub struct Build {
     /// Seconds for which the build may run.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u32>,
+    /// Seconds for which it may wait for capacity.
+    #[arg(long, value_name = "SECONDS")]
+    pub queue_timeout: Option<u32>,
     /// Check what can be checked, and build nothing.
     #[arg(long, conflicts_with_all = ["output", "extract", "detach"])]
     pub validate_only: bool,
@@ -179,11 +194,42 @@ impl Build {
         })
     }
 
+    /// A directory without a Containerfile is told at once, and not by a build that fails.
+    fn check_containerfile(&self, dir: &Path) -> anyhow::Result<()> {
+        let context = dir.join(self.subdir.as_deref().unwrap_or_default());
+        let wanted = self.containerfile.as_deref();
+        // Whatever else is wrong with it the build tells.
+        if let Ok(found) = control_files(&context, wanted) {
+            anyhow::ensure!(
+                found.containerfile.is_some(),
+                "{} has no {}: --file names another, --subdir the directory below it that is to be built",
+                context.display(),
+                wanted.unwrap_or("Containerfile, nor Dockerfile")
+            );
+        }
+        Ok(())
+    }
+
+    fn patch(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.patch else {
+            return Ok(None);
+        };
+        let text = match file.to_str() {
+            Some("-") => std::io::read_to_string(std::io::stdin()),
+            _ => std::fs::read_to_string(file),
+        };
+        text.map(Some)
+            .with_context(|| format!("the patch {} cannot be read", file.display()))
+    }
+
     async fn source(&self, tools: &Steady) -> anyhow::Result<Value> {
+        if let Some(dir) = self.directory() {
+            self.check_containerfile(dir)?;
+        }
         let mut source = match (self.directory(), tools.remote()) {
-            (None, _) => json!({"git": self.source, "ref": self.git_ref}),
-            (Some(_), _) if self.git_ref.is_some() => {
-                anyhow::bail!("--ref goes with the URL of a git repository")
+            (None, _) => json!({"git": self.source, "ref": self.git_ref, "patch": self.patch()?}),
+            (Some(_), _) if self.git_ref.is_some() || self.patch.is_some() => {
+                anyhow::bail!("--ref and --patch go with the URL of a git repository")
             }
             (Some(dir), None) => json!({"path": absolute(dir)?}),
             (Some(dir), Some(remote)) => {
@@ -202,7 +248,7 @@ impl Build {
         let tests = numbered.map(|(n, command)| {
             let name = format!("test-{}", n + 1);
             Value::from(arguments(
-                json!({"name": name, "command": command, "stage": self.test_stage, "report": self.report}),
+                json!({"name": name, "command": command, "stage": self.test_stage, "timeout": self.test_timeout, "report": self.report}),
             ))
         });
         arguments(json!({
@@ -219,6 +265,9 @@ impl Build {
             "name": self.name,
             "profile": self.profile,
             "timeout": self.timeout,
+            "queue_timeout": self.queue_timeout,
+            "fail_fast": self.fail_fast.then_some(true),
+            "cancel_previous": self.cancel_previous.then_some(true),
             "no_cache": self.no_cache.then_some(true),
             "validate_only": self.validate_only.then_some(true),
         }))

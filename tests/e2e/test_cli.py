@@ -105,7 +105,7 @@ def test_named_contexts_are_given_by_name(cli: Cli) -> None:
     done = cli.run("build", "--subdir", "app", *named, "--test", "grep x /word")
     assert done.returncode == 0, done
     done = cli.run("build", "--subdir", "app", "--build-context", "shared=libs/other")
-    assert done.returncode == 2 and "build_contexts[0]: it is not there" in done.stderr, done
+    assert done.returncode == 2 and "--build-context[0]: it is not there" in done.stderr, done
 
 
 def test_a_failure_is_shown_as_compilers_show_theirs(cli: Cli) -> None:
@@ -130,7 +130,11 @@ def test_what_is_refused_says_why(cli: Cli) -> None:
     done = cli.run("status", "zzzzz-zzzzz")
     assert done.returncode == 2 and done.stderr, done
     done = cli.run("build", "--ref", "main")
-    assert done.returncode == 2 and "--ref goes with the URL" in done.stderr, done
+    assert done.returncode == 2 and "--ref and --patch go with the URL" in done.stderr, done
+    (cli.project / "empty").mkdir()
+    for words in (("empty",), ("--subdir", "empty"), ("--file", "Other")):
+        done = cli.run("build", *words)
+        assert done.returncode == 2 and " has no " in done.stderr and "--file names another" in done.stderr, done
     done = cli.run("build", "--validate-only")
     assert done.returncode == 0 and "stage" in done.stdout, done
 
@@ -141,11 +145,23 @@ def test_a_repository_is_built(cli: Cli, tmp_path: Path) -> None:
     commit(tmp_path / "work", "one", {"sub/Containerfile": f"FROM {cli.base}\nRUN echo {unique()}\n"})
     (tmp_path / "served").mkdir()
     git(tmp_path, "clone", "--quiet", "--bare", str(tmp_path / "work"), str(tmp_path / "served/app.git"))
+    (tmp_path / "work/sub/Containerfile").write_text(f"FROM {cli.base}\nRUN echo patched > /word\n")
+    (tmp_path / "patch").write_text(git(tmp_path / "work", "diff", "--binary"))
+    patched = ("--patch", str(tmp_path / "patch"), "--test", "grep -x patched /word")
     with GitHttp(tmp_path / "served") as served:
-        done = cli.run("build", f"{served.url}/app.git", "--ref", "main", "--subdir", "sub", "--json")
-    assert done.returncode == 0, done
-    told = json.loads(done.stdout)
-    assert told["source"]["ref"] == "main" and told["source"]["commit"], told
+        for words in ((), patched):
+            done = cli.run("build", f"{served.url}/app.git", "--ref", "main", "--subdir", "sub", *words, "--json")
+            assert done.returncode == 0, done
+            told = json.loads(done.stdout)
+            assert told["source"]["ref"] == "main" and told["source"]["commit"], told
+
+
+def test_what_a_test_may_take_is_said(cli: Cli) -> None:
+    cli.write("")
+    late = cli.run("build", "--fail-fast", "--test-timeout", "1", "--test", "sleep 60", "--test", "true")
+    assert late.returncode == 1 and "did not end within 1 s" in late.stdout and "test test-2 did not run" in late.stdout, late
+    silent = cli.run("build", "--test", "grep -x nothing /etc/passwd")
+    assert silent.returncode == 1 and "test test-1 ended with status 1, without output" in silent.stdout, silent
 
 
 async def test_a_build_is_left_followed_and_killed(cli: Cli) -> None:
@@ -166,6 +182,9 @@ async def test_a_build_is_left_followed_and_killed(cli: Cli) -> None:
     told = json.loads(watcher.communicate(timeout=60)[0])
     assert watcher.returncode == 1 and told["state"] == "cancelled" and told["cancel"]["reason"] == "enough"
     assert cli.run("kill", build).returncode == 0
+    shown = cli.run("status", build)
+    assert shown.returncode == 1 and "\nreason: enough\n" in shown.stdout, shown
+    assert "--profile: default" in cli.run("status").stdout
 
 
 async def begun(cli: Cli, *words: str) -> tuple[subprocess.Popen[str], str, str]:

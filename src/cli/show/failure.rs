@@ -6,6 +6,8 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::build::{Failure, clean};
 
+use super::options::as_options;
+
 /// Lines of the log at most.
 const EXCERPT: usize = 20;
 /// Longest source line that is shown, in characters.
@@ -23,7 +25,7 @@ pub fn render(failure: &Failure, sources: Option<&Path>, colour: bool) -> String
     let line = failure.line.and_then(|line| usize::try_from(line).ok());
     let text = line.and_then(|line| source_line(failure, line, sources));
     let label = label(failure);
-    let hint = failure.hint.as_deref().map(clean::line);
+    let hint = (failure.hint.as_deref()).map(|hint| as_options(&clean::line(hint)));
     let mut group = Group::with_title(title);
     if let (Some(file), Some(line), Some(text)) = (&failure.file, line, &text) {
         let begin = text.len() - text.trim_start().len();

@@ -2,6 +2,7 @@
 
 mod failure;
 mod live;
+mod options;
 mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,6 +15,7 @@ use crate::build::status::{BuildStatus, ImageStatus, TagState, TestResult};
 use crate::client::Answer;
 
 pub use live::Live;
+pub use options::as_options;
 pub use table::table;
 
 /// Prints what a tool answered: as JSON, or in other words.
@@ -86,6 +88,11 @@ fn has_colour() -> bool {
 /// How a build has ended, or stands. `sources`: where its sources are on this machine.
 pub fn end(status: &BuildStatus, sources: Option<&Path>) -> String {
     let mut out = vec![status.summary.clone()];
+    let reason = status
+        .cancel
+        .as_ref()
+        .and_then(|cancel| cancel.reason.as_ref());
+    out.extend(reason.map(|reason| format!("reason: {}", clean::line(reason))));
     out.extend(status.image.iter().flat_map(image));
     for test in &status.tests {
         let took = test.seconds.map(|seconds| format!(" in {seconds:.1} s"));

@@ -32,6 +32,14 @@ pub fn table(answer: &StatusAnswer) -> String {
     if answer.next_cursor.is_some() {
         out.push("there are more: --limit shows them".into());
     }
+    if let Some(offers) = &answer.offers {
+        let listed = [
+            ("--profile", &offers.profiles),
+            ("--secret", &offers.secrets),
+        ];
+        let some = listed.iter().filter(|(_, names)| !names.is_empty());
+        out.extend(some.map(|(option, names)| format!("{option}: {}", names.join(", "))));
+    }
     out.join("\n")
 }
 

@@ -314,6 +314,9 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
     if let Some((_, line)) = decisive {
         failure.message = quote(&format!("{}: {}", failure.message, line.text.trim()));
     }
+    if command.lines.is_empty() {
+        failure.message += ", without output";
+    }
     let shown = match reading.at {
         Some(_) => excerpt::first(reason),
         None => excerpt::last(command.lines.iter()),
