@@ -13,10 +13,13 @@ use nomad_build::backend::local::LocalBackend;
 use nomad_build::build::{BuildId, Plan};
 use nomad_build::config::Config;
 
+use crate::known::Known;
 use crate::lab::{Knobs, Lab, PATIENCE, Victim, private_of};
 use crate::processes::{self, Process};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_nomad-build");
+
+static KNOWN: Known = Known::new();
 
 /// See [`Lab`].
 pub struct LocalLab {
@@ -81,6 +84,7 @@ impl Lab for LocalLab {
         if let Some(log_mb) = knobs.log_mb {
             config.limits.log_mb = log_mb;
         }
+        KNOWN.give(&config.state_dir);
         Self { config, dir }
     }
 
@@ -185,6 +189,7 @@ impl Lab for LocalLab {
 
 impl Drop for LocalLab {
     fn drop(&mut self) {
+        KNOWN.keep(&self.config.state_dir);
         let state = self.config.state_dir.display().to_string();
         let ids: Vec<String> = fs::read_dir(self.config.state_dir.join("b"))
             .into_iter()

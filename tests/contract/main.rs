@@ -49,6 +49,7 @@ mod claims;
 mod cluster;
 mod death;
 mod fail;
+mod known;
 mod lab;
 mod list;
 mod local;

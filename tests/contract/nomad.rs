@@ -18,6 +18,7 @@ use nomad_build::config::Config;
 use nomad_build::nomad::Options;
 
 use crate::agent::{self, Agent};
+use crate::known::Known;
 use crate::lab::{Knobs, Lab, PATIENCE, Victim, private_of};
 use crate::processes::{self, Process};
 use crate::registry::Registry;
@@ -27,6 +28,10 @@ const JOB: &str = include_str!("../../nomad/build-raw-exec.nomad.hcl");
 const PARENT: &str = "nomad-build-default";
 /// MiB of a build: so many fit into the node as the test wants slots.
 const MEMORY: u64 = 1024;
+
+/// Below the directory of the agent: what all builds of a client share.
+const CLIENT: &str = "client";
+static KNOWN: Known = Known::new();
 
 /// See [`Lab`].
 pub struct NomadLab {
@@ -149,7 +154,8 @@ impl NomadLab {
         config.nomad.keep_builds = knobs.keep_builds;
         config.nomad.namespace = Some(namespace.into());
         // What all builds of a client share is there, and nothing of one of them.
-        let shared = agent.dir().join("client");
+        let shared = agent.dir().join(CLIENT);
+        KNOWN.give(&shared);
         let mut tasks = json!({
             "state_dir": shared.display().to_string(),
             "registry": {"insecure": config.registry.insecure},
@@ -276,6 +282,12 @@ impl NomadLab {
                 list
             }
         }
+    }
+}
+
+impl Drop for NomadLab {
+    fn drop(&mut self) {
+        KNOWN.keep(&self.agent.dir().join(CLIENT));
     }
 }
 

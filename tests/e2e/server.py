@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from known_sandboxes import KnownSandboxes
 from local_nomad import LocalNomad
 from local_registry import LocalRegistry, write_auth_file
 from machine import remove_tree
@@ -81,6 +82,11 @@ class Settings:
     """Issuers of tokens (`http.issuers`), by name."""
     within: list[str] = field(default_factory=list)
     """Command line that ends with the server's: a place of its own to run in."""
+    first: bool = False
+    """Whether no server has run here before: each account's first build tries the sandbox."""
+
+
+_known = KnownSandboxes()
 
 
 class Server:
@@ -93,6 +99,8 @@ class Server:
         self.state = self.directory / "state"
         self.user = settings.user
         self._within = settings.within
+        started_before = not settings.first and not settings.within and os.geteuid() == 0 and self.user is None
+        self._kind = (str(settings.buildah), settings.isolation, settings.accounts) if started_before else None
         self.env = os.environ | {
             "NOMAD_BUILD_STATE_DIR": str(self.state),
             "NOMAD_BUILD_CONFIG": str(self._write_config(settings)),
@@ -128,9 +136,15 @@ class Server:
         """What the first start over HTTP has made."""
         return (self.state / "token").read_text().strip()
 
+    def prepare(self) -> None:
+        """Makes of it one that has been started before on this machine."""
+        if self._kind:
+            _known.give(self.state, self._kind)
+
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ClientSession]:
         """A connection of the Python SDK."""
+        self.prepare()
         with (self.directory / "server.log").open("a") as log:
             async with stdio_client(self.parameters, errlog=log) as (read, write):
                 async with ClientSession(read, write) as session:
@@ -139,6 +153,7 @@ class Server:
 
     def raw(self) -> McpProcess:
         """A connection that shows every byte; not initialised."""
+        self.prepare()
         return McpProcess(self.command, self.env, stderr=self.directory / "server.log")
 
     def remove(self) -> None:
@@ -149,6 +164,7 @@ class Server:
             answer = server.call("status", {"state": ["unfinished"], "limit": 50, "wait": 0})
             for build in answer["structuredContent"]["builds"]:
                 server.call("kill", {"build_id": build["build_id"], "reason": "the tests end"})
+        _known.forget(self.state)
         remove_tree(self.directory)
 
     def _private(self, name: str, text: str) -> Path:
@@ -196,6 +212,7 @@ class Server:
 @contextmanager
 def serve(server: Server, *options: str, at: str = "127.0.0.1:0", name: str = "http", **env: str) -> Iterator[str]:
     """Runs `serve --http` on a free port or a socket; its address. Its log is NAME.log in the server's directory."""
+    server.prepare()
     command = [*server.command, "--http", at, *options]
     with listening(command, server.directory / f"{name}.log", server.env | env) as address:
         yield address

@@ -20,7 +20,7 @@ from borders import waiters
 from conftest import MakeServer, distribution_buildah
 from endings import Trial, events, nothing_left, record
 from git_http import GitHttp, commit, git
-from helpers import files, sleep_marker, submit, succeed, unique, wait_for
+from helpers import files, rest, sleep_marker, submit, succeed, unique, wait_for
 from holding_proxy import HoldingProxy
 from images import extend
 from local_registry import LocalRegistry, free_port
@@ -197,11 +197,13 @@ async def reach(server: Server, place: Place, moment: str, submit: Submit) -> St
     still = MOMENTS[moment](place, Trial(place.registry, place.proxy.host))
     still.trial.build_id = await submit(still.arguments | {"tags": still.trial.tags})
     deadline = time.monotonic() + REACHED
-    while not still.reached():
+    while True:
+        began = time.monotonic()
+        if still.reached():
+            return still
         late = time.monotonic() > deadline or "end" in record(server, still.trial.build_id)
         assert not late, f"not reached: {events(server, still.trial.build_id)}"
-        await anyio.sleep(0.005)
-    return still
+        await rest(began, 0.005)
 
 
 def roles(still: Still) -> set[str]:
@@ -244,10 +246,14 @@ class Deaths:
         def victims() -> list[Process]:
             return [process for process in of_build(still.trial.build_id) if process.role == role]
 
-        # Not all are there as soon as the moment is.
         name = f"{moment}: {role}"
-        found = victims() if still.passing else await wait_for(victims, name)
-        assert found and found[0].kill(), f"there is no {role}"
+        # Not all are there as soon as the moment is.
+
+        def missing() -> str:
+            return f"{name} among {sorted(roles(still))}, {events(self.server, still.trial.build_id)}"
+
+        found = victims() if still.passing else await wait_for(victims, missing)
+        assert found and found[0].kill(), f"there is no {missing()}"
         states = ["lost"] if role in TIED else ["failed", "lost"]
         unnoticed = role in (*OBLIVIOUS, *EARLY.get(moment, ()))
         if unnoticed:
