@@ -194,20 +194,16 @@ impl Build {
         })
     }
 
-    /// A directory without a Containerfile is told at once, and not by a build that fails.
-    fn check_containerfile(&self, dir: &Path) -> anyhow::Result<()> {
-        let context = dir.join(self.subdir.as_deref().unwrap_or_default());
-        let wanted = self.containerfile.as_deref();
-        // Whatever else is wrong with it the build tells.
-        if let Ok(found) = control_files(&context, wanted) {
-            anyhow::ensure!(
-                found.containerfile.is_some(),
-                "{} has no {}: --file names another, --subdir the directory below it that is to be built",
-                context.display(),
-                wanted.unwrap_or("Containerfile, nor Dockerfile")
-            );
-        }
-        Ok(())
+    fn context(&self, dir: &Path) -> PathBuf {
+        let subdir = self.subdir.as_deref().unwrap_or_default();
+        dir.join(subdir.trim_start_matches('/'))
+    }
+
+    /// Is told at once, and not by a build that fails. Whatever else is wrong the build tells, and it tells machines
+    /// of this, too.
+    fn has_no_containerfile(&self, dir: &Path) -> bool {
+        let found = control_files(&self.context(dir), self.containerfile.as_deref());
+        found.is_ok_and(|found| found.containerfile.is_none())
     }
 
     fn patch(&self) -> anyhow::Result<Option<String>> {
@@ -223,14 +219,16 @@ impl Build {
     }
 
     async fn source(&self, tools: &Steady) -> anyhow::Result<Value> {
-        if let Some(dir) = self.directory() {
-            self.check_containerfile(dir)?;
-        }
         let mut source = match (self.directory(), tools.remote()) {
             (None, _) => json!({"git": self.source, "ref": self.git_ref, "patch": self.patch()?}),
             (Some(_), _) if self.git_ref.is_some() || self.patch.is_some() => {
                 anyhow::bail!("--ref and --patch go with the URL of a git repository")
             }
+            (Some(dir), _) if !self.reach.json && self.has_no_containerfile(dir) => anyhow::bail!(
+                "{} has no {}: --file names another, --subdir the directory below it that is to be built",
+                self.context(dir).display(),
+                (self.containerfile.as_deref()).unwrap_or("Containerfile, nor Dockerfile")
+            ),
             (Some(dir), None) => json!({"path": absolute(dir)?}),
             (Some(dir), Some(remote)) => {
                 let upload = remote.upload(dir, self.extent()?, self.containerfile.as_deref());

@@ -79,7 +79,7 @@ impl Reach {
         if let (true, None, Some(refusal)) = (self.json, &answer.value, &answer.refusal) {
             show::error(refusal)?;
         }
-        read(answer).map_err(|error| anyhow::anyhow!("{}", show::as_options(&format!("{error:#}"))))
+        read(answer).map_err(|error| anyhow::anyhow!("{}", show::refusal(&format!("{error:#}"))))
     }
 
     /// The options that lead another command to the same builds.

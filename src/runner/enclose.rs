@@ -192,12 +192,21 @@ fn wait(sandbox: Pid) -> io::Result<WaitStatus> {
     loop {
         match rustix::process::wait(WaitOptions::empty())? {
             Some((pid, status)) if pid == sandbox => return Ok(status),
-            Some(_) => {
-                eprintln!("the sandbox has lost its network: pasta was killed");
+            Some((_, status)) => {
+                eprintln!("the sandbox has lost its network: {}", gone(status));
                 let _ = kill_process(sandbox, Signal::KILL);
             }
             None => {}
         }
+    }
+}
+
+/// How pasta has ended.
+fn gone(status: WaitStatus) -> String {
+    match (status.terminating_signal(), status.exit_status()) {
+        (Some(signal), _) => format!("pasta was killed by signal {signal}"),
+        (_, Some(code)) => format!("pasta ended with status {code}"),
+        _ => "pasta has stopped".to_owned(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::attack::{DONE, SAYS, Targets};
 use super::network;
@@ -45,15 +46,20 @@ pub async fn run(
     bounds: &Bounds,
 ) -> Result<(), String> {
     let shares_network = settings.network == Network::Host;
-    let mut answers = try_once(settings, host, work, bounds).await?;
-    for _ in 1..TRIES {
-        let judged = judge(&answers, shares_network);
-        if judged.is_ok() || !is_worth_another(&answers, shares_network) {
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let tried = try_once(settings, host, work, bounds).await;
+        let judged = (tried.as_ref()).map_or_else(
+            |error| Err(error.clone()),
+            |answers| judge(answers, shares_network),
+        );
+        let ended = tried.is_ok_and(|answers| !is_worth_another(&answers, shares_network));
+        let stopped = bounds.cancel.is_cancelled() || Instant::now() >= bounds.deadline;
+        if judged.is_ok() || ended || stopped || left == 0 {
             return judged;
         }
-        answers = try_once(settings, host, work, bounds).await?;
     }
-    judge(&answers, shares_network)
 }
 
 async fn try_once(

@@ -227,12 +227,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """With what fails stands what builds had to say to the operator, and their last words."""
     report = yield
     if report.failed:
-        said = {}
+        logs: dict[Path, float] = {}
         for log in Path(tempfile.gettempdir()).glob("nomad-build-e2e-*/state/b/*/runner.log"):
             # Other tests remove theirs meanwhile.
             with contextlib.suppress(OSError):
-                if text := log.read_text(errors="replace")[-2000:]:
-                    printed = log.with_name("log.ndjson").read_text(errors="replace")[-2000:]
-                    said[log.stat().st_mtime, log] = f"{text}\n{printed}"
-        report.sections.append(("What runners said", "\n".join(f"{log}:\n{text}" for (_, log), text in sorted(said.items())[-20:])))
+                if (status := log.stat()).st_size:
+                    logs[log] = status.st_mtime
+        said = [f"{log}:\n{_end(log)}\n{_end(log.with_name('log.ndjson'))}" for log in sorted(logs, key=lambda log: logs[log])[-20:]]
+        report.sections.append(("What runners said", "\n".join(said)))
     return report
+
+
+def _end(log: Path) -> str:
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 2000))
+        return file.read(2000).decode(errors="replace")
+    return ""

@@ -6,6 +6,7 @@ takes longer than most tests. A server believes it for the very same question al
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 from pathlib import Path
@@ -47,4 +48,8 @@ class KnownSandboxes:
     def _keep(self, state: Path) -> None:
         if kind := self._states.get(state):
             answers = self._answers.setdefault(kind, {})
-            answers |= {file.parent.name: file.read_bytes() for file in state.glob(_ANSWER.format("*"))}
+            for file in state.glob(_ANSWER.format("*")):
+                answer = file.read_bytes()
+                # A weaker one than there could be is for nobody else.
+                if json.loads(answer)["host"]["refused"] == []:
+                    answers[file.parent.name] = answer

@@ -25,11 +25,11 @@ use crate::runner::workdir::read_json;
 
 use super::conclude;
 use super::layout::BuildDir;
-use super::queue::{Place, Ticket};
+use super::queue::{Missing, Place, Ticket};
 use super::user::{BuildUser, Lease, Users};
 use super::watch::DirWatch;
 use super::workshop::{Output, Part, StopWanted, Workshop};
-use super::{queue, reap, store, sweep};
+use super::{queue, reap, store, sweep, user};
 
 /// How often the job looks when no event comes (a slot whose holder died, and a user that another state
 /// directory's build gives back, tell nobody).
@@ -191,19 +191,24 @@ impl Job {
         let gives_up =
             deadline(self.workshop.plan.submitted + i64::from(self.workshop.plan.queue_timeout));
         let users = Users::open(&self.workshop.config)?;
-        let mut told = None;
+        let (mut told, mut patience_ends) = (None, gives_up.checked_sub(user::ENDING));
         loop {
             if store::read(&self.workshop.dir)?.cancel.is_some() {
                 return Ok(Turn::Cancelled);
             }
             let slots = self.workshop.config.local.slots;
             let scopes = &self.workshop.plan.scopes;
-            match queue::take(&self.workshop.layout, slots, &users, ticket, scopes)? {
+            let is_patient = patience_ends.is_some_and(|end| Instant::now() < end);
+            let layout = &self.workshop.layout;
+            match queue::take(layout, slots, &users, ticket, scopes, is_patient)? {
                 Ok(place) => return Ok(Turn::Place(place)),
                 Err(missing) if told == Some(missing) => {}
                 Err(missing) => {
                     queue::tell(&self.workshop.layout, ticket, missing);
                     told = Some(missing);
+                    if missing == Missing::Layers {
+                        patience_ends = patience_ends.min(Some(Instant::now() + user::ENDING));
+                    }
                 }
             }
             if Instant::now() >= gives_up {

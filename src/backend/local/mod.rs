@@ -372,6 +372,10 @@ impl LocalBackend {
                 let users = format!("{} build users", self.users.count());
                 (Missing::User.code(), taken(users))
             }
+            Some(Missing::Layers) => {
+                let reason = "the build user that has its layers is being tidied up".to_owned();
+                (Missing::Layers.code(), reason)
+            }
             _ => (Missing::Slot.code(), taken(format!("{slots} slots"))),
         };
         Ok(QueueStatus {

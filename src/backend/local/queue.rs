@@ -18,7 +18,7 @@ use crate::runner::cache::has_scope;
 
 use super::layout::Layout;
 use super::store::{lock, lock_file, try_lock};
-use super::user::{Lease, Users, Wanted};
+use super::user::{Lacking, Lease, Users, Wanted, Warmth};
 
 /// What a running build holds, as long as it lives.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub enum Missing {
     Slot,
     /// A user, though there would be a slot.
     User,
+    /// The user with its layers, which is tidied up.
+    Layers,
 }
 
 impl Missing {
@@ -43,6 +45,7 @@ impl Missing {
         match self {
             Self::Slot => "slots_busy",
             Self::User => "users_busy",
+            Self::Layers => "tidying_up",
         }
     }
 }
@@ -187,7 +190,8 @@ pub fn is_alive(layout: &Layout, id: &BuildId) -> bool {
     lock.exists() && matches!(try_lock(&lock), Ok(None))
 }
 
-/// Takes a slot and a user, when nobody whose turn comes before could have them.
+/// Takes a slot and a user, when nobody whose turn comes before could have them; who `is_patient` waits for the
+/// user with its layers.
 ///
 /// # Errors
 /// When the slots or the users cannot be read.
@@ -197,6 +201,7 @@ pub fn take(
     users: &Users,
     ticket: &Ticket,
     scopes: &Scopes,
+    is_patient: bool,
 ) -> io::Result<Result<Place, Missing>> {
     let enough = slots as usize;
     // Whoever had the slots, those of the same principal that were accepted before have their turns before.
@@ -222,9 +227,10 @@ pub fn take(
         return Ok(Err(Missing::Slot));
     };
     drop(free);
-    let lease = users.take(&warm(layout, scopes), ahead)?;
-    let Some(lease) = lease else {
-        return Ok(Err(Missing::User));
+    let lease = match users.take(&warm(layout, scopes, is_patient), ahead)? {
+        Ok(lease) => lease,
+        Err(Lacking::All) => return Ok(Err(Missing::User)),
+        Err(Lacking::Better) => return Ok(Err(Missing::Layers)),
     };
     // Whose turn is next hangs on it, and nothing else.
     let _ = fs::write(layout.slots().join(number.to_string()), &ticket.owner);
@@ -233,22 +239,22 @@ pub fn take(
 
 /// Users that have something here already: first those who have layers of the build's own scope, then
 /// of the one it reads, then anything.
-pub fn warm(layout: &Layout, scopes: &Scopes) -> Wanted {
+pub fn warm(layout: &Layout, scopes: &Scopes, is_patient: bool) -> Wanted {
     let entries = fs::read_dir(layout.caches()).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let ranked = names.map(|name| {
         let user = layout.cache(&name);
-        let lacks = |scope: &str| !has_scope(&user, scope);
-        let shared = scopes.shared.as_deref();
-        (lacks(&scopes.own), shared.is_none_or(lacks), name)
+        let has = |scope: &str| has_scope(&user, scope);
+        let warmth = match scopes.shared.as_deref() {
+            _ if has(&scopes.own) => Warmth::Own,
+            Some(shared) if has(shared) => Warmth::Shared,
+            _ => Warmth::Nothing,
+        };
+        (warmth, name)
     });
-    let mut ranked: Vec<(bool, bool, String)> = ranked.collect();
-    ranked.sort_unstable();
-    let is_warm = |(no_own, no_shared, _): &(bool, bool, String)| !no_own || !no_shared;
-    Wanted {
-        warm: ranked.iter().filter(|one| is_warm(one)).count(),
-        names: ranked.into_iter().map(|(_, _, name)| name).collect(),
-    }
+    let mut names: Vec<(Warmth, String)> = ranked.collect();
+    names.sort_unstable();
+    Wanted { names, is_patient }
 }
 
 /// Writes on a build's ticket what it waits for.
@@ -259,7 +265,7 @@ pub fn tell(layout: &Layout, ticket: &Ticket, missing: Missing) {
 /// What a build waits for, as its job last said; `None` as long as it has said nothing.
 pub fn missing(layout: &Layout, ticket: &Ticket) -> Option<Missing> {
     let code = fs::read_to_string(ticket.path(layout)).ok()?;
-    [Missing::Slot, Missing::User]
+    [Missing::Slot, Missing::User, Missing::Layers]
         .into_iter()
         .find(|missing| missing.code() == code)
 }

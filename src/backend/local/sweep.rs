@@ -43,7 +43,7 @@ pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users, program: &Pat
             continue;
         }
         match users.take(&Wanted::first(&name), 0) {
-            Ok(Some(lease)) if lease.user.name == name => {
+            Ok(Ok(lease)) if lease.user.name == name => {
                 sweep(&entry.path(), config, &lease.user, program)
             }
             // Its next build tidies up.

@@ -18,8 +18,8 @@ use super::accounts::{self, Account, Ids};
 use super::evict::evict;
 use super::store::{lock, try_lock};
 
-/// How long somebody waits for an account whose build has ended; to tidy up may take longer.
-const ENDING: Duration = Duration::from_secs(10);
+/// How long a build waits at most for an account whose build has ended; to tidy up may take longer.
+pub const ENDING: Duration = Duration::from_secs(10);
 
 /// Locks of the accounts; for root alone.
 const LOCKS: &str = "/run/nomad-build/users";
@@ -59,21 +59,41 @@ struct Held {
     ending: PathBuf,
 }
 
+/// What a user has that a build can use, most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Warmth {
+    /// Layers of its own scope.
+    Own,
+    /// Those of the scope that it reads.
+    Shared,
+    /// Nothing, or nobody knows.
+    Nothing,
+}
+
 /// Which users somebody would rather have than others.
 #[derive(Debug, Default)]
 pub struct Wanted {
     /// Their names, the first first.
-    pub names: Vec<String>,
-    /// How many of the first ones have what a build can use: it waits for those that will be free in a moment.
-    pub warm: usize,
+    pub names: Vec<(Warmth, String)>,
+    /// Whether to wait for one that has more than those that are free, and will be free in a moment.
+    pub is_patient: bool,
+}
+
+/// Why there is no user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lacking {
+    /// All are taken, or wanted by others.
+    All,
+    /// A better one than those that are free will be free in a moment.
+    Better,
 }
 
 impl Wanted {
     /// Rather this one than others.
     pub fn first(name: &str) -> Self {
         Self {
-            names: vec![name.to_owned()],
-            warm: 0,
+            names: vec![(Warmth::Nothing, name.to_owned())],
+            is_patient: false,
         }
     }
 }
@@ -159,15 +179,19 @@ impl Users {
     ///
     /// # Errors
     /// When the locks cannot be used.
-    pub fn take(&self, wanted: &Wanted, ahead: usize) -> io::Result<Option<Lease>> {
+    pub fn take(&self, wanted: &Wanted, ahead: usize) -> io::Result<Result<Lease, Lacking>> {
         let Some(pool) = &self.pool else {
-            return Ok(Some(Lease {
+            return Ok(Ok(Lease {
                 user: BuildUser::own(),
                 held: None,
             }));
         };
         let mut unusable = Vec::new();
-        while let Some((account, lock)) = pool.lock_one(wanted, ahead, &unusable)? {
+        loop {
+            let (account, lock) = match pool.lock_one(wanted, ahead, &unusable)? {
+                Ok(one) => one,
+                Err(lacking) => return Ok(Err(lacking)),
+            };
             let lease = Lease {
                 user: BuildUser::of(account),
                 held: Some(Held {
@@ -177,14 +201,13 @@ impl Users {
                 }),
             };
             match lease.clear() {
-                Ok(()) => return Ok(Some(lease)),
+                Ok(()) => return Ok(Ok(lease)),
                 Err(error) => {
                     tracing::error!(%error, account = account.name, "an account cannot be used");
                     unusable.push(account.name.as_str());
                 }
             }
         }
-        Ok(None)
     }
 }
 
@@ -217,39 +240,43 @@ impl Pool {
         wanted: &Wanted,
         ahead: usize,
         without: &[&str],
-    ) -> io::Result<Option<(&Account, File)>> {
+    ) -> io::Result<Result<(&Account, File), Lacking>> {
         self.prepare()?;
         // While one counts what is free, nobody else may take its counting for being taken.
         let _guard = lock(&self.locks.join(".lock"))?;
-        let (mut free, mut ending) = (Vec::new(), Vec::new());
-        let names = &wanted.names;
         let rank = |account: &Account| {
-            let found = names.iter().position(|name| *name == account.name);
-            found.unwrap_or(names.len())
+            let found = wanted.names.iter().enumerate();
+            let mut found = found.filter(|(_, (_, name))| *name == account.name);
+            found
+                .next()
+                .map_or((Warmth::Nothing, usize::MAX), |(place, (warmth, _))| {
+                    (*warmth, place)
+                })
         };
+        let (mut free, mut ending) = (Vec::new(), Vec::new());
         for account in &self.accounts {
             if without.contains(&account.name.as_str()) {
                 continue;
             }
             match try_lock(&self.locks.join(format!("{}.lock", account.name)))? {
                 Some(lock) => free.push((account, lock)),
-                None if self.is_ending(account) => ending.push(rank(account)),
+                None if self.is_ending(account) => ending.push(rank(account).0),
                 None => {}
             }
         }
         if free.len() <= ahead {
-            return Ok(None);
+            return Ok(Err(Lacking::All));
         }
-        let Some((account, lock)) = free.into_iter().min_by_key(|(account, _)| rank(account))
-        else {
-            return Ok(None);
+        let best = free.into_iter().min_by_key(|(account, _)| rank(account));
+        let Some((account, lock)) = best else {
+            return Ok(Err(Lacking::All));
         };
-        let better = |other: &usize| *other < wanted.warm && *other < rank(account);
-        if ending.iter().any(better) {
-            return Ok(None);
+        let (warmth, _) = rank(account);
+        if wanted.is_patient && ending.into_iter().any(|other| other < warmth) {
+            return Ok(Err(Lacking::Better));
         }
         let _ = fs::remove_file(self.ending(account));
-        Ok(Some((account, lock)))
+        Ok(Ok((account, lock)))
     }
 }
 
@@ -355,6 +382,7 @@ impl BuildUser {
 
 #[cfg(test)]
 mod tests {
+    use super::Warmth::{Nothing, Own, Shared};
     use super::*;
 
     /// Accounts that nobody runs as, with locks of their own.
@@ -381,8 +409,8 @@ mod tests {
         let b = other.take(&Wanted::default(), 0).unwrap().unwrap();
         let c = one.take(&Wanted::default(), 0).unwrap().unwrap();
         assert_eq!([name(&a), name(&b), name(&c)], ["x-0", "x-1", "x-2"]);
-        assert!(one.take(&Wanted::default(), 0).unwrap().is_none());
-        assert!(other.take(&Wanted::default(), 0).unwrap().is_none());
+        assert!(one.take(&Wanted::default(), 0).unwrap().is_err());
+        assert!(other.take(&Wanted::default(), 0).unwrap().is_err());
         drop(b);
         let b = one.take(&Wanted::default(), 0).unwrap().unwrap();
         assert_eq!(name(&b), "x-1");
@@ -392,51 +420,73 @@ mod tests {
     fn the_preferred_one_is_taken_when_it_is_free() {
         let dir = tempfile::tempdir().unwrap();
         let users = users(4, dir.path());
-        let wanted = wanted(&["gone", "x-2", "x-1"], 0);
-        let taken: Vec<Lease> = std::iter::from_fn(|| users.take(&wanted, 0).unwrap()).collect();
+        let wanted = wanted(&[("gone", Nothing), ("x-2", Nothing), ("x-1", Nothing)]);
+        let taken: Vec<Lease> =
+            std::iter::from_fn(|| users.take(&wanted, 0).unwrap().ok()).collect();
         let names: Vec<&str> = taken.iter().map(name).collect();
         assert_eq!(names, ["x-2", "x-1", "x-0", "x-3"]);
     }
 
-    fn wanted(names: &[&str], warm: usize) -> Wanted {
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Wanted { names, warm }
+    fn wanted(names: &[(&str, Warmth)]) -> Wanted {
+        let names = names
+            .iter()
+            .map(|(name, warmth)| (*warmth, (*name).to_owned()));
+        Wanted {
+            names: names.collect(),
+            is_patient: true,
+        }
     }
 
     #[test]
-    fn who_finds_its_layers_with_an_account_waits_for_the_tidying_up_and_for_nothing_else() {
+    fn who_finds_more_with_an_account_waits_for_the_tidying_up_and_for_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let users = users(3, dir.path());
-        let first = users.take(&wanted(&["x-1"], 1), 0).unwrap().unwrap();
-        let take = |names: &[&str], warm| {
-            let lease = users.take(&wanted(names, warm), 0).unwrap();
+        let first = users.take(&wanted(&[("x-1", Own)]), 0).unwrap().unwrap();
+        let take = |wanted: &Wanted| {
+            let lease = users.take(wanted, 0).unwrap();
             lease.map(|lease| lease.user.name)
         };
-        let other = Some("x-0".to_owned());
-        assert_eq!(take(&["x-1"], 1), other, "its build runs on");
+        let (other, waits) = (Ok("x-0".to_owned()), Err(Lacking::Better));
+        assert_eq!(take(&wanted(&[("x-1", Own)])), other, "its build runs on");
         first.ends();
-        assert_eq!(take(&["x-1"], 1), None, "it will be free in a moment");
-        assert_eq!(take(&["x-1", "x-0"], 2), None);
-        assert_eq!(take(&["x-0", "x-1"], 2), other, "a better one is free");
-        assert_eq!(take(&["x-1"], 0), other, "there is nothing to wait for");
+        assert_eq!(
+            take(&wanted(&[("x-1", Own)])),
+            waits,
+            "it will be free in a moment"
+        );
+        assert_eq!(take(&wanted(&[("x-1", Own), ("x-0", Shared)])), waits);
+        let as_good = [("x-1", Own), ("x-0", Own)];
+        assert_eq!(take(&wanted(&as_good)), other, "one as good is free");
+        assert_eq!(
+            take(&wanted(&[("x-1", Nothing)])),
+            other,
+            "there is nothing to wait for"
+        );
+        let mut impatient = wanted(&[("x-1", Own)]);
+        impatient.is_patient = false;
+        assert_eq!(take(&impatient), other, "it has waited");
         let mark = File::open(dir.path().join("users/x-1.ending")).unwrap();
         mark.set_modified(std::time::SystemTime::now() - ENDING)
             .unwrap();
-        assert_eq!(take(&["x-1"], 1), other, "that takes too long");
+        assert_eq!(take(&wanted(&[("x-1", Own)])), other, "that takes too long");
         first.ends();
         drop(first);
-        let again = users.take(&wanted(&["x-1"], 1), 0).unwrap().unwrap();
+        let again = users.take(&wanted(&[("x-1", Own)]), 0).unwrap().unwrap();
         assert_eq!(name(&again), "x-1");
-        assert_eq!(take(&["x-1"], 1), other, "its build has not ended yet");
+        assert_eq!(
+            take(&wanted(&[("x-1", Own)])),
+            other,
+            "its build has not ended yet"
+        );
     }
 
     #[test]
     fn those_who_wait_longer_find_theirs() {
         let dir = tempfile::tempdir().unwrap();
         let users = users(2, dir.path());
-        assert!(users.take(&Wanted::default(), 2).unwrap().is_none());
+        assert!(users.take(&Wanted::default(), 2).unwrap().is_err());
         let first = users.take(&Wanted::default(), 1).unwrap().unwrap();
-        assert!(users.take(&Wanted::default(), 1).unwrap().is_none());
+        assert!(users.take(&Wanted::default(), 1).unwrap().is_err());
         let second = users.take(&Wanted::default(), 0).unwrap().unwrap();
         assert_ne!(name(&first), name(&second));
     }

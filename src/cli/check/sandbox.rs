@@ -16,9 +16,9 @@ use crate::backend::local::accounts::Account;
 use crate::backend::local::layout::Layout;
 use crate::backend::local::program::Program;
 use crate::backend::local::reap::remove_files;
-use crate::backend::local::user::{BuildUser, Lease, Users, Wanted};
+use crate::backend::local::user::{BuildUser, Lease, Users, Wanted, Warmth};
 use crate::backend::local::workshop;
-use crate::build::Failure;
+use crate::build::{Failure, clean};
 use crate::cli::block_on;
 use crate::config::{Config, Network, Profile};
 use crate::runner::entry::stop_signal;
@@ -142,8 +142,8 @@ fn outcomes(
     };
     let knowing = accounts.iter().filter(knows_all);
     let knowing = Wanted {
-        names: knowing.map(|account| account.name.clone()).collect(),
-        warm: 0,
+        names: (knowing.map(|account| (Warmth::Nothing, account.name.clone()))).collect(),
+        is_patient: false,
     };
     let lease = match take(&users, &knowing) {
         Ok(Some(lease)) => lease,
@@ -193,8 +193,13 @@ fn outcomes(
 
 fn holds(host: Host, user: &str, now: bool) -> Outcome {
     Outcome::Holds {
-        isolation: host.isolation,
-        refused: host.refused,
+        // They come from a file of the account's.
+        isolation: (host.isolation.iter())
+            .map(|word| clean::line(word))
+            .collect(),
+        refused: (host.refused.iter())
+            .map(|text| clean::abridged(text, 500))
+            .collect(),
         user: user.to_owned(),
         now,
     }
@@ -216,7 +221,7 @@ fn refused(error: &io::Error) -> Outcome {
 fn take(users: &Users, wanted: &Wanted) -> io::Result<Option<Lease>> {
     let until = Instant::now() + BUSY;
     loop {
-        let lease = users.take(wanted, 0)?;
+        let lease = users.take(wanted, 0)?.ok();
         if lease.is_some() || Instant::now() > until {
             return Ok(lease);
         }

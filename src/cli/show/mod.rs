@@ -15,7 +15,7 @@ use crate::build::status::{BuildStatus, ImageStatus, TagState, TestResult};
 use crate::client::Answer;
 
 pub use live::Live;
-pub use options::as_options;
+pub use options::refusal;
 pub use table::table;
 
 /// Prints what a tool answered: as JSON, or in other words.

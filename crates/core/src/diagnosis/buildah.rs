@@ -314,7 +314,11 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
     if let Some((_, line)) = decisive {
         failure.message = quote(&format!("{}: {}", failure.message, line.text.trim()));
     }
-    if command.lines.is_empty() {
+    let says_all = matches!(
+        failure.kind,
+        Kind::CommandFailed | Kind::TestFailed | Kind::TestTimedOut
+    );
+    if says_all && command.lines.is_empty() {
         failure.message += ", without output";
     }
     let shown = match reading.at {

@@ -138,9 +138,10 @@ impl Build {
         layout.prepare()?;
         let users = Users::open(&self.workshop.config)?;
         users.check_way(self.workshop.dir.root())?;
-        let warm = queue::warm(layout, &plan.scopes);
+        // A task ends when it has tidied up.
+        let warm = queue::warm(layout, &plan.scopes, false);
         loop {
-            if let Some(lease) = users.take(&warm, 0)? {
+            if let Ok(lease) = users.take(&warm, 0)? {
                 return Ok(Some(lease));
             }
             if now_seconds() >= plan.latest_end() {
