@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -19,6 +19,7 @@ use crate::build::{Failure, Kind, Phase};
 
 use super::cache::Cache;
 use super::container;
+use super::phases::now_seconds;
 use super::process::{Bounds, Ended, capture};
 use super::sandbox::{environment, storage};
 use super::settings::{Isolation, Network, Settings};
@@ -83,8 +84,8 @@ impl Host {
     }
 }
 
-/// How long a weaker isolation is taken without trying the stronger ones again.
-const WEAKER: Duration = Duration::from_secs(3600);
+/// Seconds for which a weaker isolation is taken without trying the stronger ones again.
+const WEAKER: i64 = 3600;
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -92,22 +93,14 @@ struct Kept {
     host: Host,
     /// When it was found, in seconds since 1970.
     #[serde(default)]
-    at: u64,
+    at: i64,
 }
 
 impl Kept {
-    fn answers(&self, key: &str, now: u64) -> bool {
-        let age = now.checked_sub(self.at);
-        let young = age.is_some_and(|seconds| seconds < WEAKER.as_secs());
-        self.key == key && (self.host.refused.is_empty() || young)
+    fn answers(&self, key: &str) -> bool {
+        let is_young = || (0..WEAKER).contains(&(now_seconds() - self.at));
+        self.key == key && (self.host.refused.is_empty() || is_young())
     }
-}
-
-/// In seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// What a probe found, and whether it tried that itself: else an earlier one did.
@@ -130,7 +123,7 @@ pub async fn probe(settings: &Settings, work: &WorkDir, bounds: &Bounds) -> Resu
         let kept = Kept {
             key,
             host: host.clone(),
-            at: now(),
+            at: now_seconds(),
         };
         keep(&settings.cache.join(KEPT), &kept);
     }
@@ -239,7 +232,7 @@ pub fn kept(cache: &Path) -> Option<Host> {
 
 /// The answer to the same question.
 fn earlier(cache: &Path, key: &str) -> Option<Host> {
-    let kept = read_kept(cache).filter(|kept| kept.answers(key, now()));
+    let kept = read_kept(cache).filter(|kept| kept.answers(key));
     kept.map(|kept| kept.host)
 }
 
@@ -511,20 +504,20 @@ mod tests {
             refused: vec!["--isolation rootless: no runc".into()],
             init: "/init".into(),
         };
-        let keep_for = |seconds: u64, host: &Host| {
+        let keep_for = |seconds: i64, host: &Host| {
             let kept = Kept {
                 key: key.clone(),
                 host: host.clone(),
-                at: now() - seconds,
+                at: now_seconds() - seconds,
             };
             keep(&dir.path().join(KEPT), &kept);
         };
-        keep_for(WEAKER.as_secs() - 60, &host);
+        keep_for(WEAKER - 60, &host);
         assert_eq!(known(&asked, 7), Some(host.clone()));
-        keep_for(WEAKER.as_secs() + 60, &host);
+        keep_for(WEAKER + 60, &host);
         assert_eq!(known(&asked, 7), None);
         host.refused.clear();
-        keep_for(WEAKER.as_secs() + 60, &host);
+        keep_for(WEAKER + 60, &host);
         assert_eq!(known(&asked, 7), Some(host), "the strongest there is");
     }
 }

@@ -46,7 +46,7 @@ async def test_layers_are_fetched_once_for_all_users(make_server: MakeServer, bu
     name = unique("base")
     extend(registry, "test/base", "1", name, 100_000)
     image, marker = f"{registry.host}/test/base:{name}", sleep_marker()
-    server = make_server(buildah=buildah, slots=3)
+    server = make_server(buildah=buildah, slots=3, first=True)
 
     def layers() -> int:
         return len([line for line in registry.requests() if re.search(r'"GET /v2/test/base/blobs/.*" 200 ', line)])
@@ -65,7 +65,7 @@ async def test_layers_are_fetched_once_for_all_users(make_server: MakeServer, bu
         await succeed(session, source=files(Containerfile=f"FROM {image}\nRUN true\n"), name="three")
         if os.geteuid() == 0:
             assert layers() > first, "nothing was fetched anew in place of what is damaged"
-            assert len(list(server.state.glob("cache/*/*/images"))) == 3
+            assert len(list(server.state.glob("cache/*"))) == 3
         for process in running("sleep", marker):
             os.kill(process.pid, signal.SIGTERM)
         await wait_final(session, other)

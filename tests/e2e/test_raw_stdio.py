@@ -154,5 +154,4 @@ def test_the_first_state_comes_at_once(make_server: MakeServer, base: str) -> No
             process.call("kill", {"build_id": build_id})
     median = statistics.median(seconds)
     print(f"first state of a files build: median {median * 1000:.0f} ms, worst {max(seconds) * 1000:.0f} ms")
-    # One of ten may meet a busy machine.
-    assert median < 1.0
+    assert max(seconds) < 1.0

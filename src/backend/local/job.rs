@@ -204,7 +204,7 @@ impl Job {
                 Ok(place) => return Ok(Turn::Place(place)),
                 Err(missing) if told == Some(missing) => {}
                 Err(missing) => {
-                    queue::tell(&self.workshop.layout, ticket, missing);
+                    queue::tell(layout, ticket, missing);
                     told = Some(missing);
                     if missing == Missing::Layers {
                         patience_ends = patience_ends.min(Some(Instant::now() + user::ENDING));

@@ -42,7 +42,7 @@ pub fn sweep_idle(layout: &Layout, config: &Config, users: &Users, program: &Pat
         if !is_untidy(&entry.path()) {
             continue;
         }
-        match users.take(&Wanted::first(&name), 0) {
+        match users.take(&Wanted::rather([name.clone()]), 0) {
             Ok(Ok(lease)) if lease.user.name == name => {
                 sweep(&entry.path(), config, &lease.user, program)
             }

@@ -89,10 +89,13 @@ pub enum Lacking {
 }
 
 impl Wanted {
-    /// Rather this one than others.
-    pub fn first(name: &str) -> Self {
+    /// Rather these than others, whatever they have.
+    pub fn rather(names: impl IntoIterator<Item = String>) -> Self {
         Self {
-            names: vec![(Warmth::Nothing, name.to_owned())],
+            names: names
+                .into_iter()
+                .map(|name| (Warmth::Nothing, name))
+                .collect(),
             is_patient: false,
         }
     }
@@ -245,10 +248,9 @@ impl Pool {
         // While one counts what is free, nobody else may take its counting for being taken.
         let _guard = lock(&self.locks.join(".lock"))?;
         let rank = |account: &Account| {
-            let found = wanted.names.iter().enumerate();
-            let mut found = found.filter(|(_, (_, name))| *name == account.name);
-            found
-                .next()
+            let mut names = wanted.names.iter().enumerate();
+            names
+                .find(|(_, (_, name))| *name == account.name)
                 .map_or((Warmth::Nothing, usize::MAX), |(place, (warmth, _))| {
                     (*warmth, place)
                 })

@@ -16,7 +16,7 @@ use crate::backend::local::accounts::Account;
 use crate::backend::local::layout::Layout;
 use crate::backend::local::program::Program;
 use crate::backend::local::reap::remove_files;
-use crate::backend::local::user::{BuildUser, Lease, Users, Wanted, Warmth};
+use crate::backend::local::user::{BuildUser, Lease, Users, Wanted};
 use crate::backend::local::workshop;
 use crate::build::{Failure, clean};
 use crate::cli::block_on;
@@ -141,10 +141,7 @@ fn outcomes(
         profiles.all(|profile| known(profile, account).is_some())
     };
     let knowing = accounts.iter().filter(knows_all);
-    let knowing = Wanted {
-        names: (knowing.map(|account| (Warmth::Nothing, account.name.clone()))).collect(),
-        is_patient: false,
-    };
+    let knowing = Wanted::rather(knowing.map(|account| account.name.clone()));
     let lease = match take(&users, &knowing) {
         Ok(Some(lease)) => lease,
         Ok(None) => {
