@@ -73,7 +73,7 @@ def record(recorder: Recorder, base: str, host: str, directory: Path) -> None:
         "source": {"path": str(directory)},
         "name": "hello",
         "build_args": [f"BASE={base}", "VERSION=1"],
-        "tests": [{"name": "greets", "command": "hello agent | grep -x 'Hello, agent!'"}],
+        "tests": [{"name": "greets", "command": "echo 'Hello, agent!' > /tmp/want && hello agent | diff /tmp/want -"}],
         "tags": [f"{host}/me/hello:1"],
     }
     recorder.say("## `build`\n\nStarts a build, and with `wait` often answers with its end. `validate_only` looks without building:")
@@ -84,7 +84,7 @@ def record(recorder: Recorder, base: str, host: str, directory: Path) -> None:
     recorder.say("`like` takes the arguments of an earlier build; what is given besides, overrides. Here the source is another, and broken:")
     script = directory / "hello.sh"
     text = script.read_text()
-    script.write_text("#!/bin/sh\nexit 3\n")
+    script.write_text('#!/bin/sh\necho "Hello, $1"\n')
     failed = recorder.call("build", {"like": built["build_id"], "wait": 45})
     recorder.until_ended(failed["build_id"])
     script.write_text(text)

@@ -62,7 +62,7 @@ pub struct Build {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Save a file of the image, or a directory as a tar archive; may be given several times. FILE: the same name
-    /// here, where there is none yet.
+    /// here (of a directory with .tar), where there is none yet.
     #[arg(long, value_name = "PATH[=FILE]")]
     pub extract: Vec<Extract>,
     /// A build argument; may be given several times.
@@ -126,7 +126,7 @@ impl Build {
         if self.validate_only || self.detach {
             let shown = match self.detach {
                 true => status.build_id.clone(),
-                false => begun.text.clone(),
+                false => show::plan(&status),
             };
             show::answer(self.reach.json, &begun, &shown)?;
             return Ok(ExitCode::SUCCESS);
@@ -154,7 +154,7 @@ impl Build {
     }
 
     fn tell(&self, ended: &Ended) -> anyhow::Result<()> {
-        let text = show::end(&ended.status, self.directory());
+        let text = show::end(&ended.status, self.directory(), &self.reach.again());
         show::status(self.reach.json, &ended.answer, &text)?;
         Ok(())
     }
@@ -219,6 +219,14 @@ impl Build {
     }
 
     async fn source(&self, tools: &Steady) -> anyhow::Result<Value> {
+        // Machines are told so by the tool.
+        if !self.reach.json
+            && let Some(path) = self.source.strip_prefix("file://")
+        {
+            anyhow::bail!(
+                "a directory is named by its path alone, not as a URL: {path}; a repository is fetched from a server"
+            );
+        }
         let mut source = match (self.directory(), tools.remote()) {
             (None, _) => json!({"git": self.source, "ref": self.git_ref, "patch": self.patch()?}),
             (Some(_), _) if self.git_ref.is_some() || self.patch.is_some() => {

@@ -1,6 +1,5 @@
 //! `nomad-build completions` and `nomad-build man`: what shells and readers of manuals take.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, show};
 
 /// Print what a shell completes command lines by.
 #[derive(Debug, Args)]
@@ -26,7 +25,7 @@ impl Completions {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "nomad-build", &mut text);
-        std::io::stdout().write_all(&text)?;
+        show::print(String::from_utf8_lossy(&text).trim_end())?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -51,7 +50,11 @@ impl Man {
                 std::fs::create_dir_all(dir).with_context(failed)?;
                 clap_mangen::generate_to(command, dir).with_context(failed)?;
             }
-            None => clap_mangen::Man::new(command).render(&mut std::io::stdout())?,
+            None => {
+                let mut text = Vec::new();
+                clap_mangen::Man::new(command).render(&mut text)?;
+                show::print(String::from_utf8_lossy(&text).trim_end())?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -108,21 +108,33 @@ impl Logs {
             .call("logs", &self.asked(from, None, lines, 0))
             .await?;
         let told: LogsAnswer = self.reach.read(&answer)?;
-        show::answer(self.reach.json, &answer, &told.text)?;
+        if self.reach.json || !told.text.is_empty() {
+            show::answer(self.reach.json, &answer, &told.text)?;
+        }
         show::notes(&told.notes);
+        self.tell_of_none(told.text.lines().count() as u64);
         Ok(())
+    }
+
+    /// Whoever searched is told that nothing was found.
+    fn tell_of_none(&self, found: u64) {
+        if let (0, Some(pattern)) = (found, &self.grep) {
+            show::note(&format!("no line matches {pattern}"));
+        }
     }
 
     /// From the start, or from what `tail` says, to the end of the log, or of the build.
     async fn through(&self, tools: &mut Steady, tail: Option<&str>) -> anyhow::Result<()> {
         let mut left = self.lines.map_or(u64::MAX, u64::from);
         let mut cursor = None;
+        let mut found = 0;
         if let Some(from) = tail {
             let asked = self.asked(from, None, self.lines.unwrap_or(20), 0);
             let answer = tools.call("logs", &asked).await?;
             let told: LogsAnswer = self.reach.read(&answer)?;
             show::answer(self.reach.json, &answer, &told.text)?;
             cursor = told.last_line.map(|line| line.to_string());
+            found += told.text.lines().count() as u64;
             left = u64::MAX;
         }
         loop {
@@ -137,6 +149,7 @@ impl Logs {
                 show::answer(self.reach.json, &answer, &told.text)?;
             }
             left = left.saturating_sub(shown);
+            found += shown;
             let before = cursor.clone();
             cursor = told.cursor.or(cursor);
             let stuck = cursor == before && shown == 0;
@@ -145,6 +158,7 @@ impl Logs {
                 || stuck && !self.follow
             {
                 show::notes(&told.notes);
+                self.tell_of_none(found);
                 return Ok(());
             }
         }

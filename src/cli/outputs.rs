@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use crate::build::digest::Hashing;
-use crate::build::output::{IMAGE, OutputStatus};
+use crate::build::output::{IMAGE, OutputKind, OutputStatus};
 use crate::build::status::{BuildStatus, StatusAnswer};
 use crate::client::Steady;
 
@@ -58,6 +58,36 @@ impl FromStr for Extract {
     }
 }
 
+impl Extract {
+    /// Where it is saved: what turned out to be a directory comes as an archive, and is called so.
+    fn place(&self, kind: Option<OutputKind>) -> anyhow::Result<PathBuf> {
+        if self.is_named || kind != Some(OutputKind::Directory) {
+            return Ok(self.to.clone());
+        }
+        let mut to = self.to.clone().into_os_string();
+        to.push(".tar");
+        let to = PathBuf::from(to);
+        self.must_not_replace(&to)?;
+        Ok(to)
+    }
+
+    fn must_not_replace(&self, to: &Path) -> anyhow::Result<()> {
+        if to.exists() {
+            let (from, to) = (&self.from, to.display());
+            bail!("{to} is here already; to write over it: --extract {from}={to}");
+        }
+        Ok(())
+    }
+}
+
+/// Where a file lies.
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Everything that is wanted as files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted(Vec<Extract>);
@@ -70,7 +100,13 @@ impl Wanted {
             to: to.to_owned(),
             is_named: true,
         });
-        Self(image.into_iter().chain(paths.iter().cloned()).collect())
+        let mut all: Vec<Extract> = image.into_iter().collect();
+        for path in paths {
+            if !all.contains(path) {
+                all.push(path.clone());
+            }
+        }
+        Self(all)
     }
 
     /// What to ask for in `outputs`, each once.
@@ -84,16 +120,28 @@ impl Wanted {
         names
     }
 
-    /// Refuses what would be saved over a file that the caller did not name.
+    /// Refuses what would be saved over a file that the caller did not name, or where no file can be.
     ///
     /// # Errors
-    /// When there is one.
+    /// When there is such a thing.
     pub fn check(&self) -> anyhow::Result<()> {
-        let taken = self.0.iter().find(|one| !one.is_named && one.to.exists());
-        taken.map_or(Ok(()), |Extract { from, to, .. }| {
-            let to = to.display();
-            bail!("{to} is here already; to write over it: --extract {from}={to}")
-        })
+        for one in &self.0 {
+            let (to, from) = (one.to.display(), &one.from);
+            if one.to.is_dir() || one.to.as_os_str().as_encoded_bytes().ends_with(b"/") {
+                bail!("{to} is a directory, and {from} is to become a file: name that");
+            }
+            if !one.is_named {
+                one.must_not_replace(&one.to)?;
+            }
+            let near = directory_of(&one.to);
+            if !near.is_dir() {
+                bail!(
+                    "{to} cannot be written: there is no directory {}",
+                    near.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Saves what the build has handed over.
@@ -103,22 +151,34 @@ impl Wanted {
     pub async fn save(&self, tools: &mut Steady, status: &BuildStatus) -> anyhow::Result<()> {
         let fetched = self.fetched(tools, status).await?;
         let status = fetched.as_ref().unwrap_or(status);
+        let mut failed = None;
         for wanted in &self.0 {
             let is_it =
                 |output: &&OutputStatus| output.from == wanted.from && output.test.is_none();
             match status.outputs.iter().find(is_it) {
                 Some(output) if output.digest.is_some() => {
-                    save(tools, &status.build_id, output, &wanted.to).await?;
-                    show::note(&format!("{} is in {}", wanted.from, wanted.to.display()));
+                    let saved = match wanted.place(output.kind) {
+                        Ok(to) => save(tools, &status.build_id, output, &to)
+                            .await
+                            .map(|()| to),
+                        Err(error) => Err(error),
+                    };
+                    match saved {
+                        Ok(to) => show::note(&format!("{} is in {}", wanted.from, to.display())),
+                        Err(error) => _ = failed.get_or_insert(error),
+                    }
                 }
                 Some(OutputStatus {
                     missing: Some(why), ..
-                }) => bail!("there is no {}: {why}", wanted.from),
+                }) => {
+                    let error = anyhow::anyhow!("there is no {}: {why}", wanted.from);
+                    failed.get_or_insert(error);
+                }
                 // It ended before it came to that.
                 _ => {}
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -156,12 +216,8 @@ async fn save(
     to: &Path,
 ) -> anyhow::Result<()> {
     let cannot = || format!("{} cannot be written", to.display());
-    let near = match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     // Beside it first: what was there before stays until the new one is whole.
-    let mut part = NamedTempFile::new_in(near).with_context(cannot)?;
+    let mut part = NamedTempFile::new_in(directory_of(to)).with_context(cannot)?;
     let mut copy = Hashing::new(part.as_file_mut());
     match (&output.path, tools.remote()) {
         (Some(path), _) => {
@@ -218,5 +274,24 @@ mod tests {
             "{refused}"
         );
         assert!(check("/app/Cargo.toml=Cargo.toml").is_ok());
+        let refused = check("/app/src").unwrap_err().to_string();
+        assert!(refused.contains("src is a directory"), "{refused}");
+        assert!(check("/app/file=nowhere/file").is_err() && check("/app/file=new/").is_err());
+    }
+
+    #[test]
+    fn a_directory_becomes_an_archive_unless_the_caller_says_how_it_is_called() {
+        let place = |path: &str, kind| {
+            let wanted: Extract = path.parse().unwrap();
+            wanted.place(Some(kind)).unwrap()
+        };
+        for (path, kind, saved) in [
+            ("/app", OutputKind::Directory, "app.tar"),
+            ("/app=out", OutputKind::Directory, "out"),
+            ("/root/.bashrc", OutputKind::File, ".bashrc"),
+            ("/a b", OutputKind::File, "a b"),
+        ] {
+            assert_eq!(place(path, kind), PathBuf::from(saved), "{path}");
+        }
     }
 }

@@ -85,7 +85,11 @@ impl Status {
     }
 
     fn tell(&self, answer: &Answer, status: &BuildStatus) -> anyhow::Result<ExitCode> {
-        show::status(self.reach.json, answer, &show::end(status, None))?;
+        show::status(
+            self.reach.json,
+            answer,
+            &show::end(status, None, &self.reach.again()),
+        )?;
         Ok(exit::of(status))
     }
 

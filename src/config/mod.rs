@@ -171,7 +171,7 @@ pub struct GitCredential {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Local {
-    /// Builds that run at the same time on this machine.
+    /// Builds that run at the same time on this machine. Default: as many as it has processors, at least 2.
     #[schemars(example = 4)]
     pub slots: u32,
     /// Ended builds that are kept.

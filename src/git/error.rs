@@ -34,6 +34,8 @@ pub enum GitErrorKind {
     RepositoryNotFound,
     #[error("no such branch, tag or commit")]
     RefNotFound,
+    #[error("the server's name does not resolve")]
+    UnknownHost,
     #[error("the server cannot be reached")]
     Unreachable,
     #[error("the server's certificate or TLS is not accepted")]
@@ -63,6 +65,7 @@ impl GitErrorKind {
             Self::AuthFailed => "git_auth_failed",
             Self::RepositoryNotFound => "git_repository_not_found",
             Self::RefNotFound => "git_ref_not_found",
+            Self::UnknownHost => "git_unknown_host",
             Self::Unreachable => "git_unreachable",
             Self::Tls => "git_tls",
             Self::HostKey => "git_host_key",
@@ -155,11 +158,17 @@ const SENTENCES: &[(GitErrorKind, &[&str])] = &[
         ],
     ),
     (
+        GitErrorKind::UnknownHost,
+        &[
+            "Could not resolve host",
+            "Temporary failure in name resolution",
+            "Name or service not known",
+        ],
+    ),
+    (
         GitErrorKind::Unreachable,
         &[
             "Could not resolve",
-            "Temporary failure in name resolution",
-            "Name or service not known",
             "Connection refused",
             "Connection reset",
             "Connection timed out",
@@ -256,11 +265,15 @@ mod tests {
             ),
             (
                 "fatal: unable to access 'https://h/': Could not resolve host: h",
+                UnknownHost,
+            ),
+            (
+                "fatal: unable to access 'https://h/': Could not resolve proxy: p",
                 Unreachable,
             ),
             (
                 "ssh: Could not resolve hostname h: Name or service not known",
-                Unreachable,
+                UnknownHost,
             ),
             (
                 "ssh: connect to host h port 22: Connection refused",

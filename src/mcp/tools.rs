@@ -9,7 +9,7 @@ use crate::build::request::{BuildRequest, KillRequest, LogsRequest, MAX_WAIT, St
 use crate::build::status::{BuildStatus, KillAnswer, LogsAnswer, StatusAnswer};
 use crate::schema::{self, Synonyms};
 
-use super::guide;
+use super::{guide, icon};
 
 /// Names other tools use for our arguments.
 pub const SYNONYMS: Synonyms<'static> = &[
@@ -115,6 +115,7 @@ fn define(
     }
     let mut tool =
         Tool::new(name, description, Arc::new(schema::published(&input))).with_title(title);
+    tool.icons = Some(vec![icon::of_tool(name)]);
     tool.output_schema = Some(Arc::new(output));
     Definition {
         tool,

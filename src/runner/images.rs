@@ -56,13 +56,9 @@ pub async fn fetch(
 ) -> Result<Images, Stop> {
     let mut needed = wanted(job, sources, job.plan.target.as_deref())?;
     // Tests may name stages that the target does not need.
-    for stage in job
-        .plan
-        .tests
-        .iter()
-        .filter_map(|test| test.stage.as_deref())
-    {
-        for image in wanted(job, sources, Some(stage))? {
+    for test in job.plan.tests.iter().filter(|test| test.stage.is_some()) {
+        let of_stage = wanted(job, sources, test.stage.as_deref());
+        for image in of_stage.map_err(|stop| of_test(stop, &test.name))? {
             if !needed.contains(&image) {
                 needed.push(image);
             }
@@ -114,6 +110,20 @@ fn wanted(
         .parsed
         .images(&job.plan.build_args, target)
         .map_err(|faults| super::source::invalid(sources, &faults))
+}
+
+/// The stage that is not there is the test's, not the target.
+fn of_test(stop: Stop, test: &str) -> Stop {
+    match stop {
+        Stop::Failed(mut failure) if failure.kind == Kind::TargetNotFound => {
+            failure.message = format!("test {test}: {}", failure.message);
+            failure.test = Some(test.to_owned());
+            Stop::failed(
+                failure.with_hint("Name a stage of the Containerfile as stage of the test."),
+            )
+        }
+        stop => stop,
+    }
 }
 
 /// A client that is being made: the certificates of the system are read meanwhile.

@@ -259,13 +259,13 @@ fn push_failure(error: &RegistryError) -> Failure {
             ..
         } => (
             Kind::RegistryUnknownHost,
-            "Correct the registry's name in tags; where it is right, this machine may be without name resolution or the internet.",
+            "Correct the registry's name in tags; where it is right, the machine that builds may be without name resolution or the internet.",
         ),
         RegistryError::Unreachable { .. } => (Kind::RegistryUnreachable, "Try again later."),
         RegistryError::TooManyRequests { .. } => (Kind::RegistryRateLimited, "Try again later."),
         RegistryError::Tls { .. } => (
             Kind::RegistryTls,
-            "The operator must trust the registry's certificate, or allow plain HTTP for it (registry.insecure).",
+            "The operator must trust the registry's certificate, or allow plain HTTP for it (registry.insecure, or NOMAD_BUILD_REGISTRY_INSECURE, of the machine that builds).",
         ),
         RegistryError::Unauthorized { .. } => (
             Kind::PushUnauthorized,

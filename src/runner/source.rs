@@ -14,7 +14,7 @@ use crate::build::git_url::GitUrl;
 use crate::build::plan::PlanSource;
 use crate::build::request::FileRequest;
 use crate::build::status::SourceStatus;
-use crate::build::{Phase, Plan};
+use crate::build::{Fault, Phase, Plan};
 use crate::containerfile::{self, Containerfile, SecretUse};
 use crate::context::{self, ContextFile, Limits, UnpackError};
 use crate::diagnosis::{Place, invalid_containerfile};
@@ -309,6 +309,10 @@ fn git_failure(job: &Job<'_>, error: &git::GitError) -> Stop {
             Kind::GitRefNotFound,
             "Name a branch, tag or full commit id that the repository has.",
         ),
+        G::UnknownHost => (
+            Kind::GitUnreachable,
+            "Correct the host in source.git; where it is right, the machine that builds may be without name resolution or the internet.",
+        ),
         G::Unreachable => (Kind::GitUnreachable, "Try again later."),
         G::Tls | G::HostKey => (
             Kind::GitTls,
@@ -317,7 +321,10 @@ fn git_failure(job: &Job<'_>, error: &git::GitError) -> Stop {
         G::DiskFull => (Kind::DiskFull, "The operator must free space."),
         _ => (Kind::GitFailed, ""),
     };
-    let failure = Failure::new(Phase::Source, kind, job.reporter.mask(&error.to_string()));
+    let mut failure = Failure::new(Phase::Source, kind, job.reporter.mask(&error.to_string()));
+    if error.kind == G::UnknownHost {
+        failure = failure.with_fault(Fault::Unknown);
+    }
     Stop::failed(if hint.is_empty() {
         failure
     } else {

@@ -151,8 +151,10 @@ fn directory(path: &str, subdir: Option<&str>, config: &Config) -> Result<PathBu
                 .got(path),
         )
     };
-    let root = fs::canonicalize(path)
-        .map_err(|error| unreachable(format!("it cannot be read: {}", error.kind())))?;
+    let root = fs::canonicalize(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => unreachable("there is no such directory".into()),
+        kind => unreachable(format!("it cannot be read: {kind}")),
+    })?;
     if !config.local.paths.is_empty()
         && !config
             .local

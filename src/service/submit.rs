@@ -13,7 +13,7 @@ use crate::build::scope::Scopes;
 use crate::build::status::{BuildStatus, PlanStage, PlanStatus, SourceStatus};
 use crate::build::validate::{Base, Valid, validate};
 use crate::build::{BuildId, BuildRequest, Plan, Record};
-use crate::containerfile::Containerfile;
+use crate::containerfile::{Containerfile, FaultKind};
 use crate::runner::reporter::now_ms;
 use crate::runner::source::missing_secret;
 use crate::schema::ArgFault;
@@ -244,6 +244,7 @@ impl Service {
             outputs: plan.every_output().collect(),
             not_checked: vec![
                 "whether the base images exist and may be fetched".into(),
+                "whether COPY and ADD find their sources".into(),
                 "whether the tags may be pushed".into(),
             ],
             ..PlanStatus::default()
@@ -312,12 +313,12 @@ fn look_into(
             faults
                 .iter()
                 .map(|fault| {
-                    ArgFault::new(
-                        ErrorCode::InvalidArgument,
-                        "containerfile",
-                        format!("line {}: {}", fault.line, fault.message),
-                    )
-                    .expecting("a Containerfile that Buildah can read")
+                    let (argument, expected) = match fault.kind {
+                        FaultKind::MissingBuildArg => ("build_args", "NAME=VALUE of that ARG"),
+                        _ => ("containerfile", "a Containerfile that Buildah can read"),
+                    };
+                    let problem = format!("line {}: {}", fault.line, fault.message);
+                    ArgFault::new(ErrorCode::InvalidArgument, argument, problem).expecting(expected)
                 })
                 .collect(),
         )

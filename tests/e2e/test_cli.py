@@ -135,8 +135,42 @@ def test_what_is_refused_says_why(cli: Cli) -> None:
     for words in (("empty",), ("--subdir", "empty"), ("--file", "Other")):
         done = cli.run("build", *words)
         assert done.returncode == 2 and " has no " in done.stderr and "--file names another" in done.stderr, done
+    done = cli.run("build", "file:///tmp")
+    assert done.returncode == 2 and "by its path alone, not as a URL: /tmp" in done.stderr, done
+    for words, problem in (
+        (("-o", "nowhere/image.tar"), "there is no directory nowhere"),
+        (("-o", "."), "is a directory, and image is to become a file"),
+        (("--extract", "/etc/passwd=empty"), "is a directory, and /etc/passwd is to become a file"),
+    ):
+        done = cli.run("build", *words)
+        assert done.returncode == 2 and problem in done.stderr, done
     done = cli.run("build", "--validate-only")
-    assert done.returncode == 0 and "stage" in done.stdout, done
+    assert done.returncode == 0 and done.stdout.startswith("valid: 1 stages"), done
+    assert "not checked: whether COPY and ADD find their sources" in done.stdout and "data, not" not in done.stdout, done
+    done = cli.run("build", "--test", "true", "--test-stage", "builder")
+    assert done.returncode == 1 and "error[target_not_found]: test test-1: there is no stage" in done.stdout, done
+    assert "help: Name a stage of the Containerfile with --test-stage." in done.stdout, done
+
+
+def test_a_directory_of_the_image_comes_as_an_archive_of_its_name(cli: Cli) -> None:
+    cli.write("RUN mkdir /app && echo x > /app/file\n")
+    done = cli.run("build", "--extract", "/app")
+    assert done.returncode == 0 and "/app is in app.tar" in done.stderr, done
+    assert (cli.project / "app.tar").is_file() and not (cli.project / "app").exists()
+    done = cli.run("build", "--extract", "/app")
+    assert done.returncode == 1 and "app.tar is here already" in done.stderr, done
+
+
+def test_a_file_that_was_meant_is_named(cli: Cli) -> None:
+    (cli.project / "tests").mkdir()
+    (cli.project / "tests/case").write_text("x")
+    cli.write("COPY test /test\n")
+    done = cli.run("build")
+    assert done.returncode == 1 and '"/test": no such file or directory; the source has "tests"' in done.stdout, done
+    build = id_of(done.stderr)
+    assert f"the log around it: nomad-build logs {build} --from failure" in done.stdout, done
+    none = cli.run("logs", build, "--grep", "nothing of the kind")
+    assert none.returncode == 0 and none.stderr.strip() == "no line matches nothing of the kind", none
 
 
 def test_a_repository_is_built(cli: Cli, tmp_path: Path) -> None:
@@ -184,7 +218,7 @@ async def test_a_build_is_left_followed_and_killed(cli: Cli) -> None:
     assert cli.run("kill", build).returncode == 0
     shown = cli.run("status", build)
     assert shown.returncode == 1 and "\nreason: enough\n" in shown.stdout, shown
-    assert "--profile: default" in cli.run("status").stdout
+    assert "profiles to build with (--profile): default" in cli.run("status").stdout
 
 
 async def begun(cli: Cli, *words: str) -> tuple[subprocess.Popen[str], str, str]:
@@ -296,6 +330,9 @@ def test_the_end_of_a_pipe_is_no_fault(cli: Cli) -> None:
     lines = cli.run("logs", build).stdout.splitlines()
     assert lines[-1].endswith("20000") or any(line.endswith("| 20000") for line in lines)
     assert len(lines) >= 20000
+    for words in ("completions bash", "man"):
+        done = subprocess.run(["sh", "-c", f"{binary()} {words} | head -1"], capture_output=True, text=True, timeout=60)
+        assert done.stderr == "" and len(done.stdout.splitlines()) == 1, done
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "elvish", "powershell"])

@@ -40,6 +40,7 @@ CASES = [
         args={"containerfile": "other/File"},
     ),
     Case("no-target", "FROM @BASE@ AS one\n", "target_not_found", "request", EARLY, args={"target": "two"}),
+    Case("no-build-arg", "ARG BASE\nFROM ${BASE}\n", "containerfile_invalid", "request", EARLY, line=2),
     Case("copy-missing", "FROM @BASE@\nRUN true\nCOPY nothing /x\n", "copy_source_missing", "code", EARLY, line=3),
     Case(
         "copy-ignored",

@@ -104,6 +104,7 @@ async def test_a_patch_that_does_not_apply_names_file_and_hunk(plain: ClientSess
         ("{server}/nothing.git", "main", "git_repository_not_found", "request"),
         ("{server}/private/repo.git", "main", "git_auth_failed", "operator"),
         ("http://127.0.0.1:{closed}/repo.git", "main", "git_unreachable", "transient"),
+        ("http://git.invalid/repo.git", "main", "git_unreachable", "unknown"),
     ],
 )
 async def test_what_git_cannot_fetch_is_told(

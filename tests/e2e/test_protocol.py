@@ -122,10 +122,13 @@ async def test_arguments_are_completed(make_server: MakeServer, base: str) -> No
 
 async def test_hosts_have_an_icon_to_show(make_server: MakeServer) -> None:
     async with stdio_client(make_server().parameters) as (read, write), ClientSession(read, write) as session:
-        (icon,) = (await session.initialize()).serverInfo.icons or []
-    assert icon.src.startswith("data:image/svg+xml;base64,") and icon.sizes == ["any"]
-    svg = xml.etree.ElementTree.fromstring(base64.b64decode(icon.src.partition(",")[2]))
-    assert svg.tag.endswith("svg")
+        of_server = (await session.initialize()).serverInfo.icons or []
+        of_tools = [icon for tool in (await session.list_tools()).tools for icon in tool.icons or []]
+    assert len(of_server) == 1 and len({icon.src for icon in of_tools}) == 4
+    for icon in [*of_server, *of_tools]:
+        assert icon.src.startswith("data:image/svg+xml;base64,") and icon.sizes == ["any"]
+        svg = xml.etree.ElementTree.fromstring(base64.b64decode(icon.src.partition(",")[2]))
+        assert svg.tag.endswith("svg")
 
 
 async def test_waiting_tells_progress(plain: ClientSession, base: str) -> None:

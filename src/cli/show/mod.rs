@@ -3,6 +3,7 @@
 mod failure;
 mod live;
 mod options;
+mod plan;
 mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -16,6 +17,7 @@ use crate::client::Answer;
 
 pub use live::Live;
 pub use options::refusal;
+pub use plan::plan;
 pub use table::table;
 
 /// Prints what a tool answered: as JSON, or in other words.
@@ -85,8 +87,9 @@ fn has_colour() -> bool {
     io::stdout().is_terminal() && !unwanted && !dumb
 }
 
-/// How a build has ended, or stands. `sources`: where its sources are on this machine.
-pub fn end(status: &BuildStatus, sources: Option<&Path>) -> String {
+/// How a build has ended, or stands. `sources`: where its sources are on this machine; `again`: the options that lead
+/// another command to it.
+pub fn end(status: &BuildStatus, sources: Option<&Path>, again: &str) -> String {
     let mut out = vec![status.summary.clone()];
     let reason = status
         .cancel
@@ -125,6 +128,12 @@ pub fn end(status: &BuildStatus, sources: Option<&Path>) -> String {
     }
     if let Some(failure) = &status.failure {
         out.push(failure::render(failure, sources, has_colour()));
+        if failure.log_cursor.is_some() && status.log_missing.is_none() {
+            let id = &status.build_id;
+            out.push(format!(
+                "the log around it: nomad-build logs{again} {id} --from failure"
+            ));
+        }
     }
     if let Some(since) = &status.since_success {
         out.push(since.summary.clone());

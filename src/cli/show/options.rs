@@ -9,6 +9,14 @@ const SAID: &[(&str, &str)] = &[
     ("source.path", "the directory"),
     ("as containerfile", "with --file"),
     ("as target", "with --target"),
+    ("as stage of the test", "with --test-stage"),
+    ("in build_args", "with --build-arg"),
+    ("in outputs", "with --extract"),
+    ("(use argv) or", "or"),
+    (
+        "(stage: test in an earlier",
+        "(--test-stage: test in an earlier",
+    ),
     (
         "Name the secret in secrets",
         "Name the secret with --secret",
@@ -67,6 +75,16 @@ mod tests {
                 "Give its path below the context as containerfile, or the directory it is in as source.subdir."
             ),
             "Give its path below the context with --file, or the directory it is in as --subdir."
+        );
+        assert_eq!(
+            as_options(
+                "the image may lack a shell (use argv) or the program (stage: test in an earlier stage)."
+            ),
+            "the image may lack a shell or the program (--test-stage: test in an earlier stage)."
+        );
+        assert_eq!(
+            as_options("Give it in build_args, or name a path in outputs."),
+            "Give it with --build-arg, or name a path with --extract."
         );
         for hint in Kind::ALL.iter().map(|kind| as_options(kind.remedy())) {
             assert!(!hint.contains("source.s") && !hint.contains('_'), "{hint}");

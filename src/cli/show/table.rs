@@ -34,11 +34,11 @@ pub fn table(answer: &StatusAnswer) -> String {
     }
     if let Some(offers) = &answer.offers {
         let listed = [
-            ("--profile", &offers.profiles),
-            ("--secret", &offers.secrets),
+            ("profiles to build with (--profile)", &offers.profiles),
+            ("secrets that are offered (--secret)", &offers.secrets),
         ];
         let some = listed.iter().filter(|(_, names)| !names.is_empty());
-        out.extend(some.map(|(option, names)| format!("{option}: {}", names.join(", "))));
+        out.extend(some.map(|(what, names)| format!("{what}: {}", names.join(", "))));
     }
     out.join("\n")
 }

@@ -166,7 +166,7 @@ async fn servers_that_are_not_there() {
         (format!("ssh://git@{address}/a"), GitErrorKind::Unreachable),
         (
             "http://host.invalid/a".to_owned(),
-            GitErrorKind::Unreachable,
+            GitErrorKind::UnknownHost,
         ),
         (format!("{tls_to_plain}/a"), GitErrorKind::Tls),
     ] {

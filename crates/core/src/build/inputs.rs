@@ -384,7 +384,9 @@ fn summary(since: &SinceSuccess, fewer: usize, all_compared: bool) -> String {
         (true, true) => format!(
             "{head}: the same source, base images, build arguments, steps and tests; what has changed is outside of them, or differs from run to run"
         ),
-        (true, false) => format!("{head}: nothing that was compared; not everything was"),
+        (true, false) => {
+            format!("{head}: what could be compared is the same; not everything could be")
+        }
     }
 }
 
@@ -528,7 +530,7 @@ mod tests {
         let since = compare(&inputs(), &now, ("ab", "ab"));
         assert_eq!(since.step, None);
         assert!(
-            since.summary.ends_with("not everything was"),
+            since.summary.ends_with("not everything could be"),
             "{}",
             since.summary
         );

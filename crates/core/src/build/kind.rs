@@ -125,8 +125,8 @@ Source {
     GitRepositoryNotFound = "git_repository_not_found", Request, "Correct the URL; a private repository needs the operator's credentials.";
     /// The repository has no such branch, tag or commit.
     GitRefNotFound = "git_ref_not_found", Request, "Name a branch, tag or full commit id that the repository has.";
-    /// The git server does not answer.
-    GitUnreachable = "git_unreachable", Transient, "Try again later.";
+    /// The git server does not answer, or its name does not resolve (then the fault is unknown).
+    GitUnreachable = "git_unreachable", Transient, "Try again later; correct the host where its name does not resolve.";
     /// The git server's certificate or host key is not trusted.
     GitTls = "git_tls", Operator, "Ask the operator to trust the certificate or host key.";
     /// Git failed in a way that is not in this table.
@@ -137,7 +137,8 @@ Source {
     SourceInvalid = "source_invalid", Request, "Remove what the message names from the source.";
 }
 Containerfile {
-    /// The Containerfile has a fault of syntax, or an instruction that does not exist.
+    /// The Containerfile has a fault of syntax, or an instruction that does not exist; or FROM takes an ARG that has neither
+    /// default nor value (then the request is at fault).
     ContainerfileInvalid = "containerfile_invalid", Code, "Correct the line.";
     /// There is no Containerfile at that path.
     ContainerfileNotFound = "containerfile_not_found", Request, "Give its path as containerfile, or its directory as source.subdir.";

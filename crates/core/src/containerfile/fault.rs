@@ -39,8 +39,10 @@ pub enum FaultKind {
     BadDirective,
     /// No instruction at all.
     Empty,
-    /// A name that expands to nothing because an `ARG` has no value.
+    /// A name that expands to nothing because a variable has no value.
     EmptyName,
+    /// The same of an image of `FROM`, whose `ARG` stands there without a default.
+    MissingBuildArg,
     /// A named build context where Buildah takes none.
     NoImage,
     /// The wanted target is no stage of the file.

@@ -112,19 +112,29 @@ impl Containerfile {
             ImageUse::CopyFrom => "--from of COPY",
             ImageUse::Mount => "from= of --mount",
         };
+        let mut kind = FaultKind::EmptyName;
         let reason = match missing.first().map(|name| excerpt(name)) {
             None => "nothing is given".to_owned(),
             Some(name) if reference.used != ImageUse::From => format!(
                 "{name} has no value there: it takes `ARG {name}` above it in the stage, and a \
                  default or a build argument"
             ),
-            Some(name) if resolved.globals.declares(self, &name) => format!(
-                "ARG {name} has no value: give it a default, or pass {name}=VALUE as a build argument"
-            ),
+            Some(name) if resolved.globals.declares(self, &name) => {
+                if self
+                    .args
+                    .iter()
+                    .any(|arg| arg.name == name && arg.default.is_none())
+                {
+                    kind = FaultKind::MissingBuildArg;
+                }
+                format!(
+                    "ARG {name} has no value: give it a default, or pass {name}=VALUE as a build argument"
+                )
+            }
             Some(name) => format!("no `ARG {name}` stands before the first FROM"),
         };
         let message = format!("{place} is incomplete: {reason}");
-        Fault::new(reference.line, FaultKind::EmptyName, message).of(instruction(reference.used))
+        Fault::new(reference.line, kind, message).of(instruction(reference.used))
     }
 }
 

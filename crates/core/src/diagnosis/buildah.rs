@@ -38,6 +38,10 @@ static STEP_ERROR: LazyLock<Option<Regex>> = LazyLock::new(|| {
         .ok()
 });
 
+/// The file that COPY or ADD wants from the context, as Buildah says that there is none.
+static NOT_IN_CONTEXT: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"copier: stat: "(/[^"*?\[\]]+)": no such file"#).ok());
+
 /// Everything that is known when `buildah build` has failed.
 #[derive(Debug, Clone)]
 pub struct BuildahEnd<'a> {
@@ -79,6 +83,11 @@ pub fn buildah_failure(end: &BuildahEnd<'_>) -> Failure {
             ),
         ),
     };
+    if failure.kind == Kind::CopySourceMissing
+        && let Some(meant) = meant_source(&failure.message, end)
+    {
+        failure.message = format!("{}; the source has \"{}\"", failure.message, quote(meant));
+    }
     let killed = ran.is_none() && end.status == KILLED;
     if ran.is_some()
         || killed
@@ -154,6 +163,16 @@ fn whole(lines: &[(u64, Line)], number: u64, text: &str) -> String {
         whole.push_str(&clean::abridged(line.text.trim_start(), PART));
     }
     whole
+}
+
+/// What the source has that is like the file that the context does not have.
+fn meant_source<'a>(error: &str, end: &BuildahEnd<'a>) -> Option<&'a str> {
+    let place = end.place.filter(|place| place.trigger_of.is_none())?;
+    if place.instruction.contains("--from=") {
+        return None;
+    }
+    let missing = NOT_IN_CONTEXT.as_ref()?.captures(error)?.get(1)?;
+    end.tree.meant(missing.as_str())
 }
 
 /// Whether it ended as a command did: for its own errors it has another status once a step has begun, and a signal may

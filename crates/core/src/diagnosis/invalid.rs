@@ -1,6 +1,6 @@
 //! A Containerfile that is refused before anything runs.
 
-use crate::build::{Failure, Kind, Location, Phase};
+use crate::build::{self, Failure, Kind, Location, Phase};
 use crate::containerfile::{Fault, FaultKind};
 
 /// How many places a failure names.
@@ -14,8 +14,15 @@ pub fn invalid_containerfile(file: &str, faults: &[Fault]) -> Option<Failure> {
         _ => Kind::ContainerfileInvalid,
     };
     let mut failure = Failure::new(Phase::Source, kind, first.message.clone());
-    failure = match kind {
-        Kind::TargetNotFound => failure.with_hint("Name a stage of the Containerfile as target."),
+    failure = match first.kind {
+        FaultKind::UnknownTarget => {
+            failure.with_hint("Name a stage of the Containerfile as target.")
+        }
+        // Whoever writes ARG without a default leaves it to the call.
+        FaultKind::MissingBuildArg => failure
+            .at(file, first.line)
+            .with_fault(build::Fault::Request)
+            .with_hint("Give it in build_args, or a default in the Containerfile."),
         _ => failure.at(file, first.line),
     };
     failure.instruction = first.instruction.clone();

@@ -20,6 +20,9 @@ pub struct Tree {
 
 /// Of a source with so many files not all may be known.
 const ALL: usize = 20_000;
+/// Characters of a name, without its end, of which one may be a slip; also bounds the quadratic distance.
+const SHORTEST: usize = 4;
+const LONGEST: usize = 64;
 /// Directories of systems and packages, not of users.
 const FOREIGN: &[&str] = &[
     "/usr/",
@@ -82,6 +85,43 @@ impl Tree {
         self.sources(&path).next()
     }
 
+    /// What of the source somebody may have meant who wrote this path below the context: the only name in the same
+    /// directory that is written a little differently, else the only one of that name elsewhere.
+    pub fn meant(&self, missing: &str) -> Option<&str> {
+        if !self.is_known() {
+            return None;
+        }
+        let (directory, name) = split(missing.trim_matches('/'));
+        let entries = self.entries();
+        let only = |fits: &dyn Fn(&str, &str) -> bool| {
+            let mut found = entries.iter().filter(|entry| {
+                let (its_directory, its_name) = split(entry);
+                fits(its_directory, its_name)
+            });
+            let first = found.next()?;
+            found.next().is_none().then_some(*first)
+        };
+        only(&|its, other| its == directory && is_slip(name, other))
+            .or_else(|| only(&|its, other| its != directory && other == name))
+    }
+
+    /// The files of the context and the directories that they are in, relative to it.
+    fn entries(&self) -> BTreeSet<&str> {
+        let below = self
+            .files
+            .iter()
+            .filter_map(|file| match self.context.as_str() {
+                "" => Some(file.as_str()),
+                context => file.strip_prefix(context)?.strip_prefix('/'),
+            });
+        below
+            .flat_map(|file| {
+                let directories = file.match_indices('/').filter_map(|(at, _)| file.get(..at));
+                directories.chain([file])
+            })
+            .collect()
+    }
+
     /// Whether all files of the source are here: then what is not among them is not the user's.
     fn is_known(&self) -> bool {
         (1..ALL).contains(&self.files.len())
@@ -118,11 +158,11 @@ impl Tree {
             return Vec::new();
         };
         if source.contains(['*', '?', '[']) {
-            let (directory, _) = source.rsplit_once('/').unwrap_or(("", source));
+            let (directory, _) = split(source);
             return vec![format!("{directory}/{rest}")];
         }
         let mut found = vec![format!("{source}/{rest}")];
-        let (_, name) = source.rsplit_once('/').unwrap_or(("", source));
+        let (_, name) = split(source);
         if rest == name {
             found.push(source.to_owned());
         }
@@ -151,6 +191,43 @@ impl Tree {
         let first = found.next()?;
         found.next().is_none().then(|| first.clone())
     }
+}
+
+/// Whether two names of files differ as by a slip of the pen: in case or separators, or by a letter that is missing, too
+/// many or at another place. What is another version, kind or form of a file is none.
+fn is_slip(one: &str, other: &str) -> bool {
+    let folded = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
+    let digits = |name: &str| {
+        name.chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>()
+    };
+    let (one_stem, one_end) = one.rsplit_once('.').unwrap_or((one, ""));
+    let (other_stem, other_end) = other.rsplit_once('.').unwrap_or((other, ""));
+    if one == other || !one_end.eq_ignore_ascii_case(other_end) || digits(one) != digits(other) {
+        return false;
+    }
+    let (one, other) = (folded(one_stem), folded(other_stem));
+    let lengths = [&one, &other].map(|stem| stem.chars().count());
+    let is_other_letter = || {
+        let sorted = |stem: &str| {
+            let mut letters: Vec<char> = stem.chars().collect();
+            letters.sort_unstable();
+            letters
+        };
+        lengths[0] == lengths[1] && sorted(&one) != sorted(&other)
+    };
+    one == other
+        || lengths
+            .iter()
+            .all(|length| (SHORTEST..=LONGEST).contains(length))
+            && strsim::osa_distance(&one, &other) == 1
+            && !is_other_letter()
+}
+
+/// The directory of a path, and its last name.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 fn is_foreign(path: &str) -> bool {
@@ -206,6 +283,65 @@ mod tests {
             file("/shared/main.c").as_deref(),
             Some("libs/shared/main.c")
         );
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_may_mean_another() {
+        let files = [
+            "app/tests/test_a.py",
+            "app/src/main.py",
+            "app/Requirements.txt",
+            "app/a/x.txt",
+            "app/b/x.txt",
+            "config.yaml",
+        ];
+        let tree = tree("app", "/", &[], &files);
+        for (missing, meant) in [
+            ("/test", Some("tests")),
+            ("requirements.txt", Some("Requirements.txt")),
+            ("/src/mian.py", Some("src/main.py")),
+            ("main.py", Some("src/main.py")),
+            ("x.txt", None),
+            ("config.yaml", None),
+            ("nothing", None),
+            ("", None),
+        ] {
+            assert_eq!(tree.meant(missing), meant, "{missing}");
+        }
+        // Two that are like it.
+        let files = ["app/test/a", "app/tests/a"];
+        let tree = self::tree("app", "/", &[], &files);
+        assert_eq!(tree.meant("tets"), None);
+        assert_eq!(tree.meant("Tests"), Some("tests"));
+        assert_eq!(Tree::default().meant("test"), None);
+    }
+
+    #[test]
+    fn another_file_is_no_slip() {
+        for (missing, there) in [
+            ("Cargo.lock", "Cargo.toml"),
+            ("package-lock.json", "package.json"),
+            ("requirements-dev.txt", "requirements.txt"),
+            ("server.key", "server.crt"),
+            ("main.h", "main.c"),
+            ("app.jar", "app.java"),
+            ("settings.json", "settings.yaml"),
+            (".env", "env"),
+            (".env", ".venv"),
+            ("dist", "list"),
+            ("migration_004.sql", "migration_001.sql"),
+            ("a.o", "a.c"),
+        ] {
+            assert!(!is_slip(missing, there), "{missing} {there}");
+        }
+        for (missing, there) in [
+            ("readme.md", "README.md"),
+            ("go_mod", "go-mod"),
+            ("requirments.txt", "requirements.txt"),
+            ("Makefiel", "Makefile"),
+        ] {
+            assert!(is_slip(missing, there), "{missing} {there}");
+        }
     }
 
     #[test]

@@ -146,14 +146,18 @@ fn mounts_with_variables() {
 #[test]
 fn nothing_left_of_a_name() {
     let (line, kind, message) = error("ARG IMAGE\n\nFROM $IMAGE\n");
-    assert_eq!((line, kind), (3, FaultKind::EmptyName));
+    assert_eq!((line, kind), (3, FaultKind::MissingBuildArg));
     assert!(message.contains("ARG IMAGE has no value"), "{message}");
-    let (_, _, message) = error("FROM ${IMAGE}\nARG IMAGE=a\n");
+    let (_, kind, message) = error("FROM ${IMAGE}\nARG IMAGE=a\n");
+    assert_eq!(kind, FaultKind::EmptyName);
     assert!(
         message.contains("no `ARG IMAGE` stands before"),
         "{message}"
     );
-    assert_eq!(error("ARG V\nFROM a:$V\n").1, FaultKind::EmptyName);
+    assert_eq!(error("ARG V\nFROM a:$V\n").1, FaultKind::MissingBuildArg);
+    for file in ["ARG V=\nFROM $V\n", "ARG A\nARG V=$A\nFROM $V\n"] {
+        assert_eq!(error(file).1, FaultKind::EmptyName, "{file}");
+    }
     let (line, kind, message) = error("ARG V=${W:?}\nFROM a\n");
     assert_eq!((line, kind), (1, FaultKind::Syntax));
     assert!(message.contains("`W` must have a value"), "{message}");
