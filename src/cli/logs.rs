@@ -112,13 +112,13 @@ impl Logs {
             show::answer(self.reach.json, &answer, &told.text)?;
         }
         show::notes(&told.notes);
-        self.tell_of_none(told.text.lines().count() as u64);
+        self.tell_of_none(told.text.is_empty() && !told.more_before && !told.more_after);
         Ok(())
     }
 
     /// Whoever searched is told that nothing was found.
-    fn tell_of_none(&self, found: u64) {
-        if let (0, Some(pattern)) = (found, &self.grep) {
+    fn tell_of_none(&self, is_none: bool) {
+        if let (true, Some(pattern)) = (is_none, &self.grep) {
             show::note(&format!("no line matches {pattern}"));
         }
     }
@@ -127,14 +127,14 @@ impl Logs {
     async fn through(&self, tools: &mut Steady, tail: Option<&str>) -> anyhow::Result<()> {
         let mut left = self.lines.map_or(u64::MAX, u64::from);
         let mut cursor = None;
-        let mut found = 0;
+        let mut is_none = true;
         if let Some(from) = tail {
             let asked = self.asked(from, None, self.lines.unwrap_or(20), 0);
             let answer = tools.call("logs", &asked).await?;
             let told: LogsAnswer = self.reach.read(&answer)?;
             show::answer(self.reach.json, &answer, &told.text)?;
             cursor = told.last_line.map(|line| line.to_string());
-            found += told.text.lines().count() as u64;
+            is_none = told.text.is_empty() && !told.more_before;
             left = u64::MAX;
         }
         loop {
@@ -149,7 +149,7 @@ impl Logs {
                 show::answer(self.reach.json, &answer, &told.text)?;
             }
             left = left.saturating_sub(shown);
-            found += shown;
+            is_none &= shown == 0;
             let before = cursor.clone();
             cursor = told.cursor.or(cursor);
             let stuck = cursor == before && shown == 0;
@@ -158,7 +158,7 @@ impl Logs {
                 || stuck && !self.follow
             {
                 show::notes(&told.notes);
-                self.tell_of_none(found);
+                self.tell_of_none(is_none);
                 return Ok(());
             }
         }
