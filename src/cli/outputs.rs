@@ -59,6 +59,23 @@ impl FromStr for Extract {
 }
 
 impl Extract {
+    async fn save(&self, tools: &mut Steady, status: &BuildStatus) -> anyhow::Result<()> {
+        let is_it = |output: &&OutputStatus| output.from == self.from && output.test.is_none();
+        match status.outputs.iter().find(is_it) {
+            Some(output) if output.digest.is_some() => {
+                let to = self.place(output.kind)?;
+                save(tools, &status.build_id, output, &to).await?;
+                show::note(&format!("{} is in {}", self.from, to.display()));
+            }
+            Some(OutputStatus {
+                missing: Some(why), ..
+            }) => bail!("there is no {}: {why}", self.from),
+            // It ended before it came to that.
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Where it is saved: what turned out to be a directory comes as an archive, and is called so.
     fn place(&self, kind: Option<OutputKind>) -> anyhow::Result<PathBuf> {
         if self.is_named || kind != Some(OutputKind::Directory) {
@@ -153,29 +170,9 @@ impl Wanted {
         let status = fetched.as_ref().unwrap_or(status);
         let mut failed = None;
         for wanted in &self.0 {
-            let is_it =
-                |output: &&OutputStatus| output.from == wanted.from && output.test.is_none();
-            match status.outputs.iter().find(is_it) {
-                Some(output) if output.digest.is_some() => {
-                    let saved = match wanted.place(output.kind) {
-                        Ok(to) => save(tools, &status.build_id, output, &to)
-                            .await
-                            .map(|()| to),
-                        Err(error) => Err(error),
-                    };
-                    match saved {
-                        Ok(to) => show::note(&format!("{} is in {}", wanted.from, to.display())),
-                        Err(error) => _ = failed.get_or_insert(error),
-                    }
-                }
-                Some(OutputStatus {
-                    missing: Some(why), ..
-                }) => {
-                    let error = anyhow::anyhow!("there is no {}: {why}", wanted.from);
-                    failed.get_or_insert(error);
-                }
-                // It ended before it came to that.
-                _ => {}
+            // One that cannot be saved does not keep the others from it.
+            if let Err(error) = wanted.save(tools, status).await {
+                failed.get_or_insert(error);
             }
         }
         failed.map_or(Ok(()), Err)

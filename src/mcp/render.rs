@@ -113,7 +113,7 @@ fn shown(result: TestResult, state: &str) -> bool {
 /// Words that came from elsewhere.
 fn foreign(status: &BuildStatus) -> Vec<String> {
     let mut foreign = Vec::new();
-    foreign.extend(status.plan.iter().flat_map(plan_words));
+    foreign.extend(status.plan.iter().flat_map(PlanStatus::words));
     match &status.failure {
         Some(failure) => foreign.extend(failure_words(failure)),
         None if status.state == "running" => {
@@ -176,18 +176,6 @@ fn plan_lines(plan: &PlanStatus) -> Vec<String> {
             .map(|what| format!("not checked: {what}")),
     );
     lines
-}
-
-/// What the Containerfile says of itself.
-fn plan_words(plan: &PlanStatus) -> Vec<String> {
-    let stages = plan.stages.iter().map(|stage| {
-        format!(
-            "stage {} from {} (line {}, {} steps)",
-            stage.name, stage.base, stage.line, stage.steps
-        )
-    });
-    let bases = plan.bases.iter().map(|base| format!("base image {base}"));
-    stages.chain(bases).collect()
 }
 
 /// What may be asked for: a line, and one more for each profile.

@@ -13,15 +13,8 @@ pub fn plan(status: &BuildStatus) -> String {
 }
 
 fn words(plan: &PlanStatus) -> Vec<String> {
-    let stages = plan.stages.iter().map(|stage| {
-        format!(
-            "stage {} from {} (line {}, {} steps)",
-            stage.name, stage.base, stage.line, stage.steps
-        )
-    });
-    let mut out: Vec<String> = stages.collect();
+    let mut out = plan.words();
     for (what, list) in [
-        ("base image", &plan.bases),
         ("test", &plan.tests),
         ("tag", &plan.tags),
         ("output", &plan.outputs),

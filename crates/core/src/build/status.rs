@@ -405,6 +405,20 @@ pub struct PlanStatus {
     pub not_checked: Vec<String>,
 }
 
+impl PlanStatus {
+    /// What the Containerfile says of itself: foreign words.
+    pub fn words(&self) -> Vec<String> {
+        let stages = self.stages.iter().map(|stage| {
+            format!(
+                "stage {} from {} (line {}, {} steps)",
+                stage.name, stage.base, stage.line, stage.steps
+            )
+        });
+        let bases = self.bases.iter().map(|base| format!("base image {base}"));
+        stages.chain(bases).collect()
+    }
+}
+
 /// A stage of the plan.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanStage {
