@@ -99,6 +99,14 @@ impl Wanted {
             is_patient: false,
         }
     }
+
+    /// Rather these than others, and no other while one of these will be free in a moment.
+    pub fn waiting_for(names: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            names: names.into_iter().map(|name| (Warmth::Own, name)).collect(),
+            is_patient: true,
+        }
+    }
 }
 
 impl Lease {

@@ -16,7 +16,7 @@ use crate::backend::local::accounts::Account;
 use crate::backend::local::layout::Layout;
 use crate::backend::local::program::Program;
 use crate::backend::local::reap::remove_files;
-use crate::backend::local::user::{BuildUser, Lease, Users, Wanted};
+use crate::backend::local::user::{BuildUser, ENDING, Lacking, Lease, Users, Wanted};
 use crate::backend::local::workshop;
 use crate::build::{Failure, clean};
 use crate::cli::block_on;
@@ -31,8 +31,6 @@ use crate::runner::workdir::{read_untrusted, write_json};
 const TIME: Duration = Duration::from_secs(60);
 /// How much longer its process may take to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long an account may be in use by builds.
-const BUSY: Duration = Duration::from_secs(5);
 /// What the names of directories of trials begin with.
 const PREFIX: &str = "check-";
 /// Bytes of an answer.
@@ -141,8 +139,8 @@ fn outcomes(
         profiles.all(|profile| known(profile, account).is_some())
     };
     let knowing = accounts.iter().filter(knows_all);
-    let knowing = Wanted::rather(knowing.map(|account| account.name.clone()));
-    let lease = match take(&users, &knowing) {
+    let knowing = Wanted::waiting_for(knowing.map(|account| account.name.clone()));
+    let lease = match take(knowing, ENDING, |wanted| users.take(wanted, 0)) {
         Ok(Some(lease)) => lease,
         Ok(None) => {
             let told = |profile: &Profile| {
@@ -214,15 +212,21 @@ fn refused(error: &io::Error) -> Outcome {
     }
 }
 
-/// Builds that run may hold every account.
-fn take(users: &Users, wanted: &Wanted) -> io::Result<Option<Lease>> {
-    let until = Instant::now() + BUSY;
+/// Asks again for as long as builds hold every account, or one that is wanted is being tidied up; in the end
+/// any does, if there is one.
+fn take<T>(
+    mut wanted: Wanted,
+    time: Duration,
+    mut ask: impl FnMut(&Wanted) -> io::Result<Result<T, Lacking>>,
+) -> io::Result<Option<T>> {
+    let until = Instant::now() + time;
     loop {
-        let lease = users.take(wanted, 0)?.ok();
-        if lease.is_some() || Instant::now() > until {
-            return Ok(lease);
+        let taken = ask(&wanted)?.ok();
+        if taken.is_some() || !wanted.is_patient {
+            return Ok(taken);
         }
         std::thread::sleep(Duration::from_millis(100));
+        wanted.is_patient = Instant::now() < until;
     }
 }
 
@@ -420,6 +424,35 @@ mod tests {
                 .to_string()
                 .contains("cannot be used: ")
         );
+    }
+
+    #[test]
+    fn who_knows_the_answer_is_waited_for_and_then_anybody_does() {
+        let knowing = || Wanted::waiting_for(["x-0".to_owned()]);
+        let mut tries = 0;
+        let tidied_up = take(knowing(), ENDING, |wanted| {
+            tries += 1;
+            assert!(wanted.is_patient);
+            Ok(if tries < 3 {
+                Err(Lacking::Better)
+            } else {
+                Ok("x-0")
+            })
+        });
+        assert_eq!((tidied_up.unwrap(), tries), (Some("x-0"), 3));
+
+        let too_long = take(knowing(), Duration::ZERO, |wanted| {
+            Ok(if wanted.is_patient {
+                Err(Lacking::Better)
+            } else {
+                Ok("x-1")
+            })
+        });
+        assert_eq!(too_long.unwrap(), Some("x-1"));
+        let all_run_on = take(knowing(), Duration::ZERO, |_| {
+            Ok(Err::<&str, _>(Lacking::All))
+        });
+        assert_eq!(all_run_on.unwrap(), None);
     }
 
     #[test]
