@@ -156,7 +156,7 @@ pub trait Backend: Send + Sync {
     /// Asks for the end; the runner ends at a safe point.
     async fn cancel(&self, id: &BuildId, mark: CancelMark) -> Result<CancelOutcome, BackendError>;
 
-    /// All builds, newest first.
+    /// All builds, newest first. Those that another server accepts, or whose state another changes, are there a moment later.
     async fn list(&self) -> Result<Vec<View>, BackendError>;
 
     /// The request of a build as it was decoded.

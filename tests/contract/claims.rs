@@ -44,7 +44,13 @@ async fn one_of_many_at_once<L: Lab>() {
         let order = Order::quick().claim("key", false);
         tasks.spawn(async move {
             let id = order.id.clone();
-            (id, submit(server.as_ref(), order).await)
+            let answer = submit(server.as_ref(), order).await;
+            if answer == Submitted::Accepted {
+                // Who has accepted it lists it at once; the others are told of it.
+                let list = server.list().await.unwrap();
+                assert!(list.iter().any(|view| view.record.id == id), "{list:?}");
+            }
+            (id, answer)
         });
     }
     let answers = tasks.join_all().await;
@@ -59,9 +65,12 @@ async fn one_of_many_at_once<L: Lab>() {
             assert_eq!(*answer, Submitted::Held(accepted[0].clone()));
         }
     }
-    let list = bench.server.list().await.unwrap();
-    assert_eq!(list.len(), 1);
     bench.ends_as(&accepted[0], State::Succeeded).await;
+    for server in servers.iter().map(std::sync::Arc::as_ref) {
+        let list = server.list().await.unwrap();
+        assert_eq!(list.len(), 1, "{list:?}");
+    }
+    assert_eq!(bench.server.list().await.unwrap().len(), 1);
 }
 
 async fn only_as_long_as_unfinished<L: Lab>() {
