@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,16 +16,12 @@ from docker_daemon import DockerDaemon, docker_directory
 from helpers import unique
 from local_registry import LocalRegistry
 from server import REPOSITORY, Server, Settings
+from systemd_machine import SystemdMachine, systemd_machine
 
 pytestmark = pytest.mark.dist
 DIST = REPOSITORY / "dist"
-# What a package on a machine finds there; systemd for systemd-analyze alone.
-PACKAGES = "systemd,buildah,runc,uidmap,catatonit,git,passt,iproute2,ca-certificates,netavark"
-# This container stands for a machine, so newuidmap may do in it what it does there.
-MACHINE = [
-    "--init", "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined",
-    "--security-opt=systempaths=unconfined", "--device=/dev/net/tun", "--network=host", "--volume=/var/lib/nomad-build",
-]  # fmt: skip
+# What the package finds on a machine: what it depends on, and what Debian has anyway.
+PACKAGES = "systemd-sysv,dbus,procps,buildah,runc,uidmap,catatonit,git,passt,iproute2,ca-certificates,netavark"
 # The options of nomad/README.md for a container that is not privileged.
 CONTAINER = ["--security-opt=seccomp=unconfined", "--security-opt=systempaths=unconfined", "--device=/dev/net/tun", "--network=host"]
 
@@ -75,42 +72,63 @@ def test_the_program_needs_no_library(registry: LocalRegistry, base: str, tmp_pa
         server.remove()
 
 
-def test_the_package_serves_and_builds_as_a_user_of_its_own(
-    docker: DockerDaemon, debian: Path, registry: LocalRegistry, base: str, tmp_path: Path
-) -> None:
-    package = made("nomad-build_*.deb")
-    run([*docker.client, "import", debian, "debian-machine:1"])
-    volume = f"--volume={package}:/tmp/nomad-build.deb:ro"
-    run([*docker.client, "run", "--detach", "--name=machine", *MACHINE, volume, "debian-machine:1", "sleep", "infinity"])
-    inside = [*docker.client, "exec", "machine"]
-    try:
-        run([*inside, "dpkg", "--install", "/tmp/nomad-build.deb"])
-        user, first, count = run([*inside, "grep", "^nomad-build:", "/etc/subuid"]).stdout.strip().split(":")
-        assert int(count) >= 65536 and int(first) >= 100000
-        run([*inside, "systemd-analyze", "verify", "--man=no", "nomad-build.service"])
-        run([*inside, "sh", "-c", f"printf '%s' '{config_of(registry)}' >/etc/nomad-build/nomad-build.toml"])
-        # The machine of the tests has no systemd: its unit's command, user, environment and state directory.
-        unit = run([*inside, "cat", "/usr/lib/systemd/system/nomad-build.service"]).stdout
-        lines = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
-        assert lines["User"] == "nomad-build" and lines["EnvironmentFile"] == "-/etc/default/nomad-build"
-        serve = f". /etc/default/nomad-build; export {lines['Environment']}; exec {lines['ExecStart']} >/var/lib/nomad-build/log 2>&1"
-        as_user = ["setpriv", "--reuid=nomad-build", "--regid=nomad-build", "--init-groups", "--reset-env"]
-        run([*docker.client, "exec", "--detach", "machine", *as_user, "sh", "-c", serve])
-        script = f"""
-            for _ in $(seq 100); do test -s /var/lib/nomad-build/token && break; sleep 0.1; done
-            export NOMAD_BUILD_TOKEN=$(cat /var/lib/nomad-build/token)
-            mkdir -p /tmp/project && cd /tmp/project
-            printf 'FROM {base}\\nRUN echo packaged >/word\\n' >Containerfile
-            nomad-build build . --server http://127.0.0.1:8080 --test 'grep packaged /word' --extract /word=/tmp/word
-            cat /tmp/word
-        """
-        done = run([*inside, "bash", "-euc", script])
-        assert done.stdout.endswith("packaged\n"), done
-        assert "1/1 passed" in done.stdout
-        run([*inside, "sh", "-c", "bash -c 'source /usr/share/bash-completion/completions/nomad-build'; test -s /usr/share/man/man1/nomad-build.1.gz"])
-        run([*inside, "sh", "-c", "pkill -u nomad-build || true; dpkg --purge nomad-build; test ! -e /usr/bin/nomad-build; test ! -e /etc/nomad-build"])
-    finally:
-        subprocess.run([*docker.client, "rm", "--force", "--volumes", "machine"], capture_output=True)
+@pytest.fixture(scope="module")
+def machine(debian: Path, registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdMachine]:
+    """Where the package is installed and its service runs."""
+    directory = tmp_path_factory.mktemp("machine") / "root"
+    with systemd_machine(debian, directory) as machine:
+        shutil.copy(made("nomad-build_*.deb"), directory / "root/nomad-build.deb")
+        machine.run("dpkg --install /root/nomad-build.deb")
+        (directory / "etc/nomad-build/nomad-build.toml").write_text(config_of(registry))
+        machine.run("systemctl enable --now nomad-build")
+        machine.run("timeout 30 sh -c 'until test -s /var/lib/nomad-build/token; do sleep 0.1; done'")
+        yield machine
+        machine.run("""
+            dpkg --purge nomad-build
+            test ! -e /usr/bin/nomad-build && test ! -e /etc/nomad-build
+            if systemctl is-active nomad-build || pgrep nomad-build; then exit 1; fi
+        """)
+    shutil.rmtree(directory)
+
+
+CLIENT = "export NOMAD_BUILD_SERVER=http://127.0.0.1:8080 NOMAD_BUILD_TOKEN=$(cat /var/lib/nomad-build/token); mkdir -p /root/project; cd /root/project"
+
+
+def test_the_package_serves_and_builds_as_a_user_of_its_own(machine: SystemdMachine, base: str) -> None:
+    user, first, count = machine.run("grep ^nomad-build: /etc/subuid").strip().split(":")
+    assert int(count) >= 65536 and int(first) >= 100000
+    machine.run("systemd-analyze verify --man=no nomad-build.service")
+    shown = machine.run("systemctl show --property=User,NRestarts,ActiveState nomad-build").split()
+    assert sorted(shown) == ["ActiveState=active", "NRestarts=0", "User=nomad-build"]
+    told = machine.run(f"""{CLIENT}
+        printf 'FROM {base}\nRUN echo packaged >/word\n' >Containerfile
+        nomad-build build . --test 'grep packaged /word' --extract /word=/root/word
+        cat /root/word
+    """)
+    assert told.endswith("packaged\n") and "1/1 passed" in told, told
+    checked = machine.run("runuser -u nomad-build -- nomad-build check --config /etc/nomad-build/nomad-build.toml --set state_dir=/var/lib/nomad-build")
+    assert all(line.startswith(("ok ", "unenforced ")) for line in checked.splitlines()), checked
+    machine.run("source /usr/share/bash-completion/completions/nomad-build; test -s /usr/share/man/man1/nomad-build.1.gz")
+
+
+def test_a_build_outlives_the_service_and_is_killed_by_the_next(machine: SystemdMachine, base: str) -> None:
+    """What `KillMode=process` of the unit is for: an upgrade stops and starts the service."""
+    build_id = machine.run(f"""{CLIENT}
+        printf 'FROM {base}\nRUN echo begins; sleep 600\n' >Containerfile
+        nomad-build build . --detach
+    """).strip()
+    machine.run(f"""{CLIENT}
+        timeout 60 sh -c "until nomad-build logs {build_id} | grep -q 'begins$'; do sleep 0.1; done"
+        systemctl stop nomad-build
+        if systemctl is-active nomad-build; then exit 1; fi
+        pgrep --full "[r]unner job .*{build_id}"
+        systemctl start nomad-build
+        timeout 30 sh -c "until nomad-build status {build_id} --json; do sleep 0.1; done" | grep -q '"state": *"running"'
+        nomad-build kill {build_id} --reason 'it was shown'
+    """)
+    ended = machine.run(f"{CLIENT}; nomad-build status --watch {build_id} --json || test $? = 1")
+    assert json.loads(ended)["state"] == "cancelled", ended
+    machine.run("timeout 30 sh -c 'while pgrep --full \"[r]unner job\"; do sleep 0.1; done'")
 
 
 def test_the_image_that_the_program_built_itself_builds(
