@@ -57,7 +57,7 @@ variable "node_pool" {
 }
 
 variable "config" {
-  description = "Configuration of the tasks: a TOML file as of README.md, without secrets."
+  description = "Configuration of the tasks: a TOML file as of docs/configuration.md, without secrets."
   type        = string
   default     = "# all defaults"
 }

@@ -46,7 +46,7 @@ variable "user" {
 }
 
 variable "config" {
-  description = "Configuration of the tasks: a TOML file as of README.md, without secrets."
+  description = "Configuration of the tasks: a TOML file as of docs/configuration.md, without secrets."
   type        = string
   default     = "# all defaults"
 }

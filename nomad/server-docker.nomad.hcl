@@ -74,7 +74,7 @@ variable "server_secrets" {
 }
 
 variable "config" {
-  description = "Configuration of the server: a TOML file as of README.md, without secrets."
+  description = "Configuration of the server: a TOML file as of docs/configuration.md, without secrets."
   type        = string
   default     = "# all defaults"
 }

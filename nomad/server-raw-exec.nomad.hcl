@@ -80,7 +80,7 @@ variable "uid" {
 }
 
 variable "config" {
-  description = "Configuration of the server: a TOML file as of README.md, without secrets."
+  description = "Configuration of the server: a TOML file as of docs/configuration.md, without secrets."
   type        = string
   default     = "# all defaults"
 }

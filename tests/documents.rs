@@ -154,18 +154,44 @@ fn configurations_are_such_as_the_program_takes() {
     assert!(count > 5, "{count}");
 }
 
+/// The names by which headings are linked to, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let heading = Regex::new(r"(?m)^#{1,6} (.*)$").unwrap();
+    let slug = |title: &str| {
+        let kept = title
+            .to_lowercase()
+            .replace(|c: char| !(c.is_alphanumeric() || " -_".contains(c)), "");
+        kept.replace(' ', "-")
+    };
+    heading
+        .captures_iter(text)
+        .map(|found| slug(&found[1]))
+        .collect()
+}
+
 #[test]
 fn what_is_linked_is_there() {
-    let link = Regex::new(r"\]\(([^)#\s]+)(?:#[^)]*)?\)").unwrap();
+    let link = Regex::new(r"\]\(([^)#\s]*)(?:#([^)]*))?\)").unwrap();
+    let mut count = 0;
     for (path, text) in documents() {
         for found in link.captures_iter(&text) {
             if found[1].contains("://") {
                 continue;
             }
-            let target = path.parent().unwrap_or(Path::new("/")).join(&found[1]);
-            assert!(target.exists(), "{}: {}", path.display(), &found[0]);
+            let place = format!("{}: {}", path.display(), &found[0]);
+            let target = match &found[1] {
+                "" => path.clone(),
+                other => path.parent().unwrap_or(Path::new("/")).join(other),
+            };
+            assert!(target.exists(), "{place}");
+            if let Some(anchor) = found.get(2).filter(|_| target.is_file()) {
+                let there = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(there.iter().any(|one| one == anchor.as_str()), "{place}");
+                count += 1;
+            }
         }
     }
+    assert!(count > 5, "{count}");
 }
 
 /// The fault beside each kind; no kind has two rows.

@@ -97,7 +97,7 @@ pub struct Config {
     /// all that begin so, `*` everybody.
     #[schemars(extend("propertyNames" = {"examples": ["token:ann"]}))]
     pub principals: Principals,
-    /// Consul, whose keys may lie over the rest: see "Consul" in the README.
+    /// Consul, whose keys may lie over the rest: see "Consul" in docs/configuration.md.
     pub consul: Consul,
 }
 

@@ -169,8 +169,8 @@ def test_limits_profiles_lists_and_principals_change_while_it_runs(configured: C
     assert configured.token not in configured.log
 
 
-def test_the_keys_of_the_readme_are_taken_as_they_are_written(configured: Configured) -> None:
-    section = (REPOSITORY / "README.md").read_text().split("## Consul", 1)[1]
+def test_the_keys_of_the_document_are_taken_as_they_are_written(configured: Configured) -> None:
+    section = (REPOSITORY / "docs/configuration.md").read_text().split("## Consul", 1)[1]
     block = re.search(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     assert block and block[1].count("consul kv put") == 4
     consul = configured.consul

@@ -1,4 +1,4 @@
-"""What the README tells people and agents to type does what it says."""
+"""What the documents tell people and agents to type does what it says."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mcp_http import McpHttp
 from server import REPOSITORY, Server, binary, serve
 
 README = (REPOSITORY / "README.md").read_text()
+HTTP = (REPOSITORY / "docs/http.md").read_text()
+CONFIGURATION = (REPOSITORY / "docs/configuration.md").read_text()
 TAG = "registry.example.com/me/api:1"
 DIRECTORY = "/home/me/api"
 ID = "b7k2m-9xqdt"
@@ -65,7 +67,7 @@ async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
     make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path
 ) -> None:
     directory = project(tmp_path / "api", base)
-    found = re.search(r"A first call:\n\n```json\n(.*?)\n```", README, re.DOTALL)
+    found = re.search(r"the call that it makes is\n\n```json\n(.*?)\n```", README, re.DOTALL)
     assert found
     text = found[1].replace(DIRECTORY, str(directory)).replace(TAG, f"{registry.host}/first/api:1")
     async with make_server().connect() as session:
@@ -80,7 +82,7 @@ def test_the_commands_for_a_server_elsewhere_build_there(
 ) -> None:
     server = make_server()
     directory = project(tmp_path / "api", base)
-    section = README.split("### Directories from elsewhere", 1)[1]
+    section = HTTP.split("## Directories from elsewhere", 1)[1]
     blocks = re.findall(r"^```sh\n(.*?)\n```$", section, re.DOTALL | re.MULTILINE)[:2]
     with serve(server) as address:
         token = (server.state / "token").read_text().strip()
@@ -96,7 +98,7 @@ def test_the_commands_for_a_server_elsewhere_build_there(
     assert registry.digest("elsewhere/api", "1")
 
 
-def test_other_commands_of_the_readme_answer(make_server: MakeServer, tmp_path: Path) -> None:
+def test_other_commands_of_the_documents_answer(make_server: MakeServer, tmp_path: Path) -> None:
     server = make_server()
     for line in (
         "nomad-build check",
@@ -108,6 +110,7 @@ def test_other_commands_of_the_readme_answer(make_server: MakeServer, tmp_path: 
         "nomad-build completions bash",
         "nomad-build man man",
     ):
-        assert line.rsplit(" ", 1)[0] in README or line.split(" --")[0] in README, line
+        documents = README + CONFIGURATION
+        assert line.rsplit(" ", 1)[0] in documents or line.split(" --")[0] in documents, line
         done = shell(server, line, tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"

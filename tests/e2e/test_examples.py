@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -117,23 +119,56 @@ def test_an_agent_reads_the_failure_and_mends_the_source(
     assert (directory / "src/words.c").read_text() == (EXAMPLES / "c/src/words.c").read_text()
 
 
+def typed(document: Path, section: str) -> list[str]:
+    """The lines that a section of a document has people type."""
+    text = document.read_text().split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    return "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines()
+
+
 def test_what_the_readme_says_can_be_typed_as_it_stands(make_server: MakeServer, tmp_path: Path) -> None:
-    readme = (EXAMPLES / "README.md").read_text()
-    blocks = re.findall(r"^```sh\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
-    # The tests have it, and the registry needs a moment that people take anyway.
-    lines = ["" if "pip install 'mcp>=2'" in line else line for line in lines]
     port = free_port()
-    lines.insert(2, f"until curl -sf http://127.0.0.1:{port}/v2/; do sleep 0.1; done")
-    script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *lines]).replace(":5000", f":{port}").replace("/tmp/", f"{tmp_path}/")
-    assert lines.count("") == 1 and script.count(str(port)) >= 5
+    first = typed(REPOSITORY / "README.md", "A first image")
+    first[0] = first[0].replace("registry.sh", f"registry.sh {port}")
+    mended = typed(EXAMPLES / "README.md", "A failure that is read and mended")
+    # The tests have it.
+    mended = [line for line in mended if "pip install 'mcp>=2'" not in line]
+    assert (len(first), len(mended)) == (4, 2)
+    stop = f"examples/registry.sh stop {port}"
+    lines = [f"trap '{stop}' EXIT", *first, "skopeo inspect --tls-verify=false docker://localhost:5000/me/c:1", *mended]
+    script = "\n".join(lines).replace(":5000", f":{port}").replace("/tmp/", f"{tmp_path}/")
     tmp_path.chmod(0o711)
     server = make_server()
     path = f"{installed('py-mcp-2/bin')}:{binary().parent}:{server.env['PATH']}"
-    env = server.env | {"PATH": path, "NOMAD_BUILD_REGISTRY_INSECURE": f"localhost:{port}"}
+    env = server.env | {"PATH": path, "XDG_CACHE_HOME": str(tmp_path)}
+    env.pop("NOMAD_BUILD_REGISTRY_INSECURE", None)
     done = subprocess.run(["bash", "-euc", script], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test test-1 passed" in done.stdout and "mended: src/words.c:14: spaces → space" in done.stdout, done.stdout
+    again = subprocess.run(stop.split(), cwd=REPOSITORY, env=env, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (1, f"no registry of this script runs on port {port}\n")
+
+
+def test_the_readme_has_the_test_of_each_example() -> None:
+    lines = typed(REPOSITORY / "README.md", "A first image") + typed(EXAMPLES / "README.md", "Without any outside registry")
+    tests = {}
+    for line in lines:
+        if found := re.match(r"nomad-build build examples/(\w+) --build-arg BASE=localhost:5000/base/(\w+):1 --test '(.*?)'", line):
+            assert found[1] == found[2]
+            tests[found[1]] = found[3]
+    assert tests == CHECKS
+
+
+def test_the_registry_of_the_examples_says_what_is_in_its_way(tmp_path: Path) -> None:
+    def start(*words: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+        return subprocess.run([EXAMPLES / "registry.sh", *words], env=env, capture_output=True, text=True, timeout=60)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = start(str(port))
+    assert refused.returncode == 1 and refused.stderr.startswith(f"port {port} is in use"), refused
+    for words in (["x"], ["5000", "5001"], ["stop", "5000", "5001"]):
+        assert start(*words).stderr == "usage: examples/registry.sh [PORT] | stop [PORT]\n"
 
 
 def read(path: Path) -> dict[str, Any]:
