@@ -346,7 +346,7 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
     };
     show(failure, shown);
     let texts = reason.iter().map(|(_, line)| line.text.as_str());
-    failure.locations = locations(texts, tree, command.text);
+    failure.locations = locations(texts, tree, command.text, reading.kind == Kind::LintFailed);
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ const NEXT: usize = 3;
 const GENERAL: usize = 40;
 /// The excerpt begins at most so many lines before the decisive one.
 const BEFORE: usize = 15;
+/// The same before a line that only sums up.
+const SUMMED_UP: usize = 8;
 /// Lines behind the decisive one, and before it, that may tell of the environment.
 const AROUND: usize = 20;
 
@@ -86,12 +88,19 @@ struct Found {
     known: &'static Known,
     /// It speaks of the environment, and that the program tries again.
     again: bool,
+    /// Where what wraps it begins.
+    within: Option<usize>,
 }
 
 impl Found {
     fn new(at: usize, line: &str, known: &'static Known) -> Self {
         let again = known.rule.kind.fault() == Fault::Unknown && rules::tells_of_a_retry(line);
-        Self { at, known, again }
+        Self {
+            at,
+            known,
+            again,
+            within: None,
+        }
     }
 
     fn is(&self, weight: Weight) -> bool {
@@ -204,16 +213,28 @@ fn general(found: &[Found], count: usize) -> Option<Found> {
         .copied()
 }
 
-/// What an exception tells, or the network's failure that it wraps.
+/// What an exception tells, or the network's failure that it wraps; with where the exception begins.
 fn wrapped(found: Found, all: &[Found]) -> Found {
-    let known = found.known;
-    let within = all.iter().find(|inner| {
-        known.family == EXCEPTIONS
-            && known.rule.kind == Kind::UncaughtException
-            && inner.known.family == NETWORK
-            && (found.at..found.at + AROUND).contains(&inner.at)
+    let is_exception = |found: &Found| {
+        found.known.family == EXCEPTIONS
+            && found.known.rule.kind == Kind::UncaughtException
+            && found.is(Weight::Cause)
+    };
+    let is_inner = |inner: &Found, outer: &Found| {
+        inner.known.family == NETWORK && (outer.at..outer.at + AROUND).contains(&inner.at)
+    };
+    let within = match is_exception(&found) {
+        true => all.iter().find(|inner| is_inner(inner, &found)),
+        false => Some(&found),
+    };
+    let outer = within.and_then(|inner| {
+        let mut outers = all.iter().filter(|outer| is_exception(outer));
+        outers.rfind(|outer| is_inner(inner, outer))
     });
-    within.copied().unwrap_or(found)
+    within.map_or(found, |inner| Found {
+        within: outer.map(|outer| outer.at),
+        ..*inner
+    })
 }
 
 /// The decisive line, which is another where the one that was told follows from what the environment did; and whether
@@ -263,6 +284,7 @@ fn environment(
             at,
             known,
             again: false,
+            within: None,
         })
     })
 }
@@ -369,7 +391,18 @@ fn hint(kind: Kind, status: i32) -> Option<&'static str> {
 /// The first line that belongs to the decisive one.
 fn beginning(texts: &[&str], decisive: &Found) -> usize {
     let (at, known) = (decisive.at, decisive.known);
-    let nearest = at.saturating_sub(known.rule.before);
+    let before = match (known.rule.weight, known.rule.kind) {
+        // What sums up stands behind what it sums up.
+        (Weight::Consequence, _)
+        | (Weight::General, Kind::CommandFailed | Kind::CommandCrashed) => {
+            known.rule.before.max(SUMMED_UP)
+        }
+        _ => known.rule.before,
+    };
+    let nearest = at.saturating_sub(before);
+    if let Some(outer) = decisive.within {
+        return outer.max(at.saturating_sub(BEFORE));
+    }
     if !known.has_beginning() {
         return nearest;
     }

@@ -20,7 +20,7 @@ const FORMS: &[&str] = &[
     // gcc, clang, javac, swiftc, GoogleTest, mypy, flake8
     r"^(?:\[ERROR\] )?(?P<file>[^\s:()\[\]]+):(?P<line>\d+):(?:(?P<col>\d+):)? (?:fatal )?(?:[Ee]rror|Failure|FAILED|syntax error|undefined reference to|multiple definition of|[A-Z]\d{3,4} )[:,]?(?: |$)?(?P<msg>.*)$",
     // go build, go vet; indented: go test
-    r"^\s*(?P<file>[^\s:()]+\.go):(?P<line>\d+):(?:(?P<col>\d+):)? (?P<msg>.+)$",
+    r"^\s*(?P<file>[^\s:()]+\.go):(?P<line>\d+):(?:(?P<col>\d+):)? (?P<msg>.*)$",
     // goroutines
     r"^\s+(?P<file>/[^\s:()]+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$",
     // tsc, csc
@@ -38,7 +38,7 @@ const FORMS: &[&str] = &[
     r"^\s+at (?P<class>[\w.$]+)\.[\w$<>]+\((?P<file>\w+\.(?:java|kt|scala|groovy)):(?P<line>\d+)\)",
     r"^\[ERROR\]\s+(?P<test>\w+)\.\w+:(?P<line>\d+)(?:->\S+)? ?(?P<msg>.*)$",
     // node frames, bare locations of uncaught errors
-    r"^\s+at (?:.+ \()?(?:file://)?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)\)?$",
+    r"^\s+at (?:.+ \()?(?:file://)?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)\)?(?: \{)?$",
     r"^(?:file://)?(?P<file>/[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+)$",
     r"^\s*❯ (?:.+ )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
     // pytest
@@ -58,8 +58,16 @@ const FORMS: &[&str] = &[
     r"^(?:\s+from )?(?P<file>[^\s:()]+\.rb):(?P<line>\d+):in (?P<msg>.+)$",
     r"^(?P<msg>.+) in (?P<file>/\S+\.php)(?: on line |:)(?P<line>\d+)$",
     r"^(?P<msg>.+) at (?P<file>[^\s()]+\.(?:p[lm]|t)) line (?P<line>\d+)[.,]",
+    // Babel
+    r"^\w*Error: (?P<file>[^\s:()]+): (?P<msg>.+) \((?P<line>\d+):(?P<col>\d+)\)$",
     // Python
     r#"^\s*File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
+];
+
+/// Forms of whatever else names a place: they count where the file is known to be the user's.
+const ANYWHERE: &[&str] = &[
+    r#"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}|[\w@.+/-]*\b(?:Makefile|dune))["'`]?(?::line |:\[|:|\(| \(|\[|,? line |: line | line: )(?P<line>\d+)(?:[:,] ?(?P<col>\d+))?\b"#,
+    r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) (?P<line>\d+):(?P<col>\d+)\b",
 ];
 
 /// Index of the form of Python's frames, the last of which is the first cause.
@@ -71,28 +79,55 @@ static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         .filter_map(|form| Regex::new(form).ok())
         .collect()
 });
+static LOOSE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    ANYWHERE
+        .iter()
+        .filter_map(|form| Regex::new(form).ok())
+        .collect()
+});
+/// What only remarks something, heads what is told behind it, or sums it up.
+static HARMLESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r"(?i)\b(?:warn|warning)\b|\b(?:note|info|hint):| (?:›|=>) |^g?make(?:\[\d+\])?: \*\*\* ",
+    )
+    .ok()
+});
+/// The directory that pnpm puts before the lines of a package's script.
+static NAMED: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^(?P<directory>[\w@.-]+(?:/[\w@.-]+)+) [\w:-]+: ").ok());
 static ENTERING: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"^g?make(?:\[\d+\])?: (?P<way>Entering|Leaving) directory '(?P<directory>[^']+)'$")
         .ok()
 });
 /// A file on a line of its own, as eslint heads its findings; and one of these.
 static HEADING: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^(?P<file>[^\s:()]+\.\w{1,5})$").ok());
-static FINDING: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^\s+(?P<line>\d+):(?P<col>\d+)\s+error\s+(?P<msg>.+)$").ok());
+    LazyLock::new(|| Regex::new(r"^(?P<file>[^\s:()]+\.\w{1,6})$").ok());
+static FINDINGS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    [
+        r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?:[Ee]rror:?|✖)\s+(?P<msg>.+)$",
+        r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?P<harmless>[Ww]arning:?)\s+(?P<msg>.+)$",
+        r"^\s+Line (?P<line>\d+):(?P<col>\d+):\s+(?P<msg>.+)$",
+    ]
+    .iter()
+    .filter_map(|form| Regex::new(form).ok())
+    .collect()
+});
 static CHANGES: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"\b(?:cd|-C) +([^\s;&|)]+)").ok());
 
-/// The places in order, each once; `command` is the instruction that printed them.
+/// The places in order, each once; `command` is the instruction that printed them. Where something is only remarked
+/// counts for `linters`, where they tell nothing else.
 pub fn locations<'a>(
     lines: impl IntoIterator<Item = &'a str>,
     tree: &Tree,
     command: &str,
+    linters: bool,
 ) -> Vec<Location> {
     let mut reader = Reader {
         directories: directories(command, &tree.layout.workdir),
         tree,
         found: Vec::new(),
+        harmless: Vec::new(),
         frames: Vec::new(),
         heading: None,
         headline: None,
@@ -108,7 +143,7 @@ pub fn locations<'a>(
             break;
         }
     }
-    reader.finish()
+    reader.finish(linters)
 }
 
 /// Where a command line goes before it runs something.
@@ -137,6 +172,8 @@ struct Reader<'a, 't> {
     directories: Vec<String>,
     /// Whether the file is one of the source, and the place.
     found: Vec<(bool, Location)>,
+    /// Where something is only remarked.
+    harmless: Vec<Location>,
     /// Frames of Python, whose message comes behind them.
     frames: Vec<(bool, Location)>,
     heading: Option<&'a str>,
@@ -168,12 +205,14 @@ impl<'a> Reader<'a, '_> {
             self.heading = heading.name("file").map(|file| file.as_str());
             return;
         }
-        if let (Some(file), Some(place)) = (
-            self.heading,
-            FINDING.as_ref().and_then(|regex| regex.captures(line)),
-        ) {
+        let finding = FINDINGS.iter().find_map(|form| form.captures(line));
+        if let (Some(file), Some(place)) = (self.heading, finding) {
             let text = |name: &str| place.name(name).map(|group| group.as_str());
-            self.add(file, text("line"), text("col"), text("msg"), false);
+            let (number, column, message) = (text("line"), text("col"), text("msg"));
+            match text("harmless") {
+                Some(_) => self.remark(file, number, column, message),
+                None => drop(self.add(file, number, column, message, false)),
+            }
             return;
         }
         let place = REGEXES
@@ -181,7 +220,11 @@ impl<'a> Reader<'a, '_> {
             .enumerate()
             .find_map(|(form, regex)| Some((form, regex.captures(line)?)));
         let Some((form, place)) = place else {
-            if !self.frames.is_empty() && !line.starts_with([' ', '\t']) && !line.is_empty() {
+            if !self.anywhere(line)
+                && !self.frames.is_empty()
+                && !line.starts_with([' ', '\t'])
+                && !line.is_empty()
+            {
                 self.close(Some(line));
             }
             return;
@@ -201,9 +244,46 @@ impl<'a> Reader<'a, '_> {
         let Some(file) = java.as_deref().or_else(|| text("file")) else {
             return;
         };
-        self.add(file, text("line"), text("col"), message, form == PYTHON);
+        let added = self.add(file, text("line"), text("col"), message, form == PYTHON);
+        if !added {
+            self.anywhere(line);
+        }
     }
 
+    /// Looks for a file of the user's anywhere in a line.
+    fn anywhere(&mut self, line: &str) -> bool {
+        let named = NAMED.as_ref().and_then(|regex| regex.captures(line));
+        let directory = named.and_then(|named| {
+            let directory = named.name("directory")?.as_str();
+            normal(&format!("{}/{directory}", self.tree.layout.workdir))
+        });
+        let depth = self.directories.len();
+        self.directories.extend(directory);
+        let mut places = LOOSE.iter().flat_map(|form| form.captures_iter(line));
+        let found = places.find_map(|place| {
+            let text = |name: &str| place.name(name).map(|group| group.as_str());
+            let (file, number) = (text("file")?, text("line")?);
+            self.tree.file(file, &self.directories)?;
+            let behind = line.get(place.get(0)?.end()..)?;
+            // A call on the way, of pytest.
+            if file.ends_with(".py") && behind.trim_end() == ":" {
+                return None;
+            }
+            let behind = behind.trim_start_matches(|c: char| " :)]}'\",-–".contains(c));
+            let message = Some(behind).filter(|text| text.contains(char::is_alphabetic));
+            Some((file, number, text("col"), message))
+        });
+        if let Some((file, number, column, message)) = found {
+            match HARMLESS.as_ref().is_some_and(|regex| regex.is_match(line)) {
+                true => self.remark(file, Some(number), column, message),
+                false => drop(self.add(file, Some(number), column, message, false)),
+            }
+        }
+        self.directories.truncate(depth);
+        found.is_some()
+    }
+
+    /// Whether it may be a file of the user's.
     fn add(
         &mut self,
         printed: &str,
@@ -211,12 +291,44 @@ impl<'a> Reader<'a, '_> {
         column: Option<&str>,
         message: Option<&str>,
         frame: bool,
+    ) -> bool {
+        let Some((is_known, location)) = self.place(printed, line, column, message) else {
+            return false;
+        };
+        if frame {
+            self.frames.push((is_known, location));
+            return true;
+        }
+        self.close(None);
+        self.keep(is_known, location);
+        true
+    }
+
+    fn remark(
+        &mut self,
+        printed: &str,
+        line: Option<&str>,
+        column: Option<&str>,
+        message: Option<&str>,
     ) {
+        if self.harmless.len() < MOST_LOCATIONS
+            && let Some((true, location)) = self.place(printed, line, column, message)
+        {
+            self.harmless.push(location);
+        }
+    }
+
+    /// Whether the file is known to be one of the source, and the place.
+    fn place(
+        &self,
+        printed: &str,
+        line: Option<&str>,
+        column: Option<&str>,
+        message: Option<&str>,
+    ) -> Option<(bool, Location)> {
         let known = self.tree.file(printed, &self.directories);
         let is_known = known.is_some();
-        let Some(file) = known.or_else(|| self.tree.guess(printed)) else {
-            return;
-        };
+        let file = known.or_else(|| self.tree.guess(printed))?;
         let number = |text: Option<&str>| {
             text.and_then(|digits| digits.parse::<u32>().ok())
                 .filter(|n| *n > 0)
@@ -227,12 +339,7 @@ impl<'a> Reader<'a, '_> {
             column: number(column),
             message: message.map(|message| clean::short(message.trim(), 300)),
         };
-        if frame {
-            self.frames.push((is_known, location));
-            return;
-        }
-        self.close(None);
-        self.keep(is_known, location);
+        Some((is_known, location))
     }
 
     fn keep(&mut self, is_known: bool, location: Location) {
@@ -261,8 +368,11 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn finish(mut self) -> Vec<Location> {
+    fn finish(mut self, linters: bool) -> Vec<Location> {
         self.close(None);
+        if self.found.is_empty() && linters {
+            return self.harmless;
+        }
         let any = self.found.iter().any(|(known, _)| *known);
         let own = self.found.into_iter().filter(|(known, _)| *known || !any);
         own.map(|(_, location)| location)

@@ -132,6 +132,20 @@ const WORDS: &[&str] = &[
     "unbound",
     "ot exist",
     "t permitted",
+    "more space",
+    " memory for",
+    "terminated",
+    "err_pnpm",
+    "uthentic",
+    "ad username",
+    "ot available",
+    "crashed",
+    ", charac",
+    " -1: ",
+    "yle issues",
+    " lint/",
+    "nrecognized",
+    "d file '",
 ];
 
 static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
@@ -143,7 +157,7 @@ static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
 });
 
 /// How such lines begin, behind spaces: errors of apt, what pytest says of an assertion, names of tests that failed.
-const BEGINNINGS: &[&str] = &["E: ", "E  ", "Err:", "FAIL", "● ", "✖ ", "✗ "];
+const BEGINNINGS: &[&str] = &["E: ", "E  ", "Err:", "FAIL", "● ", "✖ ", "✗ ", "✘ ", "× "];
 
 /// Most lines have no such word, and are not searched: that would take as long as all else that is done with them.
 static MAY_TELL: LazyLock<Option<Prefilter>> =
@@ -361,6 +375,9 @@ mod tests {
             "1) adds(AppTest)",
             "app/x.py:1:1: F401 `os` imported but unused",
             "In script.sh line 3:",
+            "F401 [*] `os` imported but unused",
+            "Dockerfile.prod:3 DL3008 warning: Pin versions in apt get install.",
+            "build.sh:3:6: note: Double quote to prevent globbing and word splitting. [SC2086]",
         ];
         let lost: Vec<String> = rules::tests::deciding()
             .into_iter()

@@ -338,3 +338,88 @@ proptest! {
         prop_assert!(begun.elapsed().as_secs() < 20);
     }
 }
+
+fn at(status: i32, text: &str, printed: &[&str]) -> Option<(usize, usize)> {
+    let lines = &lines(printed);
+    read(&Command {
+        lines,
+        status,
+        text,
+    })
+    .at
+}
+
+#[test]
+fn what_runs_several_programs_names_each_before_its_lines() {
+    for (printed, kind) in [
+        (
+            "    [javac] /src/App.java:3: error: ';' expected",
+            Kind::CompileError,
+        ),
+        (
+            "@acme/web:test:  FAIL  src/a.test.ts > adds",
+            Kind::TestFailed,
+        ),
+        (
+            "services/api install: npm error code E404",
+            Kind::PackageNotFound,
+        ),
+        (
+            "[warn] main.c:3:5: error: 'x' undeclared",
+            Kind::CommandFailed,
+        ),
+    ] {
+        let said = told(1, "RUN x", &[printed, "BUILD FAILED"]);
+        assert_eq!(said.0, kind, "{printed}");
+    }
+}
+
+#[test]
+fn what_a_line_sums_up_stands_before_it() {
+    let java = [
+        "Option 'UseNope' is none.",
+        "Error: Could not create the Java Virtual Machine.",
+    ];
+    assert_eq!(at(1, "RUN java -jar x.jar", &java), Some((0, 1)));
+    let many: Vec<String> = (0..30).map(|n| format!("line {n}")).collect();
+    let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+    many.push("Error: it did not work");
+    assert_eq!(at(1, "RUN x", &many), Some((22, 30)));
+}
+
+#[test]
+fn an_exception_is_shown_with_the_failure_of_the_network_that_it_wraps() {
+    let node = [
+        "starting",
+        "TypeError: fetch failed",
+        "    at async /src/index.js:3:13 {",
+        "  [cause]: Error: getaddrinfo ENOTFOUND api.example.com",
+        "    code: 'ENOTFOUND'",
+    ];
+    assert_eq!(
+        told(1, "RUN node index.js", &node),
+        (Kind::NameNotResolved, Fault::Unknown, Some(3))
+    );
+    assert_eq!(at(1, "RUN node index.js", &node), Some((1, 3)));
+}
+
+#[test]
+fn what_was_tried_elsewhere_is_no_reason() {
+    let dnf = [
+        "[MIRROR] repomd.xml: Curl error (28): Timeout was reached for http://a.example.com/repodata/repomd.xml [Connection timed out after 30001 milliseconds]",
+        "No match for argument: htopp",
+        "Error: Unable to find a match: htopp",
+    ];
+    assert_eq!(
+        told(1, "RUN dnf install -y htopp", &dnf),
+        (Kind::PackageNotFound, Fault::Code, Some(1))
+    );
+    let denied = [
+        "WARNING: 401 Error, Credentials not correct for https://pkgs.example.com/simple/internal-lib/",
+        "ERROR: Could not find a version that satisfies the requirement internal-lib (from versions: none)",
+    ];
+    assert_eq!(
+        told(1, "RUN pip install internal-lib", &denied),
+        (Kind::DownloadDenied, Fault::Unknown, Some(0))
+    );
+}

@@ -5,7 +5,7 @@ use crate::containerfile::{Copied, Layout};
 use proptest::prelude::*;
 
 fn places(lines: &[&str], tree: &Tree, command: &str) -> Vec<(String, Option<u32>, Option<u32>)> {
-    locations(lines.iter().copied(), tree, command)
+    locations(lines.iter().copied(), tree, command, false)
         .into_iter()
         .map(|place| (place.file, place.line, place.column))
         .collect()
@@ -58,7 +58,7 @@ fn every_form_is_read_and_system_files_are_not() {
             at("Main.java", 3, None),
         ]
     );
-    let all = locations(lines, &Tree::default(), "");
+    let all = locations(lines, &Tree::default(), "", false);
     assert_eq!(
         all[3].message.as_deref(),
         Some("error[E0425]: cannot find value `z`")
@@ -89,7 +89,7 @@ fn only_files_of_the_source_are_named_and_the_first_cause_comes_first() {
         places(&python, &tree, ""),
         [at("lib/deep.py", 7, None), at("run.py", 3, None)]
     );
-    let found = locations(python, &tree, "");
+    let found = locations(python, &tree, "", false);
     assert_eq!(found[0].message.as_deref(), Some("ValueError: x"));
     let node = [
         "/app/src/a.js:2",
@@ -184,7 +184,69 @@ fn a_place_that_stands_apart_from_what_is_said_is_read() {
 proptest! {
     #[test]
     fn nothing_makes_it_panic(lines in proptest::collection::vec(".{0,200}", 0..50), command in ".{0,80}") {
-        let found = locations(lines.iter().map(String::as_str), &app(&["a"]), &command);
+        let found = locations(lines.iter().map(String::as_str), &app(&["a"]), &command, false);
         prop_assert!(found.len() <= MOST_LOCATIONS);
     }
+}
+
+#[test]
+fn a_file_of_the_user_s_is_found_in_whatever_form_and_no_other() {
+    let tree = app(&["src/main.c", "test/foo_test.rb", "Makefile"]);
+    for (line, column) in [
+        ("    src/main.c:4:10:", Some(10)),
+        ("ERROR in ./src/main.c 4:10", Some(10)),
+        (
+            "[vite:vue] src/main.c (4:10): Element is missing end tag.",
+            Some(10),
+        ),
+        ("    #0 0x560e673e91ca in main /app/src/main.c:4", None),
+        ("==12==    at 0x109167: main (main.c:4)", None),
+        (
+            "The error appears to be in '/app/src/main.c': line 4, column 10, but may",
+            None,
+        ),
+        ("Build file '/app/src/main.c' line: 4", None),
+        ("In src/main.c line 4:", None),
+        (
+            "   at Program.Main(String[] args) in /app/src/main.c:line 4",
+            None,
+        ),
+        (
+            "nginx: [emerg] unknown directive in /app/src/main.c:4",
+            None,
+        ),
+    ] {
+        let found = places(&[line], &tree, "");
+        assert_eq!(found, [at("src/main.c", 4, column)], "{line}");
+    }
+    let rspec = ["     # ./test/foo_test.rb:7:in `block'"];
+    assert_eq!(places(&rspec, &tree, ""), [at("test/foo_test.rb", 7, None)]);
+    for line in [
+        "==12==    at 0x109167: main (other.c:4)",
+        "listening on server.js:3000",
+        "src/main.c:4:10: warning: unused variable",
+        "src/main.c:4:10: note: declared here",
+        "  1) src/main.c:4:10 › login",
+        "make: *** [Makefile:2: all] Error 1",
+    ] {
+        assert_eq!(places(&[line], &tree, ""), [], "{line}");
+    }
+    let eslint = [
+        "/app/src/main.c",
+        "  3:1  warning  Unexpected console statement",
+    ];
+    assert_eq!(places(&eslint, &tree, ""), []);
+    let remarked = locations(eslint, &tree, "", true);
+    assert_eq!(remarked.first().and_then(|place| place.line), Some(3));
+}
+
+#[test]
+fn pnpm_names_the_directory_of_what_it_runs() {
+    let tree = app(&["packages/web/src/app.ts", "src/app.ts"]);
+    let line =
+        "packages/web build: src/app.ts(4,7): error TS2322: Type 'string' is not assignable.";
+    assert_eq!(
+        places(&[line], &tree, ""),
+        [at("packages/web/src/app.ts", 4, 7)]
+    );
 }

@@ -211,11 +211,13 @@ pub struct Rules {
 
 /// How Buildah quotes the instruction that failed.
 const STEP: &str = "building at STEP \"";
-/// What programs say when they try again.
-const AGAIN: &str =
-    r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|attempts) (left|remaining)\b";
+/// What programs say when they try again, or elsewhere.
+const AGAIN: &str = r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|attempts) (left|remaining)\b|^\[MIRROR\] |^\[WARNING\] Could not transfer metadata";
+/// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `.
+const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][\w-]+)+:) +(?P<rest>\S.*)";
 
 static RETRY: LazyLock<Option<Regex>> = LazyLock::new(|| one(AGAIN).ok());
+static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| one(NAMED).ok());
 static FOR_BUILDAH: LazyLock<Option<Rules>> =
     LazyLock::new(|| Rules::compile(BUILDAH, LOOKED_AT_OWN).ok());
 static FOR_COMMANDS: LazyLock<Option<Rules>> =
@@ -328,10 +330,27 @@ fn of_step<'a>(text: &'a str, instruction: Option<&str>) -> (&'a str, Cow<'a, st
 
 /// The rule for a line that the command of `step` printed, which ended with `status`; `next` are the lines behind it.
 pub fn for_command(line: &str, next: &[&str], status: i32, step: &str) -> Option<&'static Known> {
-    let asked = Asked { line, next, step };
-    FOR_COMMANDS.as_ref()?.of(asked, |rule| {
-        rule.status.is_empty() || rule.status.contains(&status)
-    })
+    let rules = FOR_COMMANDS.as_ref()?;
+    let of = |line| {
+        rules.of(Asked { line, next, step }, |rule| {
+            rule.status.is_empty() || rule.status.contains(&status)
+        })
+    };
+    let is_cause = |known: &&Known| known.rule.weight == Weight::Cause;
+    let whole = of(line);
+    // What a program says of itself is often only that one of several has failed.
+    let inner = || without_name(line).and_then(of).filter(is_cause);
+    whole.filter(is_cause).or_else(inner).or(whole)
+}
+
+/// A line behind the name of who printed it.
+fn without_name(line: &str) -> Option<&str> {
+    let found = NAME.as_ref()?.captures(line.as_bytes())?.name("rest")?;
+    let name = line.get(..found.start())?.to_ascii_lowercase();
+    let is_harmless = ["info", "debug", "warn", "note", "trace"]
+        .iter()
+        .any(|word| name.contains(word));
+    line.get(found.start()..).filter(|_| !is_harmless)
 }
 
 /// Whether a line tells a cause, as far as it alone can say.
@@ -349,6 +368,7 @@ pub fn of_environment(line: &str) -> Option<&'static Known> {
         .as_ref()?
         .matching(line)
         .filter(|known| !matches(known.not.as_ref(), line))
+        .filter(|known| known.rule.fault != Some(Fault::Code))
         .collect();
     // What is not there is for the code to mend, whatever else the words fit.
     if found
@@ -365,6 +385,8 @@ pub fn of_environment(line: &str) -> Option<&'static Known> {
                 | Kind::DownloadTimedOut
                 | Kind::DownloadFailed
                 | Kind::TlsFailed
+                | Kind::DownloadDenied
+                | Kind::GitAuthFailed
                 | Kind::GitUnreachable
                 | Kind::DiskFull
                 | Kind::OutOfMemory
