@@ -4,6 +4,9 @@
 #
 #   examples/base.sh c|python|go|rust HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]
 #
+# A registry of plain HTTP is one that --insecure or NOMAD_BUILD_REGISTRY_INSECURE says. Beside the language there are a
+# shell, coreutils, grep, sed and diff.
+#
 # Needs a Debian with the packages gcc, libc6-dev, make and dash (c, rust), python3 (python), and Go or Rust as they are
 # found in the search path.
 set -euo pipefail
@@ -45,16 +48,18 @@ add_tree() {
 }
 
 path=/usr/local/bin:/usr/bin:/bin
+tools="dash coreutils grep sed diffutils"
+# shellcheck disable=SC2086 # one word a package
 case $language in
-  c) add_packages dash coreutils make gcc libc6-dev ;;
-  python) add_packages dash coreutils python3 ;;
+  c) add_packages $tools make gcc libc6-dev ;;
+  python) add_packages $tools python3 ;;
   go)
-    add_packages dash coreutils
+    add_packages $tools
     add_tree "$(go env GOROOT)" usr/local/go bin go.env pkg src VERSION
     path=/usr/local/go/bin:$path
     ;;
   rust)
-    add_packages dash coreutils gcc libc6-dev
+    add_packages $tools gcc libc6-dev
     target=$(rustc -vV | sed -n 's/^host: //p')
     sysroot=$(rustc --print sysroot)
     libraries=$(cd "$sysroot" && echo lib/*.so*)

@@ -3,7 +3,7 @@
 #
 #   scripts/base-image.sh HOST/REPOSITORY:TAG [--insecure] [--authfile FILE] [--add FILE] [--rootfs TAR [--path PATH]]
 #
-# --insecure talks plain HTTP to the registry; --add puts a program into /usr/local/bin; --rootfs takes a root
+# --insecure talks plain HTTP to the registry, as does one that NOMAD_BUILD_REGISTRY_INSECURE names; --add puts a program into /usr/local/bin; --rootfs takes a root
 # filesystem instead of busybox, --path its search path. Rootless: when started as root, as an account for builds.
 set -euo pipefail
 
@@ -31,6 +31,9 @@ while (($# > 0)); do
   shift
 done
 [[ $image == */*:* ]] || usage
+insecure=${NOMAD_BUILD_REGISTRY_INSECURE:-}
+# A list, in whatever form the program takes it.
+[[ " ${insecure//[^A-Za-z0-9.:-]/ } " != *" ${image%%/*} "* ]] || tls_verify=false
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/nomad-build-base.XXXXXX")
 # Files of subordinate users can be removed only within their user namespace.

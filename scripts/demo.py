@@ -53,7 +53,7 @@ def main() -> int:
             tag = f"{registry.host}/demo/hello:1"
             check_published(registry, tag, digest)
             print(f"\nPublished: {tag} @ {digest}")
-            print("That registry ends with this demo. README.md goes on with: Add it to an agent.")
+            print("That registry ends with this demo. README.md goes on with: Install it, and add it to an agent.")
             return 0
     except (DemoError, McpError, OSError, subprocess.CalledProcessError) as error:
         print(f"demo: {error}", file=sys.stderr)

@@ -67,7 +67,7 @@ async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
     make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path
 ) -> None:
     directory = project(tmp_path / "api", base)
-    found = re.search(r"the call that it makes is\n\n```json\n(.*?)\n```", README, re.DOTALL)
+    found = re.search(r"[Tt]he call that an agent makes is\n\n```json\n(.*?)\n```", README, re.DOTALL)
     assert found
     text = found[1].replace(DIRECTORY, str(directory)).replace(TAG, f"{registry.host}/first/api:1")
     async with make_server().connect() as session:

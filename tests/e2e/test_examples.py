@@ -122,20 +122,27 @@ def test_an_agent_reads_the_failure_and_mends_the_source(
 def typed(document: Path, section: str) -> list[str]:
     """The lines that a section of a document has people type."""
     text = document.read_text().split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
-    return "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def test_what_the_readme_says_can_be_typed_as_it_stands(make_server: MakeServer, tmp_path: Path) -> None:
     port = free_port()
     first = typed(REPOSITORY / "README.md", "A first image")
-    first[0] = first[0].replace("registry.sh", f"registry.sh {port}")
+    own = first.pop()
+    first[1] = first[1].replace("registry.sh ", f"registry.sh {port} ", 1)
     mended = typed(EXAMPLES / "README.md", "A failure that is read and mended")
     # The tests have it.
     mended = [line for line in mended if "pip install 'mcp>=2'" not in line]
     assert (len(first), len(mended)) == (4, 2)
     stop = f"examples/registry.sh stop {port}"
-    lines = [f"trap '{stop}' EXIT", *first, "skopeo inspect --tls-verify=false docker://localhost:5000/me/c:1", *mended]
-    script = "\n".join(lines).replace(":5000", f":{port}").replace("/tmp/", f"{tmp_path}/")
+    inspect = "skopeo inspect --tls-verify=false docker://localhost:5000/me"
+    lines = [*first, f"{inspect}/c:1", "pushd /tmp/api", own, "popd", f"{inspect}/api:1", *mended]
+    script = "\n".join([f"trap '{stop}' EXIT", *lines]).replace(":5000", f":{port}").replace("/tmp/", f"{tmp_path}/")
+    project = tmp_path / "api"
+    project.mkdir()
+    (project / "Containerfile").write_text(f"FROM localhost:{port}/base/c:1\nCOPY Makefile .\n")
+    (project / "Makefile").write_text("check:\n\techo ready | sed s/y/y/ | grep ready >ready && diff ready ready\n")
     tmp_path.chmod(0o711)
     server = make_server()
     path = f"{installed('py-mcp-2/bin')}:{binary().parent}:{server.env['PATH']}"
