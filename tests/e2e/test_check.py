@@ -44,6 +44,7 @@ def test_where_tests_run_nothing_is_missing(make_server: MakeServer, user: str |
     server = make_server(user=user)
     answer = run(server, "check", user=user)
     assert not faults(answer), answer.stdout
+    assert answer.stderr.endswith("nomad-build: nothing is missing\n")
     lines = answer.stdout.splitlines()
     assert all(line.startswith(("ok ", "unenforced ")) for line in lines), answer.stdout
     items = {line.split(maxsplit=1)[1].split(":")[0] for line in lines}
@@ -56,7 +57,9 @@ def test_where_tests_run_nothing_is_missing(make_server: MakeServer, user: str |
 def test_what_is_missing_is_named_with_what_mends_it(make_server: MakeServer) -> None:
     server = make_server()
     server.env["NOMAD_BUILD_BUILDAH"] = "buildah-of-nobody"
-    buildah, sandbox = faults(run(server, "check"))
+    answer = run(server, "check")
+    buildah, sandbox = faults(answer)
+    assert answer.stderr.endswith("nomad-build: 2 lines say what is missing or wrong, and what mends it\n")
     assert buildah.startswith("missing  buildah: buildah-of-nobody is not there; mend it: apt-get install buildah")
     assert sandbox.startswith("missing  sandbox: builds are refused: Buildah is not there: buildah-of-nobody; mend it: Install")
 

@@ -81,7 +81,8 @@ impl Check {
             BackendKind::Local => self.look_here(&config)?,
             BackendKind::Nomad => cluster_lines::lines(&cluster::gather(&config)?, &config),
         };
-        let well = !found.iter().any(Line::is_fault);
+        let faults = found.iter().filter(|line| line.is_fault()).count();
+        let well = faults == 0;
         let mut out = io::stdout();
         if self.json {
             let items: Vec<Value> = found.iter().map(Line::json).collect();
@@ -90,6 +91,13 @@ impl Check {
             for line in &found {
                 writeln!(out, "{line}")?;
             }
+            // For people; the lines are for scripts, too.
+            let told = match faults {
+                0 => "nothing is missing".to_owned(),
+                1 => "one line says what is missing or wrong, and what mends it".to_owned(),
+                many => format!("{many} lines say what is missing or wrong, and what mends it"),
+            };
+            writeln!(io::stderr(), "nomad-build: {told}")?;
         }
         Ok(ExitCode::from(u8::from(!well)))
     }
