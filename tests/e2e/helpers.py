@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +24,17 @@ _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwx"
 def unique(prefix: str = "t") -> str:
     """A name that no other test uses."""
     return f"{prefix}{next(_numbers)}"
+
+
+CLOSING = re.compile(r"^nomad-build: (nothing is missing|(one line says|\d+ lines say) what is missing or wrong, and what mends it)\n\Z", re.M)
+"""How `check` ends for people."""
+
+
+def items(check: subprocess.CompletedProcess[str]) -> str:
+    """What `check` printed of its items, and whatever else."""
+    is_well = check.returncode == 0 and not check.stdout.startswith("{")
+    assert is_well == check.stderr.endswith("nomad-build: nothing is missing\n"), check
+    return check.stdout + CLOSING.sub("", check.stderr)
 
 
 def sleep_marker() -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import items
 from local_bao import LocalBao
 from server import REPOSITORY, binary
 
@@ -86,7 +87,7 @@ class Vault:
             [str(binary()), "check", "--vault", *arguments], env=base | own | more | env,
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        text = done.stdout + done.stderr
+        text = items(done)
         for secret in (CANARY, self.token, self.bao.token, *([env["VAULT_TOKEN"]] if env.get("VAULT_TOKEN") else [])):
             assert secret not in text
         return done.returncode, text

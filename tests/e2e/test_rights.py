@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import UNFINISHED, unique
+from helpers import UNFINISHED, items, unique
 from local_bao import LocalBao
 from local_consul import LocalConsul
 from local_nomad import NAMESPACE, LocalNomad
@@ -120,7 +120,7 @@ class Cluster:
             [str(binary()), "check", *arguments], env=self.environment("") | env, capture_output=True, text=True, timeout=60,
             check=False,
         )  # fmt: skip
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("ok ", "untried "))]
+        lines = [line for line in items(done).splitlines() if not line.startswith(("ok ", "untried "))]
         assert done.returncode == (1 if lines else 0), done
         return lines
 

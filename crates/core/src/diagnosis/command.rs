@@ -15,6 +15,7 @@ use crate::build::{Fault, Kind};
 use crate::containerfile::StepLine;
 use crate::log::Line;
 
+use super::aside::asides;
 use super::rules::{self, Known, Trust, Weight};
 
 /// A shell's status for a command that is not executable, and for one that is not there.
@@ -115,17 +116,26 @@ pub fn read(command: &Command<'_>) -> Reading {
         .iter()
         .map(|(_, line)| line.text.as_str())
         .collect();
+    let asides = asides(&texts);
     let found: Vec<Found> = texts
         .iter()
         .enumerate()
-        .filter(|(_, line)| !is_as_buildah(line) && !is_quoted(line))
+        .filter(|(at, line)| {
+            !is_as_buildah(line)
+                && !is_quoted(line)
+                && !asides.iter().any(|aside| aside.contains(at))
+        })
         .filter_map(|(at, line)| {
             let next = texts.get(at + 1..).unwrap_or_default();
             let next = next.get(..NEXT.min(next.len())).unwrap_or_default();
             let known = rules::for_command(line, next, command.status, command.text)?;
             Some(Found::new(at, line, known))
         })
-        .filter(|found| !is_forgiven(texts.get(found.at).unwrap_or(&""), command.text))
+        .filter(|found| {
+            let line = texts.get(found.at).unwrap_or(&"");
+            let is_met = found.known.rule.kind.fault() == Fault::Code || !rules::is_expected(line);
+            is_met && !is_forgiven(line, command.text)
+        })
         .collect();
     let told = decide(&found, command.status, texts.len());
     let kind = kind_of(told, command);
@@ -257,9 +267,16 @@ fn doubt(told: Option<Found>, kind: Kind, texts: &[&str], text: &str) -> (Option
     };
     let around = before..(found.at + AROUND).min(texts.len());
     let again = found.known.rule.follows_from_retries();
+    let of_python = ["E  ", "AssertionError", "FAIL: ", "ERROR: "];
+    let is_python = (texts.get(found.at))
+        .is_some_and(|line| of_python.iter().any(|begin| line.starts_with(begin)));
     let other = environment(texts, around, text, |line| {
-        (again || !rules::tells_of_a_retry(line))
-            && !(kind == Kind::CompileError && is_of_a_source(line))
+        let is_quoted = match kind {
+            Kind::CompileError => is_of_a_source(line),
+            Kind::TestFailed => is_of_a_test(line, is_python),
+            _ => false,
+        };
+        !is_quoted && (again || !rules::tells_of_a_retry(line))
     });
     match (trust, other) {
         (Trust::Follows, Some(other)) => (Some(other), true),
@@ -296,8 +313,18 @@ fn is_of_a_source(line: &str) -> bool {
     is_quoted(line) || is_pointer || is_code || rules::is_of_a_compiler(line)
 }
 
-/// Whether it is a line of a source behind its number: `   3 |   x();`.
+/// Whether it names a test, tells what it expected, or quotes it, as those of Python do by indentation. What it met may
+/// be the environment's.
+fn is_of_a_test(line: &str, is_python: bool) -> bool {
+    is_quoted(line) || (is_python && line.starts_with("    ")) || rules::is_expected(line)
+}
+
+/// Whether it is a line of a source behind its number, `   3 |   x();`, or a command that a shell is about to run
+/// (`set -x`).
 fn is_quoted(line: &str) -> bool {
+    if line.trim_start_matches('+').starts_with(' ') && line.starts_with('+') {
+        return true;
+    }
     let numbered = line.trim_start_matches([' ', '>']);
     let rest = numbered.trim_start_matches(|c: char| c.is_ascii_digit());
     rest.len() < numbered.len() && rest.trim_start().starts_with(['|', '│'])

@@ -1,11 +1,13 @@
 //! Places in the user's own files that compilers, interpreters and test frameworks name.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use crate::build::{Location, clean};
 
+use super::aside::asides;
 use super::tree::{Tree, normal};
 
 /// Places that a failure names at most.
@@ -58,6 +60,14 @@ const FORMS: &[&str] = &[
     r"^(?:\s+from )?(?P<file>[^\s:()]+\.rb):(?P<line>\d+):in (?P<msg>.+)$",
     r"^(?P<msg>.+) in (?P<file>/\S+\.php)(?: on line |:)(?P<line>\d+)$",
     r"^(?P<msg>.+) at (?P<file>[^\s()]+\.(?:p[lm]|t)) line (?P<line>\d+)[.,]",
+    // Files without a line: formatters, Vite
+    r"^[Ww]ould reformat:? (?P<file>\S+)$",
+    r"^ERROR: (?P<file>\S+) (?P<msg>Imports are .+)$",
+    r"^\[warn\] (?P<file>[^\s:()]+\.\w+)$",
+    r#"(?P<msg>(?:Could not resolve|failed to resolve import) "[^"]+") from "(?P<file>[^"]+)""#,
+    r"^file: (?P<file>[^\s:()]+)$",
+    // pip
+    r"\(from line (?P<line>\d+) of (?P<file>[^)\s]+)\)",
     // Babel
     r"^\w*Error: (?P<file>[^\s:()]+): (?P<msg>.+) \((?P<line>\d+):(?P<col>\d+)\)$",
     // Python
@@ -66,7 +76,7 @@ const FORMS: &[&str] = &[
 
 /// Forms of whatever else names a place: they count where the file is known to be the user's.
 const ANYWHERE: &[&str] = &[
-    r#"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}|[\w@.+/-]*\b(?:Makefile|dune))["'`]?(?::line |:\[|:|\(| \(|\[|,? line |: line | line: )(?P<line>\d+)(?:[:,] ?(?P<col>\d+))?\b"#,
+    r#"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}|[\w@.+/-]*\b(?:Makefile|dune))["'`]?(?::line |:\[|:|\(| \(|\[|,? line | on line |: line | line: )(?P<line>\d+)(?:[:,] ?(?P<col>\d+))?\b"#,
     r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) (?P<line>\d+):(?P<col>\d+)\b",
 ];
 
@@ -88,7 +98,7 @@ static LOOSE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 /// What only remarks something, heads what is told behind it, or sums it up.
 static HARMLESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r"(?i)\b(?:warn|warning)\b|\b(?:note|info|hint):| (?:›|=>) |^g?make(?:\[\d+\])?: \*\*\* ",
+        r#"(?i)\b(?:warn|warning)\b|\b(?:note|info|hint):| (?:›|=>) |^g?make(?:\[\d+\])?: \*\*\* |\blevel"?[=:] ?"?(?:info|debug|trace)|^\W*(?:[\dT:.,Z+-]+ +)*\[?(?-i:INFO|DEBUG|TRACE|NOTICE|[IWD]\d{4})\b"#,
     )
     .ok()
 });
@@ -107,6 +117,7 @@ static FINDINGS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?:[Ee]rror:?|✖)\s+(?P<msg>.+)$",
         r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?P<harmless>[Ww]arning:?)\s+(?P<msg>.+)$",
         r"^\s+Line (?P<line>\d+):(?P<col>\d+):\s+(?P<msg>.+)$",
+        r"^(?P<msg>Module not found: .+)$",
     ]
     .iter()
     .filter_map(|form| Regex::new(form).ok())
@@ -123,6 +134,12 @@ pub fn locations<'a>(
     command: &str,
     linters: bool,
 ) -> Vec<Location> {
+    let lines: Vec<&str> = lines.into_iter().collect();
+    let foreign = match installs_the_source(command) {
+        true => Vec::new(),
+        false => builds_of_packages(&lines),
+    };
+    let asides = asides(&lines);
     let mut reader = Reader {
         directories: directories(command, &tree.layout.workdir),
         tree,
@@ -133,7 +150,11 @@ pub fn locations<'a>(
         headline: None,
         next: 0,
     };
-    for line in lines {
+    let own = lines.iter().enumerate().filter(|(at, _)| {
+        let mut others = foreign.iter().chain(&asides);
+        !others.any(|lines| lines.contains(at))
+    });
+    for (_, line) in own {
         let end = line.floor_char_boundary(LOOKED_AT);
         reader.take(line.get(..end).unwrap_or(line));
         // Guesses give way to files that are known.
@@ -144,6 +165,28 @@ pub fn locations<'a>(
         }
     }
     reader.finish(linters)
+}
+
+/// What pip quotes of the builds of packages, whose files lie in directories of their own.
+fn builds_of_packages(lines: &[&str]) -> Vec<Range<usize>> {
+    let (mut found, mut begin) = (Vec::new(), 0);
+    for (at, line) in lines.iter().enumerate() {
+        if line.ends_with("lines of output]") {
+            begin = at;
+        } else if line.trim_start() == "[end of output]" {
+            // It may have begun before the first line that is here.
+            found.push(begin..at);
+            begin = at;
+        }
+    }
+    found
+}
+
+/// Whether a command has pip build what is in a directory: then it is the user's own.
+fn installs_the_source(command: &str) -> bool {
+    let is_directory =
+        |word: &str| word.starts_with(['.', '/']) || matches!(word, "-e" | "--editable");
+    command.split_whitespace().any(is_directory)
 }
 
 /// Where a command line goes before it runs something.

@@ -8,6 +8,7 @@
 //! Foreign output can say anything. So the verdict rests on Buildah's exit status and on the last
 //! `Error:` line, which comes after every process of the build has ended; output only explains.
 
+mod aside;
 mod buildah;
 mod command;
 mod excerpt;

@@ -146,6 +146,8 @@ const WORDS: &[&str] = &[
     " lint/",
     "nrecognized",
     "d file '",
+    "sigkill",
+    "violation",
 ];
 
 static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {

@@ -423,3 +423,48 @@ fn what_was_tried_elsewhere_is_no_reason() {
         (Kind::DownloadDenied, Fault::Unknown, Some(0))
     );
 }
+
+#[test]
+fn what_a_test_is_called_and_expects_is_not_what_it_met() {
+    let python = [
+        "_________ test_connection_refused _________",
+        "    err = ConnectionRefusedError(111, \"Connection refused\")",
+        ">       assert name(err) == \"Connection refused\"",
+        "E       AssertionError: assert 'REFUSED' == None",
+    ];
+    assert_eq!(told(1, "RUN pytest", &python).1, Fault::Code);
+    let met = [
+        "_________ test_ping _________",
+        ">       assert client.ping() == \"pong\"",
+        "E       AssertionError: assert 'Connection refused' == 'pong'",
+    ];
+    assert_eq!(told(1, "RUN pytest", &met).1, Fault::Unknown);
+    let jest = [
+        "  ● maps ECONNREFUSED",
+        "    Expected: \"connection refused\"",
+        "    Received: \"refused\"",
+        "    > 5 |   expect(msg('ECONNREFUSED')).toBe('connection refused');",
+    ];
+    assert_eq!(told(1, "RUN jest", &jest).1, Fault::Code);
+}
+
+#[test]
+fn what_is_gone_on_after_is_no_cause() {
+    let ignored = [
+        "Exception ignored in: <function Conn.__del__ at 0x7f0>",
+        "Traceback (most recent call last):",
+        "  File \"/app/conn.py\", line 30, in __del__",
+        "AttributeError: 'Conn' object has no attribute 'sock'",
+        "deploy: unknown region \"mars\"",
+    ];
+    assert_eq!(told(1, "RUN ./deploy", &ignored).0, Kind::CommandFailed);
+    let traced = [
+        "+ log 'retry on error: connection refused'",
+        "+ cp conf/prod.env .env",
+        "cp: cannot stat 'conf/prod.env': No such file or directory",
+    ];
+    assert_eq!(
+        told(1, "RUN set -x; ./build.sh", &traced),
+        (Kind::FileNotFound, Fault::Code, Some(2))
+    );
+}

@@ -227,6 +227,8 @@ fn a_file_of_the_user_s_is_found_in_whatever_form_and_no_other() {
         "src/main.c:4:10: warning: unused variable",
         "src/main.c:4:10: note: declared here",
         "  1) src/main.c:4:10 › login",
+        "{\"level\":\"info\",\"caller\":\"src/main.c:4\",\"msg\":\"ok\"}",
+        "2026-11-29T09:10:11Z INFO src/main.c:4 starting",
         "make: *** [Makefile:2: all] Error 1",
     ] {
         assert_eq!(places(&[line], &tree, ""), [], "{line}");
@@ -248,5 +250,27 @@ fn pnpm_names_the_directory_of_what_it_runs() {
     assert_eq!(
         places(&[line], &tree, ""),
         [at("packages/web/src/app.ts", 4, 7)]
+    );
+}
+
+#[test]
+fn files_of_packages_that_pip_builds_are_not_the_user_s() {
+    let tree = app(&["setup.py"]);
+    let lines = [
+        "      ╰─> [18 lines of output]",
+        "          Traceback (most recent call last):",
+        "            File \"setup.py\", line 9, in <module>",
+        "          ModuleNotFoundError: No module named 'distutils'",
+        "          [end of output]",
+    ];
+    assert_eq!(
+        places(&lines, &tree, "RUN pip install -r requirements.txt"),
+        []
+    );
+    // Where the excerpt begins within it, too.
+    assert_eq!(places(&lines[2..], &tree, "RUN pip install aiohttp"), []);
+    assert_eq!(
+        places(&lines, &tree, "RUN pip install ."),
+        [at("setup.py", 9, None)]
     );
 }

@@ -216,7 +216,11 @@ const AGAIN: &str = r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|a
 /// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `.
 const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][\w-]+)+:) +(?P<rest>\S.*)";
 
+/// The name of a test, what it expected, and its source: not what it met.
+const NAMED_OR_EXPECTED: &str = r"^ *(\xe2\x97\x8f|\xe2\x9c\x95|\xe2\x9c\x96|\xc3\x97|FAIL|--- FAIL:|=== RUN|_{3,}) |^(FAIL|ERROR): \w+ \(|^[\sE]*([Ee]xpected|[Ww]ant) *:|^> +\S";
+
 static RETRY: LazyLock<Option<Regex>> = LazyLock::new(|| one(AGAIN).ok());
+static EXPECTED: LazyLock<Option<Regex>> = LazyLock::new(|| one(NAMED_OR_EXPECTED).ok());
 static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| one(NAMED).ok());
 static FOR_BUILDAH: LazyLock<Option<Rules>> =
     LazyLock::new(|| Rules::compile(BUILDAH, LOOKED_AT_OWN).ok());
@@ -403,6 +407,11 @@ pub fn is_of_a_compiler(line: &str) -> bool {
             .next()
             .is_some_and(|known| known.rule.kind == Kind::CompileError)
     })
+}
+
+/// Whether a line names a test, or tells what it expected.
+pub fn is_expected(line: &str) -> bool {
+    matches(EXPECTED.as_ref(), line)
 }
 
 /// Whether a line says that what failed is tried again: it may have been forgiven.
