@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use memchr::memchr;
+use vmap::Map;
 
 use super::fold::Fold;
 use super::frame;
@@ -118,6 +119,19 @@ impl LogReader {
         // What was there is overwritten, and need not be emptied before.
         into.resize(usize::try_from(size).unwrap_or(0), 0);
         self.file.read_exact_at(into, part.start)
+    }
+
+    /// A part as it lies in memory, without a copy, less where the file ends; `None` where it cannot be mapped. What is
+    /// there stays as it is: a log only grows.
+    pub(super) fn map(&self, part: Range<u64>) -> Option<Map> {
+        let size = part.end.min(self.len).checked_sub(part.start)?;
+        let (offset, size) = (part.start.try_into().ok()?, size.try_into().ok()?);
+        let mut options = Map::with_options();
+        options
+            .offset(offset)
+            .len::<usize>(size)
+            .map(&self.file)
+            .ok()
     }
 
     /// The first place at or behind `offset` where a line begins, if one does within `reach` bytes.

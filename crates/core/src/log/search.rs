@@ -1,4 +1,5 @@
-//! Finds the lines of a log that match, without decoding the others.
+//! Finds the lines of a log that match, without decoding the others. The log is mapped, as ripgrep does: half of the time
+//! would be spent on copying it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,9 +23,11 @@ const WORTH_SHARING: u64 = if cfg!(test) { 700 } else { 2 << 20 };
 const FURTHEST: u64 = 32 << 20;
 /// Others have work to do, too.
 const MOST_PROCESSORS: u64 = 4;
-/// How much is read at once; it fits into the cache of a processor.
+/// How much is searched at first.
 const BLOCK: u64 = if cfg!(test) { 512 } else { 512 * 1024 };
-/// Where reads begin: from other places of a page the kernel copies more slowly (2 to 20 % were measured).
+/// How much is mapped at once: each time costs the kernel something, and what is mapped counts as the server's memory.
+const WINDOW: u64 = if cfg!(test) { 512 } else { 4 << 20 };
+/// Where memory can be mapped.
 const ALIGNED: u64 = if cfg!(test) { 64 } else { 4096 };
 /// Most of a log that one line can take here.
 const LONGEST: u64 = 4 * 1024 * 1024;
@@ -321,7 +324,7 @@ fn processors() -> u64 {
     all.min(MOST_PROCESSORS)
 }
 
-/// The hits of a part, block by block, and how far it was searched.
+/// The hits of a part, window by window, and how far it was searched.
 fn hits_of(
     log: &LogReader,
     finder: &Finder<'_>,
@@ -333,19 +336,26 @@ fn hits_of(
         .line_number(false)
         .bom_sniffing(false)
         .build();
-    let mut block = Vec::new();
+    let mut copy = Vec::new();
     let mut at = part.start;
-    let mut size = BLOCK;
+    let mut size = WINDOW;
     while at < part.end {
         if until.is_some_and(|until| Instant::now() > until) {
             return Ok((found, at));
         }
         let begin = at - at % ALIGNED;
         let end = begin.saturating_add(size).min(part.end);
-        log.read_into(begin..end, &mut block)?;
+        let mapped = log.map(begin..end);
+        let window = match &mapped {
+            Some(mapped) => mapped,
+            None => {
+                log.read_into(begin..end, &mut copy)?;
+                copy.as_slice()
+            }
+        };
         let unseen = usize::try_from(at - begin)
             .ok()
-            .and_then(|seen| block.get(seen..));
+            .and_then(|seen| window.get(seen..));
         let unseen = unseen.unwrap_or_default();
         match memrchr(b'\n', unseen) {
             Some(newline) => {
@@ -353,7 +363,7 @@ fn hits_of(
                 let tell = Told(|hit: Range<u64>| found.push(at + hit.start..at + hit.end));
                 searcher.search_slice(finder, whole, tell)?;
                 at += newline as u64 + 1;
-                size = BLOCK;
+                size = WINDOW;
             }
             // Without a newline there is nothing to be found.
             None if end == part.end => break,
