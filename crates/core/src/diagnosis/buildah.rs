@@ -345,7 +345,11 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
         None => excerpt::last(command.lines.iter()),
     };
     show(failure, shown);
-    let texts = reason.iter().map(|(_, line)| line.text.as_str());
+    let whole = command
+        .lines
+        .get(reading.begins.min(from)..)
+        .unwrap_or_default();
+    let texts = whole.iter().map(|(_, line)| line.text.as_str());
     failure.locations = locations(texts, tree, command.text, reading.kind == Kind::LintFailed);
 }
 

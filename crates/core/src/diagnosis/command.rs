@@ -33,6 +33,10 @@ const NEXT: usize = 3;
 const GENERAL: usize = 40;
 /// The excerpt begins at most so many lines before the decisive one.
 const BEFORE: usize = 15;
+/// How Python heads a traceback.
+const TRACEBACK: &str = "Traceback (most recent call last)";
+/// Lines of a traceback at most.
+const LONGEST: usize = 300;
 /// The same before a line that only sums up.
 const SUMMED_UP: usize = 8;
 /// Lines behind the decisive one, and before it, that may tell of the environment.
@@ -78,8 +82,10 @@ pub struct Reading {
     pub fault: Fault,
     /// What to do.
     pub hint: Option<&'static str>,
-    /// Indices of the first line that belongs to the reason, and of the decisive one.
+    /// Indices of the first line that is shown of the reason, and of the decisive one.
     pub at: Option<(usize, usize)>,
+    /// Index of the line with which the reason begins: a traceback may be longer than what is shown.
+    pub begins: usize,
 }
 
 /// A line that has a rule.
@@ -87,7 +93,7 @@ pub struct Reading {
 struct Found {
     at: usize,
     known: &'static Known,
-    /// It speaks of the environment, and that the program tries again.
+    /// It speaks of the environment, and that the program tries again, or goes on.
     again: bool,
     /// Where what wraps it begins.
     within: Option<usize>,
@@ -95,7 +101,10 @@ struct Found {
 
 impl Found {
     fn new(at: usize, line: &str, known: &'static Known) -> Self {
-        let again = known.rule.kind.fault() == Fault::Unknown && rules::tells_of_a_retry(line);
+        // Rules of no one program find lines of any log.
+        let is_of_all = known.family == NETWORK;
+        let again = (known.rule.kind.fault() == Fault::Unknown && rules::tells_of_a_retry(line))
+            || (is_of_all && rules::is_logged(line));
         Self {
             at,
             known,
@@ -147,7 +156,8 @@ pub fn read(command: &Command<'_>) -> Reading {
     let rule = decisive
         .map(|found| &found.known.rule)
         .filter(|rule| rule.kind == kind);
-    let at = decisive.map(|found| (beginning(&texts, &found), found.at));
+    let begins = decisive.map_or(0, |found| beginning(&texts, &found));
+    let at = decisive.map(|found| (begins.max(found.at.saturating_sub(BEFORE)), found.at));
     let usual = rule
         .and_then(|rule| rule.fault)
         .unwrap_or_else(|| kind.fault());
@@ -160,6 +170,7 @@ pub fn read(command: &Command<'_>) -> Reading {
             .filter(|_| !is_doubtful)
             .or_else(|| hint(kind, command.status)),
         at,
+        begins,
     }
 }
 
@@ -231,7 +242,9 @@ fn wrapped(found: Found, all: &[Found]) -> Found {
             && found.is(Weight::Cause)
     };
     let is_inner = |inner: &Found, outer: &Found| {
-        inner.known.family == NETWORK && (outer.at..outer.at + AROUND).contains(&inner.at)
+        inner.known.family == NETWORK
+            && !inner.again
+            && (outer.at..outer.at + AROUND).contains(&inner.at)
     };
     let within = match is_exception(&found) {
         true => all.iter().find(|inner| is_inner(inner, &found)),
@@ -428,15 +441,26 @@ fn beginning(texts: &[&str], decisive: &Found) -> usize {
     };
     let nearest = at.saturating_sub(before);
     if let Some(outer) = decisive.within {
-        return outer.max(at.saturating_sub(BEFORE));
+        return outer;
     }
-    if !known.has_beginning() {
-        return nearest;
-    }
-    (at.saturating_sub(BEFORE)..at)
-        .rev()
-        .find(|index| texts.get(*index).is_some_and(|line| known.begins_at(line)))
-        .unwrap_or(nearest)
+    let begins = |index: &usize| texts.get(*index).is_some_and(|line| known.begins_at(line));
+    let is_within = |index: &usize| {
+        let line = texts.get(*index);
+        line.is_some_and(|line| line.is_empty() || line.starts_with([' ', '\t']))
+    };
+    let near = (at.saturating_sub(BEFORE)..at).rev().find(begins);
+    // Whatever ends a traceback, it is indented to its first line.
+    let is_head = |index: &usize| {
+        begins(index)
+            || texts
+                .get(*index)
+                .is_some_and(|line| line.starts_with(TRACEBACK))
+    };
+    let far = || {
+        let mut before = (at.saturating_sub(LONGEST)..at).rev();
+        before.find(|index| !is_within(index)).filter(is_head)
+    };
+    near.or_else(far).unwrap_or(nearest)
 }
 
 #[cfg(test)]

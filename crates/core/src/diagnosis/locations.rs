@@ -40,7 +40,7 @@ const FORMS: &[&str] = &[
     r"^\s+at (?P<class>[\w.$]+)\.[\w$<>]+\((?P<file>\w+\.(?:java|kt|scala|groovy)):(?P<line>\d+)\)",
     r"^\[ERROR\]\s+(?P<test>\w+)\.\w+:(?P<line>\d+)(?:->\S+)? ?(?P<msg>.*)$",
     // node frames, bare locations of uncaught errors
-    r"^\s+at (?:.+ \()?(?:file://)?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)\)?(?: \{)?$",
+    r"^\s+at (?:.+ \()?(?:file://|(?:webpack|webpack-internal|vite)://[^/\s]*/+(?:\./)?)?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)\)?(?: \{)?$",
     r"^(?:file://)?(?P<file>/[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+)$",
     r"^\s*❯ (?:.+ )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
     // pytest
@@ -66,6 +66,8 @@ const FORMS: &[&str] = &[
     r"^\[warn\] (?P<file>[^\s:()]+\.\w+)$",
     r#"(?P<msg>(?:Could not resolve|failed to resolve import) "[^"]+") from "(?P<file>[^"]+)""#,
     r"^file: (?P<file>[^\s:()]+)$",
+    // POMs
+    r"^\[(?:FATAL|ERROR)\].* (?P<file>/\S+\.xml): (?P<msg>.*)@ line (?P<line>\d+), column (?P<col>\d+)",
     // pip
     r"\(from line (?P<line>\d+) of (?P<file>[^)\s]+)\)",
     // Babel
@@ -145,6 +147,7 @@ pub fn locations<'a>(
         tree,
         found: Vec::new(),
         harmless: Vec::new(),
+        call: None,
         frames: Vec::new(),
         heading: None,
         headline: None,
@@ -167,13 +170,20 @@ pub fn locations<'a>(
     reader.finish(linters)
 }
 
-/// What pip quotes of the builds of packages, whose files lie in directories of their own.
+/// What pip, uv and poetry quote of the builds of packages, whose files lie in directories of their own.
 fn builds_of_packages(lines: &[&str]) -> Vec<Range<usize>> {
     let (mut found, mut begin) = (Vec::new(), 0);
     for (at, line) in lines.iter().enumerate() {
-        if line.ends_with("lines of output]") {
+        let said = line.trim_start();
+        if said.ends_with("lines of output]")
+            || said.starts_with("× Failed to build `")
+            || said == "ChefBuildError"
+        {
             begin = at;
-        } else if line.trim_start() == "[end of output]" {
+        } else if said == "[end of output]"
+            || said.starts_with("hint: This usually indicates a problem with the package")
+            || said.starts_with("Note: This error originates from the build backend")
+        {
             // It may have begun before the first line that is here.
             found.push(begin..at);
             begin = at;
@@ -217,6 +227,8 @@ struct Reader<'a, 't> {
     found: Vec<(bool, Location)>,
     /// Where something is only remarked.
     harmless: Vec<Location>,
+    /// The last call of the user's: what was raised is somebody else's, where nothing else is found.
+    call: Option<(bool, Location)>,
     /// Frames of Python, whose message comes behind them.
     frames: Vec<(bool, Location)>,
     heading: Option<&'a str>,
@@ -307,16 +319,18 @@ impl<'a> Reader<'a, '_> {
             let text = |name: &str| place.name(name).map(|group| group.as_str());
             let (file, number) = (text("file")?, text("line")?);
             self.tree.file(file, &self.directories)?;
-            let behind = line.get(place.get(0)?.end()..)?;
-            // A call on the way, of pytest.
-            if file.ends_with(".py") && behind.trim_end() == ":" {
-                return None;
-            }
-            let behind = behind.trim_start_matches(|c: char| " :)]}'\",-–".contains(c));
+            let rest = line.get(place.get(0)?.end()..)?;
+            let behind = rest.trim_start_matches(|c: char| " :)]}'\",-–".contains(c));
             let message = Some(behind).filter(|text| text.contains(char::is_alphabetic));
-            Some((file, number, text("col"), message))
+            // A call on the way, of pytest.
+            let is_call = file.ends_with(".py") && rest.trim_end() == ":";
+            Some((file, number, text("col"), message, is_call))
         });
-        if let Some((file, number, column, message)) = found {
+        if let Some((file, number, column, message, is_call)) = found {
+            if is_call {
+                self.call = self.place(file, Some(number), column, message);
+                return false;
+            }
             match HARMLESS.as_ref().is_some_and(|regex| regex.is_match(line)) {
                 true => self.remark(file, Some(number), column, message),
                 false => drop(self.add(file, Some(number), column, message, false)),
@@ -415,6 +429,9 @@ impl<'a> Reader<'a, '_> {
         self.close(None);
         if self.found.is_empty() && linters {
             return self.harmless;
+        }
+        if self.found.is_empty() {
+            self.found.extend(self.call);
         }
         let any = self.found.iter().any(|(known, _)| *known);
         let own = self.found.into_iter().filter(|(known, _)| *known || !any);

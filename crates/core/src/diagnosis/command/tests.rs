@@ -468,3 +468,32 @@ fn what_is_gone_on_after_is_no_cause() {
         (Kind::FileNotFound, Fault::Code, Some(2))
     );
 }
+
+#[test]
+fn a_long_traceback_begins_where_it_does_and_its_end_is_shown() {
+    let mut texts = vec!["starting", "Traceback (most recent call last):"];
+    texts.extend(["  File \"/app/config/settings.py\", line 31, in <module>"; 40]);
+    texts.push("KeyError: 'SECRET_KEY'");
+    let lines = &lines(&texts);
+    let reading = read(&Command {
+        lines,
+        status: 1,
+        text: "RUN python manage.py collectstatic",
+    });
+    assert_eq!((reading.begins, reading.at), (1, Some((27, 42))));
+}
+
+#[test]
+fn what_a_log_tells_by_the_way_is_no_cause() {
+    let lines = [
+        "2026-11-29T09:10:11Z INFO fetched sprite: HTTP 404 Not Found, using the default",
+        "2026-11-29 09:10:12,100 WARNING statsd: Connection refused, metrics disabled",
+        "Exception in thread \"main\" java.lang.IllegalStateException: bad state",
+    ];
+    assert_eq!(
+        told(1, "RUN java -jar migrate.jar", &lines).0,
+        Kind::UncaughtException
+    );
+    let alone = told(1, "RUN ./seed", &lines[1..2]);
+    assert_eq!(alone.1, Fault::Unknown);
+}

@@ -274,3 +274,19 @@ fn files_of_packages_that_pip_builds_are_not_the_user_s() {
         [at("setup.py", 9, None)]
     );
 }
+
+#[test]
+fn a_call_of_pytest_counts_where_what_it_led_to_is_not_the_user_s() {
+    let tree = app(&["tests/conftest.py", "app/db.py"]);
+    let lines = [
+        "tests/conftest.py:14: ",
+        "/usr/local/lib/python3.12/site-packages/psycopg2/__init__.py:122: in connect",
+        "E   sqlalchemy.exc.OperationalError: could not translate host name",
+    ];
+    assert_eq!(
+        places(&lines, &tree, ""),
+        [at("tests/conftest.py", 14, None)]
+    );
+    let own = ["tests/conftest.py:14: ", "app/db.py:3: KeyError"];
+    assert_eq!(places(&own, &tree, ""), [at("app/db.py", 3, None)]);
+}

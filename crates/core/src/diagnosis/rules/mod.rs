@@ -194,11 +194,6 @@ impl Known {
     pub fn begins_at(&self, line: &str) -> bool {
         matches(self.begins.as_ref(), line)
     }
-
-    /// Whether it looks at the lines before for its beginning.
-    pub fn has_beginning(&self) -> bool {
-        self.begins.is_some()
-    }
 }
 
 /// Rules that are asked together.
@@ -213,14 +208,17 @@ pub struct Rules {
 const STEP: &str = "building at STEP \"";
 /// What programs say when they try again, or elsewhere.
 const AGAIN: &str = r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|attempts) (left|remaining)\b|^\[MIRROR\] |^\[WARNING\] Could not transfer metadata";
+/// How a program's own log has a line, after which it mostly goes on.
+const LOGGED: &str = r"^\W*\d{4}-\d\d-\d\d[T ]\S*\W.*?\b(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\b|^\W*(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING)\b";
 /// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `.
 const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][\w-]+)+:) +(?P<rest>\S.*)";
 
 /// The name of a test, what it expected, and its source: not what it met.
-const NAMED_OR_EXPECTED: &str = r"^ *(\xe2\x97\x8f|\xe2\x9c\x95|\xe2\x9c\x96|\xc3\x97|FAIL|--- FAIL:|=== RUN|_{3,}) |^(FAIL|ERROR): \w+ \(|^[\sE]*([Ee]xpected|[Ww]ant) *:|^> +\S";
+const NAMED_OR_EXPECTED: &str = r"^ *(\xe2\x97\x8f|\xe2\x9c\x95|\xe2\x9c\x96|\xc3\x97|FAIL|--- FAIL:|=== RUN|_{3,}) |^(FAIL|ERROR): \w+ \(|^[\sE]*([Ee]xpected|[Ww]ant) *:|^> {3,}\S";
 
 static RETRY: LazyLock<Option<Regex>> = LazyLock::new(|| one(AGAIN).ok());
 static EXPECTED: LazyLock<Option<Regex>> = LazyLock::new(|| one(NAMED_OR_EXPECTED).ok());
+static LOG: LazyLock<Option<Regex>> = LazyLock::new(|| one(LOGGED).ok());
 static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| one(NAMED).ok());
 static FOR_BUILDAH: LazyLock<Option<Rules>> =
     LazyLock::new(|| Rules::compile(BUILDAH, LOOKED_AT_OWN).ok());
@@ -407,6 +405,11 @@ pub fn is_of_a_compiler(line: &str) -> bool {
             .next()
             .is_some_and(|known| known.rule.kind == Kind::CompileError)
     })
+}
+
+/// Whether it is a line of a program's own log, after which it mostly goes on.
+pub fn is_logged(line: &str) -> bool {
+    matches(LOG.as_ref(), line)
 }
 
 /// Whether a line names a test, or tells what it expected.
