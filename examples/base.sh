@@ -5,7 +5,7 @@
 #   examples/base.sh c|python|go|rust HOST/REPOSITORY:TAG [--insecure] [--authfile FILE]
 #
 # A registry of plain HTTP is one that --insecure or NOMAD_BUILD_REGISTRY_INSECURE says. Beside the language there are a
-# shell, coreutils, grep, sed and diff.
+# shell, coreutils, grep, sed, diff and make.
 #
 # Needs a Debian with the packages gcc, libc6-dev, make and dash (c, rust), python3 (python), and Go or Rust as they are
 # found in the search path.
@@ -48,10 +48,10 @@ add_tree() {
 }
 
 path=/usr/local/bin:/usr/bin:/bin
-tools="dash coreutils grep sed diffutils"
+tools="dash coreutils grep sed diffutils make"
 # shellcheck disable=SC2086 # one word a package
 case $language in
-  c) add_packages $tools make gcc libc6-dev ;;
+  c) add_packages $tools gcc libc6-dev ;;
   python) add_packages $tools python3 ;;
   go)
     add_packages $tools
