@@ -345,10 +345,7 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
         None => excerpt::last(command.lines.iter()),
     };
     show(failure, shown);
-    let whole = command
-        .lines
-        .get(reading.begins.min(from)..)
-        .unwrap_or_default();
+    let whole = command.lines.get(reading.begins..).unwrap_or_default();
     let texts = whole.iter().map(|(_, line)| line.text.as_str());
     failure.locations = locations(texts, tree, command.text, reading.kind == Kind::LintFailed);
 }

@@ -335,12 +335,10 @@ fn is_of_a_test(line: &str, is_python: bool) -> bool {
 /// Whether it is a line of a source behind its number, `   3 |   x();`, or a command that a shell is about to run
 /// (`set -x`).
 fn is_quoted(line: &str) -> bool {
-    if line.trim_start_matches('+').starts_with(' ') && line.starts_with('+') {
-        return true;
-    }
+    let is_traced = line.starts_with('+') && line.trim_start_matches('+').starts_with(' ');
     let numbered = line.trim_start_matches([' ', '>']);
     let rest = numbered.trim_start_matches(|c: char| c.is_ascii_digit());
-    rest.len() < numbered.len() && rest.trim_start().starts_with(['|', '│'])
+    is_traced || rest.len() < numbered.len() && rest.trim_start().starts_with(['|', '│'])
 }
 
 /// Whether the command line goes on when the program fails that printed this: `wget … || true`.
@@ -430,6 +428,9 @@ fn hint(kind: Kind, status: i32) -> Option<&'static str> {
 
 /// The first line that belongs to the decisive one.
 fn beginning(texts: &[&str], decisive: &Found) -> usize {
+    if let Some(outer) = decisive.within {
+        return outer;
+    }
     let (at, known) = (decisive.at, decisive.known);
     let before = match (known.rule.weight, known.rule.kind) {
         // What sums up stands behind what it sums up.
@@ -440,9 +441,6 @@ fn beginning(texts: &[&str], decisive: &Found) -> usize {
         _ => known.rule.before,
     };
     let nearest = at.saturating_sub(before);
-    if let Some(outer) = decisive.within {
-        return outer;
-    }
     let begins = |index: &usize| texts.get(*index).is_some_and(|line| known.begins_at(line));
     let is_within = |index: &usize| {
         let line = texts.get(*index);

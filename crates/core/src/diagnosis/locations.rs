@@ -228,7 +228,7 @@ struct Reader<'a, 't> {
     /// Where something is only remarked.
     harmless: Vec<Location>,
     /// The last call of the user's: what was raised is somebody else's, where nothing else is found.
-    call: Option<(bool, Location)>,
+    call: Option<Location>,
     /// Frames of Python, whose message comes behind them.
     frames: Vec<(bool, Location)>,
     heading: Option<&'a str>,
@@ -260,13 +260,15 @@ impl<'a> Reader<'a, '_> {
             self.heading = heading.name("file").map(|file| file.as_str());
             return;
         }
-        let finding = FINDINGS.iter().find_map(|form| form.captures(line));
-        if let (Some(file), Some(place)) = (self.heading, finding) {
+        if let Some(file) = self.heading
+            && let Some(place) = FINDINGS.iter().find_map(|form| form.captures(line))
+        {
             let text = |name: &str| place.name(name).map(|group| group.as_str());
-            let (number, column, message) = (text("line"), text("col"), text("msg"));
-            match text("harmless") {
-                Some(_) => self.remark(file, number, column, message),
-                None => drop(self.add(file, number, column, message, false)),
+            let found = self.place(file, text("line"), text("col"), text("msg"));
+            match (found, text("harmless")) {
+                (Some((true, location)), Some(_)) => self.remark(location),
+                (Some(place), None) => self.add(place),
+                _ => {}
             }
             return;
         }
@@ -299,9 +301,10 @@ impl<'a> Reader<'a, '_> {
         let Some(file) = java.as_deref().or_else(|| text("file")) else {
             return;
         };
-        let added = self.add(file, text("line"), text("col"), message, form == PYTHON);
-        if !added {
-            self.anywhere(line);
+        match self.place(file, text("line"), text("col"), message) {
+            Some(frame) if form == PYTHON => self.frames.push(frame),
+            Some(place) => self.add(place),
+            None => drop(self.anywhere(line)),
         }
     }
 
@@ -317,60 +320,39 @@ impl<'a> Reader<'a, '_> {
         let mut places = LOOSE.iter().flat_map(|form| form.captures_iter(line));
         let found = places.find_map(|place| {
             let text = |name: &str| place.name(name).map(|group| group.as_str());
-            let (file, number) = (text("file")?, text("line")?);
-            self.tree.file(file, &self.directories)?;
+            let file = text("file")?;
             let rest = line.get(place.get(0)?.end()..)?;
             let behind = rest.trim_start_matches(|c: char| " :)]}'\",-–".contains(c));
             let message = Some(behind).filter(|text| text.contains(char::is_alphabetic));
             // A call on the way, of pytest.
             let is_call = file.ends_with(".py") && rest.trim_end() == ":";
-            Some((file, number, text("col"), message, is_call))
+            let (is_known, location) = self.place(file, text("line"), text("col"), message)?;
+            is_known.then_some((location, is_call))
         });
-        if let Some((file, number, column, message, is_call)) = found {
-            if is_call {
-                self.call = self.place(file, Some(number), column, message);
-                return false;
-            }
-            match HARMLESS.as_ref().is_some_and(|regex| regex.is_match(line)) {
-                true => self.remark(file, Some(number), column, message),
-                false => drop(self.add(file, Some(number), column, message, false)),
-            }
-        }
         self.directories.truncate(depth);
-        found.is_some()
+        match found {
+            Some((call, true)) => {
+                self.call = Some(call);
+                false
+            }
+            Some((location, _)) => {
+                match HARMLESS.as_ref().is_some_and(|regex| regex.is_match(line)) {
+                    true => self.remark(location),
+                    false => self.add((true, location)),
+                }
+                true
+            }
+            None => false,
+        }
     }
 
-    /// Whether it may be a file of the user's.
-    fn add(
-        &mut self,
-        printed: &str,
-        line: Option<&str>,
-        column: Option<&str>,
-        message: Option<&str>,
-        frame: bool,
-    ) -> bool {
-        let Some((is_known, location)) = self.place(printed, line, column, message) else {
-            return false;
-        };
-        if frame {
-            self.frames.push((is_known, location));
-            return true;
-        }
+    fn add(&mut self, (is_known, location): (bool, Location)) {
         self.close(None);
         self.keep(is_known, location);
-        true
     }
 
-    fn remark(
-        &mut self,
-        printed: &str,
-        line: Option<&str>,
-        column: Option<&str>,
-        message: Option<&str>,
-    ) {
-        if self.harmless.len() < MOST_LOCATIONS
-            && let Some((true, location)) = self.place(printed, line, column, message)
-        {
+    fn remark(&mut self, location: Location) {
+        if self.harmless.len() < MOST_LOCATIONS {
             self.harmless.push(location);
         }
     }
@@ -431,7 +413,7 @@ impl<'a> Reader<'a, '_> {
             return self.harmless;
         }
         if self.found.is_empty() {
-            self.found.extend(self.call);
+            self.found.extend(self.call.map(|call| (true, call)));
         }
         let any = self.found.iter().any(|(known, _)| *known);
         let own = self.found.into_iter().filter(|(known, _)| *known || !any);

@@ -276,6 +276,20 @@ fn files_of_packages_that_pip_builds_are_not_the_user_s() {
 }
 
 #[test]
+fn the_directory_of_one_line_is_not_the_next_one_s() {
+    let tree = app(&[
+        "packages/api/tests/test_a.py",
+        "packages/api/src/app.ts",
+        "src/app.ts",
+    ]);
+    let lines = [
+        "packages/api test: tests/test_a.py:5: ",
+        "src/app.ts(4,7): error TS2322: Type 'string' is not assignable.",
+    ];
+    assert_eq!(places(&lines, &tree, ""), [at("src/app.ts", 4, 7)]);
+}
+
+#[test]
 fn a_call_of_pytest_counts_where_what_it_led_to_is_not_the_user_s() {
     let tree = app(&["tests/conftest.py", "app/db.py"]);
     let lines = [
