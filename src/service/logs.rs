@@ -64,7 +64,7 @@ impl Service {
         let mut reached = None;
         loop {
             // Looked at before the log is read: what is complete now was complete then.
-            let view = self.backend.look(id).await?;
+            let mut view = self.backend.look(id).await?;
             let ended = view.state().is_final();
             let mut selection = self.backend.read_log(id, next.clone()).await?;
             if let Some(reason) = reason
@@ -73,6 +73,11 @@ impl Service {
                 query = on.clone();
                 next = on;
                 selection = self.backend.read_log(id, next.clone()).await?;
+            }
+            let wrote = view.record.end.as_ref().map_or(0, |end| end.log_lines);
+            if selection.total < wrote && view.log_missing.is_none() {
+                // That it is lost was found by trying to read it.
+                view = self.backend.look(id).await?;
             }
             reached = selection.reached.or(reached);
             selection.reached = reached;

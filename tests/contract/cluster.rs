@@ -387,18 +387,59 @@ async fn its_allocation_is_collected_and_nothing_was_archived() {
     assert!(error.contains("nomad.repository"), "{error}");
     let id = bench.submit(Order::tiny()).await;
     bench.ends_as(&id, State::Succeeded).await;
+    // One knows the allocation from before, one is told of it by events of its life.
+    let older = bench.lab.server();
+    older.list().await.unwrap();
     collected(&bench, &[&id]).await;
-    let other = bench.lab.server();
-    let deadline = Instant::now() + PATIENCE;
-    let missing = loop {
-        // It is looked for first.
-        if let Some(missing) = other.look(&id).await.unwrap().log_missing {
-            break missing;
-        }
-        assert!(Instant::now() < deadline, "it says nothing");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let younger = bench.lab.server();
+    let order = Order::tiny().submission(younger.staging());
+    let next = order.record.id.clone();
+    younger.submit(order).await.unwrap();
+    bench
+        .until_at(&younger, &next, "its end", |view| view.record.end.is_some())
+        .await;
+    for server in [&older, &younger] {
+        let missing = server.look(&id).await.unwrap().log_missing;
+        let missing = missing.expect("nothing is missing");
+        assert!(missing.contains("nomad.repository"), "{missing}");
+    }
+}
+
+/// A node collects what an allocation wrote long before Nomad forgets the allocation.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_node_has_collected_what_it_wrote() {
+    let Bench { mut lab, .. } = bench(1, agent::Knobs::default());
+    lab.forget_repository();
+    let server = lab.server();
+    let bench = Bench { lab, server };
+    let id = bench.submit(Order::tiny()).await;
+    bench.ends_as(&id, State::Succeeded).await;
+    let before = bench.log(&id).await;
+    assert!(!before.is_empty());
+    let child = bench.lab.children(&id).remove(0);
+    let allocation = bench.lab.allocations(&child)[0]["ID"].clone();
+    let allocation = allocation.as_str().unwrap();
+    let at_its_node = |what: String| {
+        let path = format!("/v1/client/{what}");
+        bench.lab.agent.call("GET", &path, None)
     };
+    let deadline = Instant::now() + PATIENCE;
+    while at_its_node(format!("fs/ls/{allocation}")).is_none_or(|(status, _)| status != 404) {
+        assert!(Instant::now() < deadline, "it is still there");
+        // Only what nobody works on is collected.
+        at_its_node(format!("allocation/{allocation}/gc"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let other = bench.lab.server();
+    let read = other.read_log(&id, query(Start::After(0), 10_000)).await;
+    assert!(read.unwrap().rows.is_empty());
+    let missing = other.look(&id).await.unwrap().log_missing;
+    let missing = missing.expect("nothing is missing");
     assert!(missing.contains("nomad.repository"), "{missing}");
+    // Who has read it has it still.
+    assert_eq!(bench.log(&id).await, before);
+    let view = bench.server.look(&id).await.unwrap();
+    assert_eq!(view.log_missing, None);
 }
 
 /// Ends the archiving, then removes jobs and allocations as Nomad does after hours.

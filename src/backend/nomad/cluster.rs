@@ -77,8 +77,9 @@ pub struct Known {
     pub blocked: Option<Evaluation>,
     /// When its allocation was first seen to be out of reach, in milliseconds since 1970.
     pub unreachable_since: Option<i64>,
-    /// Its allocation was asked for, as no event had told of it.
-    pub sought: bool,
+    /// Nomad has collected its allocation, or that node what the allocation wrote: no event tells of
+    /// that, it was found by whoever asked for it.
+    pub log_collected: bool,
 }
 
 impl Known {
@@ -100,6 +101,11 @@ impl Known {
         let news = self.gone_since.is_none();
         self.gone_since.get_or_insert(now);
         news
+    }
+
+    /// Its log is not with its allocation any more; `false`: nothing new.
+    pub fn lose_log(&mut self) -> bool {
+        !std::mem::replace(&mut self.log_collected, true)
     }
 
     /// Takes an allocation in, as it is at `now`; `false`: nothing new.

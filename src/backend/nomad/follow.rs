@@ -232,6 +232,11 @@ pub async fn advance_ended(
     }
 }
 
+/// Whether a log cannot be read because its allocation, or its directory on the node, was collected.
+pub fn is_collected(error: &NomadError) -> bool {
+    matches!(error, NomadError::NotFound { text, .. } if text.contains("llocation"))
+}
+
 async fn read(
     core: &Core,
     allocation: &Allocation,

@@ -50,6 +50,7 @@ use crate::nomad::{Allocation, Client, NomadError, Options};
 use crate::runner::reporter::now_ms;
 
 use self::books::Page;
+use self::cluster::Known;
 use self::core::Core;
 use self::depot::NomadDepot;
 use self::health::Examined;
@@ -139,29 +140,33 @@ impl NomadBackend {
         page.ok_or_else(|| BackendError::NotFound(id.clone()))
     }
 
-    /// The page of a build, where it has ended with its allocation, of which no event may have told yet. Asked for once.
+    /// The page of a build; of one that has ended, whose log may be with its allocation alone, that is asked
+    /// for: no event may have told of it yet, and none tells when it is collected.
     async fn settled_page(&self, id: &BuildId) -> Result<Page, BackendError> {
         let page = self.page(id).await?;
         let (stored, known) = (&page.record.stored, &page.known);
-        let Some(allocation) = stored.allocation.as_deref() else {
+        let (Some(end), Some(placed)) = (&stored.record.end, stored.allocation.as_deref()) else {
             return Ok(page);
         };
-        let is_known = known.sought || known.allocation(Some(allocation)).is_some();
-        if stored.record.end.is_none() || stored.log_artifact().is_some() || is_known {
+        let is_told = stored.log_artifact().is_some() || log_missing(&page).is_some();
+        let is_kept = (known.allocation(Some(placed))).is_some_and(|one| !cluster::is_done(one));
+        if is_told || is_kept {
             return Ok(page);
         }
-        let found = match self.core.client.allocation(allocation).await {
-            Ok(allocation) => Some(allocation),
-            Err(NomadError::NotFound { .. }) => None,
+        match self.core.client.allocation(placed).await {
+            Ok(allocation) => {
+                (self.core.books).take(id, |known| known.take_allocation(allocation, now_ms()))
+            }
+            Err(NomadError::NotFound { .. }) => {
+                // What this server has read it still has.
+                if self.core.spool.log(id).lock().await.progress.lines < end.log_lines {
+                    self.core.books.take(id, Known::lose_log);
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, build = %id, "the allocation of an ended build cannot be read");
-                return Ok(page);
             }
-        };
-        self.core.books.take(id, |known| {
-            known.sought = true;
-            found.is_some_and(|allocation| known.take_allocation(allocation, now_ms()))
-        });
+        }
         Ok(self.core.books.page(id).unwrap_or(page))
     }
 
@@ -267,6 +272,9 @@ impl NomadBackend {
             && let Err(error) = follow::advance_ended(&self.core, allocation, &mut log).await
         {
             tracing::debug!(%error, build = %id, "the log of an ended build cannot be read");
+            if follow::is_collected(&error) {
+                self.core.books.take(id, Known::lose_log);
+            }
         }
         log.progress.lines >= lines
     }
@@ -332,13 +340,9 @@ fn log_missing(page: &Page) -> Option<String> {
     if let Some(missing) = stored.log.as_ref().and_then(|log| log.missing.clone()) {
         return Some(missing);
     }
-    let archived = stored.log_artifact().is_some();
-    let kept = page
-        .known
-        .allocation(stored.allocation.as_deref())
-        .is_some();
     let lost = "its allocation was collected, and the operator keeps no logs (nomad.repository)";
-    (!archived && !kept).then(|| lost.into())
+    let is_archived = stored.log_artifact().is_some();
+    (!is_archived && page.known.log_collected).then(|| lost.into())
 }
 
 #[async_trait]

@@ -251,9 +251,7 @@ async fn read_log(
     let missing = read.err().map(|error| {
         tracing::warn!(%error, build = %id, "the log of an ended build cannot be read to its end");
         match error {
-            NomadError::NotFound { text, .. } if text.contains("llocation") => {
-                "its allocation was collected"
-            }
+            error if follow::is_collected(&error) => "its allocation was collected",
             NomadError::Denied { .. } => "Nomad does not let the server read it (read-logs)",
             _ => "its machine does not answer",
         }
