@@ -19,6 +19,7 @@ use crate::nomad::NomadLab;
 use crate::order::Order;
 use crate::proxy;
 use crate::registry::{Registry, app};
+use crate::stall::{Act, Proxy};
 
 fn bench(slots: u32, agent: agent::Knobs) -> Bench<NomadLab> {
     let knobs = Knobs {
@@ -357,6 +358,40 @@ async fn another_leader_is_elected() {
     assert_eq!(numbers, (1..=lines.len() as u64).collect::<Vec<_>>());
     let next = bench.submit(Order::quick()).await;
     bench.ends_as(&next, State::Succeeded).await;
+}
+
+/// The server that accepted it went before it was placed, and wrote nothing of that; the next one does not say that it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_was_placed_while_there_was_no_server() {
+    let Bench { lab, server } = bench(1, agent::Knobs::default());
+    let order = Order::endless().submission(server.staging());
+    let id = order.record.id.clone();
+    server.submit(order).await.unwrap();
+    drop(server);
+    let deadline = Instant::now() + PATIENCE;
+    let runs = || {
+        let child = lab.children(&id).first().cloned()?;
+        let allocation = lab.allocations(&child).first().cloned()?;
+        Some(allocation["TaskStates"]["build"]["State"] == "running")
+    };
+    while runs() != Some(true) {
+        assert!(Instant::now() < deadline, "it is not placed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let is_stream = |first: &str| first.contains("/v1/event/stream");
+    let proxy = Proxy::before(lab.agent.host(), is_stream, Act::Hold).await;
+    let server = lab.server_at(format!("http://{}", proxy.host));
+    proxy.holds().await;
+    let mut look = server.look(&id);
+    // All but what it is not told yet is known long before.
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut look).await;
+    let early = early.map(|view| view.unwrap().state());
+    assert!(early.is_err(), "it said {early:?}");
+    proxy.release();
+    assert_eq!(look.await.unwrap().state(), State::Running);
+    let bench = Bench { lab, server };
+    bench.cancel(&id).await;
+    bench.ends_as(&id, State::Cancelled).await;
 }
 
 /// The log is read from the registry, by a server that has never seen it before.

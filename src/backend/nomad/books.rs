@@ -69,6 +69,8 @@ pub struct Ready {
     pub records: bool,
     /// Jobs and allocations.
     pub cluster: bool,
+    /// They were once, since this server began.
+    pub cluster_once: bool,
 }
 
 impl Books {

@@ -140,7 +140,10 @@ async fn follow(core: &Arc<Core>, last: &mut u64, pause: &mut Pause) -> Result<(
     )?;
     // Only now: what happens meanwhile waits in the stream.
     catch_up(core).await?;
-    core.books.set_ready(|ready| ready.cluster = true);
+    core.books.set_ready(|ready| {
+        ready.cluster = true;
+        ready.cluster_once = true;
+    });
     pause.over("the event stream");
     while let Some(frame) = stream.next_frame().await? {
         *last = (*last).max(frame.index);

@@ -62,7 +62,7 @@ use super::{
     View, Vitals,
 };
 
-/// How long a list waits for a server that has just begun to know all builds.
+/// How long an answer waits for a server that has just begun to know all builds.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest for Nomad to be found well.
 const WELL: Duration = Duration::from_secs(3);
@@ -140,10 +140,25 @@ impl NomadBackend {
         page.ok_or_else(|| BackendError::NotFound(id.clone()))
     }
 
+    /// The page of a build; of one that seems to wait, as soon as this server knows what the cluster tells: it may
+    /// have been placed before this server began.
+    async fn current_page(&self, id: &BuildId) -> Result<Page, BackendError> {
+        let page = self.page(id).await?;
+        let is_placed = page.known.allocation(None).is_some();
+        if page.record.stored.record.state() != State::Queued || is_placed {
+            return Ok(page);
+        }
+        let mut ready = self.core.books.ready();
+        let begun = ready.wait_for(|ready| ready.cluster_once);
+        // Where the cluster is silent for longer, what is known has to do.
+        let _ = tokio::time::timeout(PATIENCE, begun).await;
+        Ok(self.core.books.page(id).unwrap_or(page))
+    }
+
     /// The page of a build; of one that has ended, whose log may be with its allocation alone, that is asked
     /// for: no event may have told of it yet, and none tells when it is collected.
     async fn settled_page(&self, id: &BuildId) -> Result<Page, BackendError> {
-        let page = self.page(id).await?;
+        let page = self.current_page(id).await?;
         let (stored, known) = (&page.record.stored, &page.known);
         let (Some(end), Some(placed)) = (&stored.record.end, stored.allocation.as_deref()) else {
             return Ok(page);
