@@ -229,8 +229,9 @@ fn general(found: &[Found], count: usize) -> Option<Found> {
         .rfind(is_special)
         .filter(|general| again.is_none_or(|again| again.at < general.at))
         .or(again)
-        .or_else(|| general.next())
+        // What sums up says at least of what.
         .or_else(|| found.iter().find(is_special))
+        .or_else(|| general.next())
         .copied()
 }
 
@@ -309,7 +310,7 @@ fn environment(
         if is_as_buildah(line) || !counts(line) || is_forgiven(line, text) {
             return None;
         }
-        let known = rules::of_environment(line)?;
+        let known = rules::of_environment(met(line))?;
         Some(Found {
             at,
             known,
@@ -317,6 +318,11 @@ fn environment(
             within: None,
         })
     })
+}
+
+/// What was met, of a line that ends with what was wanted, as tests of Go say it.
+fn met(line: &str) -> &str {
+    line.split_once(", want ").map_or(line, |(met, _)| met)
 }
 
 /// Whether a compiler quotes a source here, or speaks of a place in one: names of errors in it are only names.
@@ -446,7 +452,11 @@ fn beginning(texts: &[&str], decisive: &Found) -> usize {
         let line = texts.get(*index);
         line.is_some_and(|line| line.is_empty() || line.starts_with([' ', '\t']))
     };
-    let near = (at.saturating_sub(BEFORE)..at).rev().find(begins);
+    let near = match known.rule.far {
+        true => LONGEST,
+        false => BEFORE,
+    };
+    let near = (at.saturating_sub(near)..at).rev().find(begins);
     // Whatever ends a traceback, it is indented to its first line.
     let is_head = |index: &usize| {
         begins(index)

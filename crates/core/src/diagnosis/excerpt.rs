@@ -8,6 +8,12 @@ const LINES: usize = 20;
 /// Characters of a line in an excerpt.
 const WIDTH: usize = 300;
 
+/// How pip begins to quote the build of a package, of which the end tells why it failed, and how it ends that.
+const QUOTED: &str = "lines of output]";
+const QUOTED_TO: &str = "[end of output]";
+/// Advice for every such failure: how it begins, and what stands behind it. Of jest.
+const ADVICE: &[(&str, &str)] = &[("Jest encountered an unexpected token", "Details:")];
+
 /// Lines to quote, and the cursor with which `logs` opens there.
 pub type Excerpt = Option<(String, String)>;
 
@@ -27,7 +33,8 @@ pub fn tail(lines: &[(u64, Line)]) -> Excerpt {
     last(lines.iter())
 }
 
-/// The lines from the first of `lines` on, as far as none is missing between them.
+/// The lines from the first of `lines` on, as far as none is missing between them, without advice. What is quoted of the
+/// build of a package is shown with its end.
 pub fn first(lines: &[(u64, Line)]) -> Excerpt {
     let mut expected = lines.first().map_or(0, |(n, _)| *n);
     let together = lines.iter().take_while(|(n, _)| {
@@ -35,7 +42,33 @@ pub fn first(lines: &[(u64, Line)]) -> Excerpt {
         expected = n + 1;
         follows
     });
-    let first: Vec<&(u64, Line)> = together.filter(|line| is_shown(line)).take(LINES).collect();
+    let mut advice = None;
+    let is_news = |line: &&(u64, Line)| {
+        let said = line.1.text.trim_start();
+        advice = match advice {
+            Some(end) if said.starts_with(end) => None,
+            None => {
+                (ADVICE.iter()).find_map(|(begin, end)| said.starts_with(begin).then_some(*end))
+            }
+            going_on => going_on,
+        };
+        advice.is_none()
+    };
+    let shown = together.filter(|line| is_shown(line)).filter(is_news);
+    let mut first: Vec<&(u64, Line)> = shown.take(LINES).collect();
+    let head = (first.iter()).position(|(_, line)| line.text.ends_with(QUOTED));
+    if let Some(head) = head
+        && let Some(end) = (lines.iter()).position(|(_, line)| line.text.trim() == QUOTED_TO)
+    {
+        let room = LINES - head - 1;
+        let end = lines.get(..end).unwrap_or_default().iter();
+        let mut end: Vec<&(u64, Line)> =
+            end.rev().filter(|line| is_shown(line)).take(room).collect();
+        end.reverse();
+        let begun = first.get(head).map_or(0, |(n, _)| *n);
+        first.truncate(head + 1);
+        first.extend(end.into_iter().filter(|(n, _)| *n > begun));
+    }
     quoted(&first)
 }
 
@@ -67,5 +100,51 @@ mod tests {
         let quoted = quote(&line);
         assert!(quoted.chars().count() <= WIDTH + 3);
         assert!(quoted.starts_with("[ERROR] Could") && quoted.ends_with("timed out"));
+    }
+
+    fn shown(texts: &[&str]) -> Vec<String> {
+        let lines = super::super::command::tests::lines(texts);
+        let (text, _) = first(&lines).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_end_of_what_pip_quotes_is_shown() {
+        let mut texts = vec![
+            "× did not run successfully.",
+            "╰─> [40 lines of output]",
+            "    begin",
+        ];
+        texts.extend(["    in between"; 38]);
+        texts.extend(["    OSError: why", "    [end of output]", "note: x"]);
+        let shown = shown(&texts);
+        assert_eq!(shown.len(), LINES);
+        assert_eq!(shown[..2], texts[..2]);
+        assert_eq!(shown[LINES - 1], "    OSError: why");
+        assert!(!shown.contains(&"    begin".to_owned()));
+    }
+
+    #[test]
+    fn a_short_quotation_is_shown_once() {
+        let texts = [
+            "╰─> [2 lines of output]",
+            "    one",
+            "    two",
+            "    [end of output]",
+        ];
+        assert_eq!(shown(&texts), texts[..3]);
+        assert_eq!(shown(&texts[..2]), texts[..2]);
+    }
+
+    #[test]
+    fn advice_of_jest_is_left_out() {
+        let texts = [
+            "  ● Test suite failed to run",
+            "    Jest encountered an unexpected token",
+            "    Out of the box Jest supports Babel",
+            "    Details:",
+            "    SyntaxError: Cannot use import statement outside a module",
+        ];
+        assert_eq!(shown(&texts), [texts[0], texts[3], texts[4]]);
     }
 }

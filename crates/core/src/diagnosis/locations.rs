@@ -27,7 +27,7 @@ const FORMS: &[&str] = &[
     r"^\s+(?P<file>/[^\s:()]+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$",
     // tsc, csc
     r"^(?P<file>[^\s:()]+)\((?P<line>\d+),(?P<col>\d+)\): error (?P<msg>.+)$",
-    r"^(?P<file>[^\s:()]+\.[cm]?tsx?):(?P<line>\d+):(?P<col>\d+) - error (?P<msg>.+)$",
+    r"^(?:Error: )?(?P<file>[^\s:()]+\.[cm]?tsx?):(?P<line>\d+):(?P<col>\d+) - error (?P<msg>.+)$",
     // rustc
     r"^\s*--> (?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)$",
     // panics of Rust, new and old
@@ -46,6 +46,8 @@ const FORMS: &[&str] = &[
     // pytest
     r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|in .+|Failed)$",
     r"^(?:file )?(?P<file>/\S+\.py)(?::|, line )(?P<line>\d+)$",
+    // Playwright
+    r"^ +\d+\) (?:\[[^\]]+\] › )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+) › (?P<msg>.+?)[ ─]*$",
     // bats, Next.js, Elixir
     r"^\s*# \(in test file (?P<file>[^\s,]+), line (?P<line>\d+)\)",
     r"^(?P<file>\./[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
@@ -78,7 +80,9 @@ const FORMS: &[&str] = &[
 
 /// Forms of whatever else names a place: they count where the file is known to be the user's.
 const ANYWHERE: &[&str] = &[
-    r#"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}|[\w@.+/-]*\b(?:Makefile|dune))["'`]?(?::line |:\[|:|\(| \(|\[|,? line | on line |: line | line: )(?P<line>\d+)(?:[:,] ?(?P<col>\d+))?\b"#,
+    r#"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}|[\w@.+/-]*\b(?:Makefile|dune))["'`]?(?::line |:\[|:|\[|,? line | on line |: line | line: )(?P<line>\d+)(?:[:,] ?(?P<col>\d+))?\b"#,
+    // Not the number of its tests.
+    r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) ?\((?P<line>\d+)(?:[:,] ?(?P<col>\d+))?[):,]",
     r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) (?P<line>\d+):(?P<col>\d+)\b",
 ];
 

@@ -148,6 +148,15 @@ const WORDS: &[&str] = &[
     "d file '",
     "sigkill",
     "violation",
+    "not installed",
+    "t compatible",
+    "platform than",
+    "no child",
+    "heap space",
+    "metaspace",
+    "out of resources",
+    "andshake",
+    "effective uid",
 ];
 
 static TELLS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {

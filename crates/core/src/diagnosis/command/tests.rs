@@ -497,3 +497,76 @@ fn what_a_log_tells_by_the_way_is_no_cause() {
     let alone = told(1, "RUN ./seed", &lines[1..2]);
     assert_eq!(alone.1, Fault::Unknown);
 }
+
+#[test]
+fn a_long_test_of_pytest_begins_at_its_name() {
+    let mut texts = vec!["=== FAILURES ===", "________ test_pay ________", ""];
+    texts.extend(["    step = next(steps)"; 30]);
+    texts.extend(["tests/test_pay.py:41: ", "_ _ _ _ _ _ _ _"]);
+    texts.extend(["    def send(self, request):"; 20]);
+    texts.push("E       requests.exceptions.HTTPError: 404 Client Error");
+    let lines = &lines(&texts);
+    let reading = read(&Command {
+        lines,
+        status: 1,
+        text: "RUN pytest",
+    });
+    assert_eq!((reading.kind, reading.begins), (Kind::TestFailed, 1));
+    assert_eq!(
+        reading.at,
+        Some((texts.len() - 1 - BEFORE, texts.len() - 1))
+    );
+}
+
+#[test]
+fn what_a_test_met_is_its_failure_whoever_said_it() {
+    let lines = [
+        "________ test_full ________",
+        "E       OSError: [Errno 28] No space left on device",
+        "=== 1 failed in 0.10s ===",
+    ];
+    let told = told(1, "RUN pytest", &lines);
+    assert_eq!((told.0, told.1), (Kind::TestFailed, Fault::Unknown));
+}
+
+#[test]
+fn what_was_wanted_and_a_device_that_is_full_are_not_met() {
+    let lines = [
+        "--- FAIL: TestSetuid (0.00s)",
+        "    id_test.go:9: Setuid(0) = <nil>, want operation not permitted",
+        "    sink_test.go:14: Flush() = write /dev/full: no space left on device, want *sink.Error",
+        "FAIL",
+    ];
+    assert_eq!(told(1, "RUN go test ./...", &lines).1, Fault::Code);
+    let met = [
+        "--- FAIL: TestWrite (0.00s)",
+        "    id_test.go:9: Write() = write /tmp/x: no space left on device, want <nil>",
+    ];
+    assert_eq!(told(1, "RUN go test ./...", &met).1, Fault::Unknown);
+}
+
+#[test]
+fn what_sums_up_counts_before_general_words() {
+    let lines = [
+        "  error: subprocess-exited-with-error",
+        "  × python setup.py egg_info did not run successfully.",
+        "  ╰─> [20 lines of output]",
+        "      fatal: not a git repository (or any of the parent directories): .git",
+        "      OSError: CUDA_HOME environment variable is not set.",
+        "      [end of output]",
+    ];
+    assert_eq!(
+        told(1, "RUN pip install flash-attn", &lines).0,
+        Kind::PackageInstallFailed
+    );
+}
+
+#[test]
+fn what_npm_says_is_read_behind_its_name() {
+    let lines = [
+        "npm error code 128",
+        "npm error git@github.com: Permission denied (publickey).",
+        "npm error fatal: Could not read from remote repository.",
+    ];
+    assert_eq!(told(128, "RUN npm ci", &lines).0, Kind::GitAuthFailed);
+}

@@ -304,3 +304,23 @@ fn a_call_of_pytest_counts_where_what_it_led_to_is_not_the_user_s() {
     let own = ["tests/conftest.py:14: ", "app/db.py:3: KeyError"];
     assert_eq!(places(&own, &tree, ""), [at("app/db.py", 3, None)]);
 }
+
+#[test]
+fn the_number_of_tests_is_no_line() {
+    let tree = app(&["src/sum.test.ts", "tests/login.spec.ts", "src/main.c"]);
+    let vitest = [
+        " ❯ src/sum.test.ts (31 tests | 1 failed) 48ms",
+        " ❯ src/sum.test.ts:7:15",
+    ];
+    assert_eq!(places(&vitest, &tree, ""), [at("src/sum.test.ts", 7, 15)]);
+    let playwright = ["  1) [chromium] › tests/login.spec.ts:12:1 › signs in ────────"];
+    assert_eq!(
+        places(&playwright, &tree, ""),
+        [at("tests/login.spec.ts", 12, 1)]
+    );
+    let others = ["check src/main.c(12): wrong", "check src/main.c (14,3) too"];
+    assert_eq!(
+        places(&others, &tree, ""),
+        [at("src/main.c", 12, None), at("src/main.c", 14, 3)]
+    );
+}

@@ -20,6 +20,7 @@ const BUILDAH: &[(&str, &str)] = &[("buildah", include_str!("buildah.toml"))];
 
 /// What a command prints, the special before the general.
 const COMMANDS: &[(&str, &str)] = &[
+    ("pytest", include_str!("pytest.toml")),
     ("system", include_str!("system.toml")),
     ("runtime", include_str!("runtime.toml")),
     ("apt", include_str!("apt.toml")),
@@ -112,6 +113,9 @@ pub struct Rule {
     pub before: usize,
     /// What the first line that belongs to it looks like.
     begins: Option<String>,
+    /// That line may stand as far before as a traceback is long, whatever stands between.
+    #[serde(default)]
+    pub far: bool,
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests"))]
     sample: Option<String>,
     #[serde(default)]
@@ -210,8 +214,8 @@ const STEP: &str = "building at STEP \"";
 const AGAIN: &str = r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|attempts) (left|remaining)\b|^\[MIRROR\] |^\[WARNING\] Could not transfer metadata";
 /// How a program's own log has a line, after which it mostly goes on.
 const LOGGED: &str = r"^\W*\d{4}-\d\d-\d\d[T ]\S*\W.*?\b(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\b|^\W*(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING)\b";
-/// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `.
-const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][\w-]+)+:) +(?P<rest>\S.*)";
+/// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `, `npm error `.
+const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][\w-]+)+:|npm (ERR!|error)) +(?P<rest>\S.*)";
 
 /// The name of a test, what it expected, and its source: not what it met.
 const NAMED_OR_EXPECTED: &str = r"^ *(\xe2\x97\x8f|\xe2\x9c\x95|\xe2\x9c\x96|\xc3\x97|FAIL|--- FAIL:|=== RUN|_{3,}) |^(FAIL|ERROR): \w+ \(|^[\sE]*([Ee]xpected|[Ww]ant) *:|^> {3,}\S";
@@ -392,6 +396,7 @@ pub fn of_environment(line: &str) -> Option<&'static Known> {
                 | Kind::GitUnreachable
                 | Kind::DiskFull
                 | Kind::OutOfMemory
+                | Kind::LimitReached
                 | Kind::OperationNotPermitted
         )
     })
