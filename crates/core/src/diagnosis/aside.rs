@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::rules;
+
 /// How Python heads an exception that ends nothing.
 const HEADS: &[&str] = &[
     "Exception ignored in",
@@ -10,6 +12,14 @@ const HEADS: &[&str] = &[
 ];
 /// What the module `logging` says of such an exception behind it.
 const BEHIND: &[&str] = &["Call stack:", "Message:", "Arguments:"];
+
+/// How Python heads a traceback.
+const TRACEBACK: &str = "Traceback (most recent call last)";
+/// What it says between two exceptions, of which one came of the other.
+const CHAINED: &[&str] = &[
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+];
 
 /// Sections of test frameworks, how each begins, and with what the next one does: jest, RSpec.
 const SECTIONS: &[(&str, &[&str])] = &[
@@ -25,7 +35,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
 
 /// The lines that tell of nothing that ends the program.
 pub fn asides(lines: &[&str]) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
+    let mut found = panics_of_passing_tests(lines);
     let mut next = 0;
     while let Some(line) = lines.get(next) {
         let section = SECTIONS.iter().find(|(begin, _)| line.starts_with(begin));
@@ -37,6 +47,13 @@ pub fn asides(lines: &[&str]) -> Vec<Range<usize>> {
                 .find(|(_, line)| ends.iter().any(|end| line.starts_with(end)))
                 .map_or(lines.len(), |(at, _)| at),
             None if HEADS.iter().any(|head| line.starts_with(head)) => end(lines, next),
+            None if rules::is_logged_as_harmless(line) => match logged(lines, next) {
+                Some(end) => end,
+                None => {
+                    next += 1;
+                    continue;
+                }
+            },
             None => {
                 next += 1;
                 continue;
@@ -48,25 +65,69 @@ pub fn asides(lines: &[&str]) -> Vec<Range<usize>> {
     found
 }
 
+/// Panics of Rust in tests that pass, as `--nocapture` shows them: `failures:` lists those that do not.
+fn panics_of_passing_tests(lines: &[&str]) -> Vec<Range<usize>> {
+    let thread = |line: &str| {
+        let (name, rest) = line.strip_prefix("thread '")?.split_once('\'')?;
+        rest.contains("panicked at ").then(|| name.to_owned())
+    };
+    let listed = lines.iter().skip_while(|line| **line != "failures:");
+    let failed: Vec<&str> = listed
+        .filter_map(|line| line.strip_prefix("    "))
+        .collect();
+    let panics = lines.iter().enumerate();
+    let panics = panics.filter_map(|(at, line)| Some((at, thread(line)?)));
+    let (own, others): (Vec<_>, Vec<_>) =
+        panics.partition(|(_, thread)| failed.contains(&thread.as_str()));
+    // Where none is of a test that failed, threads of such a test have panicked.
+    let others = others.into_iter().filter(|_| !own.is_empty());
+    others.map(|(at, _)| at..at + 2).collect()
+}
+
+/// The end of an exception that a program's log warns of, where the log goes on behind it.
+fn logged(lines: &[&str], head: usize) -> Option<usize> {
+    (lines.get(head + 1)?)
+        .starts_with(TRACEBACK)
+        .then_some(())?;
+    let end = end(lines, head);
+    rules::is_logged(lines.get(end)?).then_some(end)
+}
+
 /// Behind the exception: the first line that is not indented behind its traceback, and what `logging` adds.
 fn end(lines: &[&str], head: usize) -> usize {
-    let is_traceback = |line: &&str| line.starts_with("Traceback (most recent call last)");
-    let mut rest = lines.iter().enumerate().skip(head + 1).peekable();
+    let at = |index: usize| lines.get(index).copied();
+    let mut next = head + 1;
     // asyncio names the task.
-    rest.next_if(|(_, line)| line.starts_with("future: "));
-    if rest.next_if(|(_, line)| is_traceback(line)).is_none() {
+    if at(next).is_some_and(|line| line.starts_with("future: ")) {
+        next += 1;
+    }
+    if !at(next).is_some_and(|line| line.starts_with(TRACEBACK)) {
         return head + 1;
     }
-    while rest
-        .next_if(|(_, line)| line.starts_with(' ') || line.is_empty())
-        .is_some()
-    {}
-    // What was raised.
-    rest.next();
+    loop {
+        next += 1;
+        while at(next).is_some_and(|line| line.starts_with(' ') || line.is_empty()) {
+            next += 1;
+        }
+        // Behind what was raised.
+        next += 1;
+        let is_blank = |index: &usize| at(*index).is_some_and(str::is_empty);
+        let after = |from: usize| (from..).find(|index| !is_blank(index)).unwrap_or(from);
+        let chain = after(next);
+        let follows = after(chain + 1);
+        let is_chained = at(chain).is_some_and(|line| CHAINED.contains(&line))
+            && at(follows).is_some_and(|line| line.starts_with(TRACEBACK));
+        if !is_chained {
+            break;
+        }
+        next = follows;
+    }
     let is_added =
         |line: &str| line.starts_with(' ') || BEHIND.iter().any(|word| line.starts_with(word));
-    while rest.next_if(|(_, line)| is_added(line)).is_some() {}
-    rest.peek().map_or(lines.len(), |(at, _)| *at)
+    while at(next).is_some_and(is_added) {
+        next += 1;
+    }
+    next.min(lines.len())
 }
 
 #[cfg(test)]
@@ -126,5 +187,46 @@ mod tests {
             "  1) User is valid",
         ];
         assert_eq!(found(&rspec), [(0, 2)]);
+    }
+
+    #[test]
+    fn what_a_log_warns_of_with_its_traceback_is_aside() {
+        let lines = [
+            "2026-11-29 10:00:00,100 WARNING importer.cache: cache is not reachable, going on without",
+            "Traceback (most recent call last):",
+            "  File \"/app/importer/cache.py\", line 22, in get",
+            "ConnectionRefusedError: [Errno 111] Connection refused",
+            "",
+            "The above exception was the direct cause of the following exception:",
+            "",
+            "Traceback (most recent call last):",
+            "  File \"/app/importer/cache.py\", line 30, in get",
+            "redis.exceptions.ConnectionError: Error 111 connecting to cache:6379. Connection refused.",
+            "2026-11-29 10:00:00,200 INFO importer: 117 records",
+            "importer: error: data/feed.json: record 118: price is negative",
+        ];
+        assert_eq!(found(&lines), [(0, 10)]);
+        let ended = [
+            "INFO  [alembic.runtime.migration] Running upgrade",
+            "Traceback (most recent call last):",
+            "ValueError: price is negative",
+            "make: *** [Makefile:2: migrate] Error 1",
+        ];
+        assert_eq!(found(&ended), []);
+    }
+
+    #[test]
+    fn a_panic_of_a_test_that_passes_is_aside() {
+        let lines = [
+            "thread '<unnamed>' panicked at src/ring.rs:88:9:",
+            "poisoned",
+            "test ring::tests::survives_a_panic ... ok",
+            "thread 'ring::tests::is_empty' (7) panicked at src/ring.rs:210:9:",
+            "assertion failed",
+            "failures:",
+            "    ring::tests::is_empty",
+        ];
+        assert_eq!(found(&lines), [(0, 2)]);
+        assert_eq!(found(&lines[..3]), []);
     }
 }

@@ -11,6 +11,7 @@ use crate::log::Line;
 
 use super::command::{self, Command, KILLED, Reading};
 use super::excerpt::{self, quote};
+use super::groups::bare;
 use super::locations::locations;
 use super::rules;
 use super::steps::{Place, step_line};
@@ -327,11 +328,9 @@ pub fn explain_test(failure: &mut Failure, command: &Command<'_>, tree: &Tree) {
 fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tree: &Tree) {
     let from = reading.at.map_or(0, |(first, _)| first);
     let reason = command.lines.get(from..).unwrap_or_default();
-    let decisive = reading
-        .at
-        .and_then(|(_, decisive)| command.lines.get(decisive));
-    if let Some((_, line)) = decisive {
-        failure.message = quote(&format!("{}: {}", failure.message, line.text.trim()));
+    let texts = bare(command.lines);
+    if let Some(said) = reading.at.and_then(|(_, decisive)| texts.get(decisive)) {
+        failure.message = quote(&format!("{}: {}", failure.message, said.trim()));
     }
     let says_all = matches!(
         failure.kind,
@@ -345,9 +344,8 @@ fn illustrate(failure: &mut Failure, command: &Command<'_>, reading: Reading, tr
         None => excerpt::last(command.lines.iter()),
     };
     show(failure, shown);
-    let whole = command.lines.get(reading.begins..).unwrap_or_default();
-    let texts = whole.iter().map(|(_, line)| line.text.as_str());
-    failure.locations = locations(texts, tree, command.text, reading.kind == Kind::LintFailed);
+    let is_lint = reading.kind == Kind::LintFailed;
+    failure.locations = locations(&texts, reading.begins, tree, command.text, is_lint);
 }
 
 #[cfg(test)]

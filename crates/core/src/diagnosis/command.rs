@@ -16,6 +16,7 @@ use crate::containerfile::StepLine;
 use crate::log::Line;
 
 use super::aside::asides;
+use super::groups::bare;
 use super::rules::{self, Known, Trust, Weight};
 
 /// A shell's status for a command that is not executable, and for one that is not there.
@@ -61,6 +62,7 @@ const SILENT: &[(&str, i32, Kind)] = &[
 /// Families of rules that are told apart.
 const EXCEPTIONS: &str = "tracebacks";
 const NETWORK: &str = "network";
+const TESTS: &str = "tests";
 
 /// What is known of a command that failed.
 #[derive(Debug, Clone, Copy)]
@@ -120,11 +122,7 @@ impl Found {
 
 /// Reads the output.
 pub fn read(command: &Command<'_>) -> Reading {
-    let texts: Vec<&str> = command
-        .lines
-        .iter()
-        .map(|(_, line)| line.text.as_str())
-        .collect();
+    let texts = bare(command.lines);
     let asides = asides(&texts);
     let found: Vec<Found> = texts
         .iter()
@@ -146,6 +144,7 @@ pub fn read(command: &Command<'_>) -> Reading {
             is_met && !is_forgiven(line, command.text)
         })
         .collect();
+    let found = without_reports(found, &texts);
     let told = decide(&found, command.status, texts.len());
     let kind = kind_of(told, command);
     let (decisive, is_doubtful) = doubt(told, kind, &texts, command.text);
@@ -157,7 +156,7 @@ pub fn read(command: &Command<'_>) -> Reading {
         .map(|found| &found.known.rule)
         .filter(|rule| rule.kind == kind);
     let begins = decisive.map_or(0, |found| beginning(&texts, &found));
-    let at = decisive.map(|found| (begins.max(found.at.saturating_sub(BEFORE)), found.at));
+    let at = decisive.map(|found| (shown_from(&texts, begins, &found), found.at));
     let usual = rule
         .and_then(|rule| rule.fault)
         .unwrap_or_else(|| kind.fault());
@@ -172,6 +171,31 @@ pub fn read(command: &Command<'_>) -> Reading {
         at,
         begins,
     }
+}
+
+/// What is told but for what the report of a failed test quotes: the test has failed, whatever it met.
+fn without_reports(found: Vec<Found>, texts: &[&str]) -> Vec<Found> {
+    let is_within = |line: &&str| {
+        let said = line.trim_start();
+        said.is_empty() || said.len() + 2 <= line.len()
+    };
+    // Index of the first line behind the report.
+    let mut end = 0;
+    let mut is_told = |met: &Found| {
+        if met.known.family == TESTS {
+            if met.is(Weight::Cause) && met.at >= end {
+                let behind = texts.get(met.at + 1..).unwrap_or_default();
+                end = met.at + 1 + behind.iter().take_while(|line| is_within(line)).count();
+            }
+            return true;
+        }
+        let is_deep = texts
+            .get(met.at)
+            .is_some_and(|line| line.starts_with("    "));
+        // What is not there keeps whole files from being run.
+        met.at >= end || !is_deep || met.known.rule.kind == Kind::ModuleNotFound
+    };
+    found.into_iter().filter(|met| is_told(met)).collect()
 }
 
 /// Whether a line has the form of what Buildah says of steps: what a command prints so is not its own.
@@ -276,7 +300,7 @@ fn doubt(told: Option<Found>, kind: Kind, texts: &[&str], text: &str) -> (Option
     let trust = found.known.rule.trust();
     let before = match trust {
         Trust::Sure => return (told, false),
-        Trust::Own => beginning(texts, &found),
+        Trust::Own => head(texts, &found).unwrap_or(found.at),
         Trust::Near | Trust::Follows => found.at.saturating_sub(AROUND),
     };
     let around = before..(found.at + AROUND).min(texts.len());
@@ -432,11 +456,21 @@ fn hint(kind: Kind, status: i32) -> Option<&'static str> {
     }
 }
 
+/// The first line that is shown.
+fn shown_from(texts: &[&str], begins: usize, decisive: &Found) -> usize {
+    let nearest = decisive.at.saturating_sub(BEFORE);
+    if begins >= nearest || !decisive.known.rule.far {
+        return begins.max(nearest);
+    }
+    // What stands between is of others: the line that failed, as pytest marks it, has to do.
+    let marked = (nearest..decisive.at).rev();
+    let marked = marked.take_while(|index| texts.get(*index).is_some_and(|line| !line.is_empty()));
+    let marked = marked.filter(|index| texts.get(*index).is_some_and(|line| line.starts_with('>')));
+    marked.last().unwrap_or(decisive.at)
+}
+
 /// The first line that belongs to the decisive one.
 fn beginning(texts: &[&str], decisive: &Found) -> usize {
-    if let Some(outer) = decisive.within {
-        return outer;
-    }
     let (at, known) = (decisive.at, decisive.known);
     let before = match (known.rule.weight, known.rule.kind) {
         // What sums up stands behind what it sums up.
@@ -446,7 +480,15 @@ fn beginning(texts: &[&str], decisive: &Found) -> usize {
         }
         _ => known.rule.before,
     };
-    let nearest = at.saturating_sub(before);
+    head(texts, decisive).unwrap_or_else(|| at.saturating_sub(before))
+}
+
+/// The line that heads what the decisive one belongs to.
+fn head(texts: &[&str], decisive: &Found) -> Option<usize> {
+    if decisive.within.is_some() {
+        return decisive.within;
+    }
+    let (at, known) = (decisive.at, decisive.known);
     let begins = |index: &usize| texts.get(*index).is_some_and(|line| known.begins_at(line));
     let is_within = |index: &usize| {
         let line = texts.get(*index);
@@ -468,7 +510,18 @@ fn beginning(texts: &[&str], decisive: &Found) -> usize {
         let mut before = (at.saturating_sub(LONGEST)..at).rev();
         before.find(|index| !is_within(index)).filter(is_head)
     };
-    near.or_else(far).unwrap_or(nearest)
+    near.filter(|head| is_open(texts, *head, at)).or_else(far)
+}
+
+/// Whether nothing was raised yet between the head of a traceback and a line; other heads are always open.
+fn is_open(texts: &[&str], head: usize, at: usize) -> bool {
+    let is_traceback =
+        (texts.get(head)).is_some_and(|line| line.trim_start().starts_with(TRACEBACK));
+    let between = texts.get(head + 1..at).unwrap_or_default();
+    !is_traceback
+        || between
+            .iter()
+            .all(|line| line.is_empty() || line.starts_with([' ', '\t']))
 }
 
 #[cfg(test)]

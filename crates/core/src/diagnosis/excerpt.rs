@@ -54,7 +54,8 @@ pub fn first(lines: &[(u64, Line)]) -> Excerpt {
         };
         advice.is_none()
     };
-    let shown = together.filter(|line| is_shown(line)).filter(is_news);
+    let shown = together.filter(|line| is_shown(line) && !has_passed(&line.1.text));
+    let shown = shown.filter(is_news);
     let mut first: Vec<&(u64, Line)> = shown.take(LINES).collect();
     let head = (first.iter()).position(|(_, line)| line.text.ends_with(QUOTED));
     if let Some(head) = head
@@ -74,6 +75,23 @@ pub fn first(lines: &[(u64, Line)]) -> Excerpt {
 
 fn is_shown((_, line): &(u64, Line)) -> bool {
     line.stream == Stream::Output && !line.text.trim().is_empty()
+}
+
+/// Whether a line says only that something passed, or begins: of GoogleTest, TAP, go test, cargo test, vitest and pytest.
+fn has_passed(text: &str) -> bool {
+    let said = text.trim_start();
+    let begins = [
+        "[ RUN      ]",
+        "[       OK ]",
+        "ok  \t",
+        "?   \t",
+        "--- PASS",
+        "✓ ",
+        "✔ ",
+    ];
+    begins.iter().any(|begin| said.starts_with(begin))
+        || (said.starts_with("test ") && said.ends_with(" ... ok"))
+        || said.ends_with(" PASSED")
 }
 
 fn quoted(lines: &[&(u64, Line)]) -> Excerpt {
@@ -146,5 +164,19 @@ mod tests {
             "    SyntaxError: Cannot use import statement outside a module",
         ];
         assert_eq!(shown(&texts), [texts[0], texts[3], texts[4]]);
+    }
+
+    #[test]
+    fn what_passed_is_left_out() {
+        let texts = [
+            "7/9 Test #7: cache ....***Failed",
+            "[ RUN      ] cache.keeps",
+            "[       OK ] cache.keeps (0 ms)",
+            "test ring::tests::fills ... ok",
+            "ok  \texample.com/a\t0.01s",
+            "tests/test_a.py::test_x PASSED",
+            "tests/cache_test.cpp:73: Failure",
+        ];
+        assert_eq!(shown(&texts), [texts[0], texts[6]]);
     }
 }

@@ -163,7 +163,8 @@ fn told(case: Case, tree: &Tree, mask: &dyn Fn(&str) -> String) -> CaseStatus {
     // Before anything is cut: the beginning of a secret is not found any more.
     let bounded = |text: &str| mask(text.get(..text.floor_char_boundary(TEXT)).unwrap_or(text));
     let (message, text) = (message.as_deref().map(bounded), mask(&text));
-    let place = locations(text.lines(), tree, "", false).into_iter().next();
+    let lines: Vec<&str> = text.lines().collect();
+    let place = locations(&lines, 0, tree, "", false).into_iter().next();
     let file = case
         .file
         .as_deref()

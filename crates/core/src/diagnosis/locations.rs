@@ -8,6 +8,7 @@ use regex::Regex;
 use crate::build::{Location, clean};
 
 use super::aside::asides;
+use super::groups;
 use super::tree::{Tree, normal};
 
 /// Places that a failure names at most.
@@ -44,13 +45,11 @@ const FORMS: &[&str] = &[
     r"^(?:file://)?(?P<file>/[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+)$",
     r"^\s*❯ (?:.+ )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
     // pytest
-    r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|in .+|Failed)$",
     r"^(?:file )?(?P<file>/\S+\.py)(?::|, line )(?P<line>\d+)$",
-    // Playwright
-    r"^ +\d+\) (?:\[[^\]]+\] › )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+) › (?P<msg>.+?)[ ─]*$",
     // bats, Next.js, Elixir
     r"^\s*# \(in test file (?P<file>[^\s,]+), line (?P<line>\d+)\)",
     r"^(?P<file>\./[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
+    r"^(?P<file>/[^\s:()]+\.(?:svelte|vue|astro)):(?P<line>\d+):(?P<col>\d+)$",
     r"^\s*└─ (?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)\b",
     // CMake with its calls, make, the shell, assert
     r"^\s+(?P<file>[^\s:()]*CMakeLists\.txt|[^\s:()]+\.cmake):(?P<line>\d+) \((?P<msg>\w+)\)$",
@@ -74,8 +73,20 @@ const FORMS: &[&str] = &[
     r"\(from line (?P<line>\d+) of (?P<file>[^)\s]+)\)",
     // Babel
     r"^\w*Error: (?P<file>[^\s:()]+): (?P<msg>.+) \((?P<line>\d+):(?P<col>\d+)\)$",
-    // Python
+    // Python, and pytest where it shows calls as Python does
     r#"^\s*File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
+    r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): in .+$",
+    r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|Failed)$",
+    r#"^E +File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
+];
+
+/// Forms of what only heads, includes or announces what failed: they count where nothing else is found.
+const HEADS: &[&str] = &[
+    // gcc and clang; TAP of node; ExUnit; Playwright
+    r"^(?:In file included|\s+)? *from (?P<file>[^\s:()]+):(?P<line>\d+)(?::(?P<col>\d+))?[,:]$",
+    r"^\s+location: '(?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)'$",
+    r"^ {5}(?P<file>[^\s:()]+\.exs):(?P<line>\d+)$",
+    r"^ +\d+\) (?:\[[^\]]+\] › )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+) › (?P<msg>.+?)[ ─]*$",
 ];
 
 /// Forms of whatever else names a place: they count where the file is known to be the user's.
@@ -86,11 +97,17 @@ const ANYWHERE: &[&str] = &[
     r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) (?P<line>\d+):(?P<col>\d+)\b",
 ];
 
-/// Index of the form of Python's frames, the last of which is the first cause.
-const PYTHON: usize = FORMS.len() - 1;
+/// Index of the first form of Python's frames, the last of which is the first cause.
+const PYTHON: usize = FORMS.len() - 4;
 
 static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     FORMS
+        .iter()
+        .filter_map(|form| Regex::new(form).ok())
+        .collect()
+});
+static HEADERS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    HEADS
         .iter()
         .filter_map(|form| Regex::new(form).ok())
         .collect()
@@ -104,7 +121,7 @@ static LOOSE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 /// What only remarks something, heads what is told behind it, or sums it up.
 static HARMLESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?i)\b(?:warn|warning)\b|\b(?:note|info|hint):| (?:›|=>) |^g?make(?:\[\d+\])?: \*\*\* |\blevel"?[=:] ?"?(?:info|debug|trace)|^\W*(?:[\dT:.,Z+-]+ +)*\[?(?-i:INFO|DEBUG|TRACE|NOTICE|[IWD]\d{4})\b"#,
+        r#"(?i)\b(?:warn|\w*warning)\b|^\s*(?:info|hint) •|\b(?:note|info|hint):| (?:›|=>) |^g?make(?:\[\d+\])?: \*\*\* |\blevel"?[=:] ?"?(?:info|debug|trace)|^\W*(?:[\dT:.,Z+-]+ +)*\[?(?-i:INFO|DEBUG|TRACE|NOTICE|[IWD]\d{4})\b"#,
     )
     .ok()
 });
@@ -117,53 +134,83 @@ static ENTERING: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 /// A file on a line of its own, as eslint heads its findings; and one of these.
 static HEADING: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^(?P<file>[^\s:()]+\.\w{1,6})$").ok());
+    LazyLock::new(|| Regex::new(r"^(?: +Line +)?(?P<file>[^\s:()]+\.\w{1,6}) *$").ok());
 static FINDINGS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [
         r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?:[Ee]rror:?|✖)\s+(?P<msg>.+)$",
         r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?P<harmless>[Ww]arning:?)\s+(?P<msg>.+)$",
         r"^\s+Line (?P<line>\d+):(?P<col>\d+):\s+(?P<msg>.+)$",
+        r"^ {2,}(?P<line>\d+) {2,}(?P<msg>\S.*)$",
         r"^(?P<msg>Module not found: .+)$",
     ]
     .iter()
     .filter_map(|form| Regex::new(form).ok())
     .collect()
 });
-static CHANGES: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"\b(?:cd|-C) +([^\s;&|)]+)").ok());
+static CHANGES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?:^|[\s;&|(])(?:(?:cd|pushd|-C|--directory|--cwd|--prefix|--project-dir)(?: +|=)(?P<to>[^\s;&|)]+)|(?:--manifest-path|--file|-f)(?: +|=)(?P<of>[^\s;&|)]+)/(?:Cargo\.toml|pom\.xml|[Mm]akefile))").ok()
+});
+/// Where a program that runs others says that one of them ran, behind what that printed: npm, turbo.
+static RAN_IN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^npm (?:ERR!|error) (?:path|location) (?P<npm>/\S+)$|^\S+#\S+: command \((?P<turbo>/[^)]+)\)").ok()
+});
+/// How go test ends a package.
+static PACKAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^(?:FAIL|ok|\?)\s+(?P<package>[\w.~/-]+)\s+(?:\(cached\)|[\d.]+s|\[.+\])").ok()
+});
+/// What a test of Go complains of; without such words a line of its log may be one of before it failed.
+static COMPLAINS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?i)want|got\b|expect|!=|not equal|should|error|fail|\bnil\b|timed out|missing|diff|must|panic|invalid|wrong|mismatch").ok()
+});
+/// A test in documentation of Rust, whose place is that of the code, not that of the program made of it.
+static DOCTEST: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^---- (?P<file>\S+\.rs) - .*\(line (?P<line>\d+)\) stdout ----$").ok()
+});
 
-/// The places in order, each once; `command` is the instruction that printed them. Where something is only remarked
-/// counts for `linters`, where they tell nothing else.
-pub fn locations<'a>(
-    lines: impl IntoIterator<Item = &'a str>,
+/// The places in order, each once, of the lines from `begins` on; `command` is the instruction that printed them. Where
+/// something is only remarked counts for `linters`, where they tell nothing else.
+pub fn locations(
+    lines: &[&str],
+    begins: usize,
     tree: &Tree,
     command: &str,
     linters: bool,
 ) -> Vec<Location> {
-    let lines: Vec<&str> = lines.into_iter().collect();
     let foreign = match installs_the_source(command) {
         true => Vec::new(),
-        false => builds_of_packages(&lines),
+        false => builds_of_packages(lines),
     };
-    let asides = asides(&lines);
+    let asides = asides(lines);
+    let packages = packages(lines);
     let mut reader = Reader {
-        directories: directories(command, &tree.layout.workdir),
+        directories: directories(command, lines, &tree.layout.workdir),
         tree,
         found: Vec::new(),
         harmless: Vec::new(),
+        heads: Vec::new(),
         call: None,
         frames: Vec::new(),
+        is_pytest: false,
         heading: None,
         headline: None,
+        package: None,
+        is_doctest: false,
         next: 0,
     };
-    let own = lines.iter().enumerate().filter(|(at, _)| {
-        let mut others = foreign.iter().chain(&asides);
-        !others.any(|lines| lines.contains(at))
-    });
-    for (_, line) in own {
+    for (at, line) in lines.iter().enumerate() {
         let end = line.floor_char_boundary(LOOKED_AT);
-        reader.take(line.get(..end).unwrap_or(line));
+        let line = line.get(..end).unwrap_or(line);
+        if at < begins {
+            reader.enter(line);
+            continue;
+        }
+        let mut others = foreign.iter().chain(&asides);
+        if others.any(|lines| lines.contains(&at)) {
+            continue;
+        }
+        let package = packages.iter().find(|(lines, _)| lines.contains(&at));
+        reader.package = package.map(|(_, package)| *package);
+        reader.take(line);
         // Guesses give way to files that are known.
         if reader.found.iter().filter(|(known, _)| *known).count() >= MOST_LOCATIONS
             || reader.found.len() > 10 * MOST_LOCATIONS
@@ -172,6 +219,25 @@ pub fn locations<'a>(
         }
     }
     reader.finish(linters)
+}
+
+/// What go test printed of each package that failed.
+fn packages<'a>(lines: &[&'a str]) -> Vec<(Range<usize>, &'a str)> {
+    let (mut found, mut begin) = (Vec::new(), 0);
+    let Some(regex) = PACKAGE.as_ref() else {
+        return found;
+    };
+    for (at, line) in lines.iter().enumerate() {
+        // Most lines have none.
+        if !line.starts_with(['F', 'o', '?']) {
+            continue;
+        }
+        if let Some(package) = regex.captures(line).and_then(|ended| ended.name("package")) {
+            found.push((begin..at, package.as_str()));
+            begin = at + 1;
+        }
+    }
+    found
 }
 
 /// What pip, uv and poetry quote of the builds of packages, whose files lie in directories of their own.
@@ -203,23 +269,32 @@ fn installs_the_source(command: &str) -> bool {
     command.split_whitespace().any(is_directory)
 }
 
-/// Where a command line goes before it runs something.
-fn directories(command: &str, workdir: &str) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
+/// Where a command line goes before it runs something, and where something says to have run.
+fn directories(command: &str, lines: &[&str], workdir: &str) -> Vec<String> {
+    let ran_in = RAN_IN.as_ref().into_iter().flat_map(|regex| {
+        let found = lines.iter().filter_map(|line| regex.captures(line));
+        found.filter_map(|ran| Some(ran.name("npm").or(ran.name("turbo"))?.as_str().to_owned()))
+    });
+    let mut found: Vec<String> = ran_in.take(DEEP).collect();
+    let mut from = workdir.to_owned();
     for change in CHANGES
         .iter()
         .flat_map(|regex| regex.captures_iter(command))
         .take(DEEP)
     {
-        let Some(to) = change.get(1) else { continue };
+        let Some(to) = change.name("to").or(change.name("of")) else {
+            continue;
+        };
         let to = to.as_str().trim_matches(['"', '\'']);
-        let from = found.last().map_or(workdir, String::as_str);
         let to = if to.starts_with('/') {
             to.to_owned()
         } else {
             format!("{from}/{to}")
         };
-        found.extend(normal(&to));
+        if let Some(to) = normal(&to) {
+            from.clone_from(&to);
+            found.push(to);
+        }
     }
     found
 }
@@ -231,26 +306,25 @@ struct Reader<'a, 't> {
     found: Vec<(bool, Location)>,
     /// Where something is only remarked.
     harmless: Vec<Location>,
+    /// What only heads or announces what failed.
+    heads: Vec<Location>,
     /// The last call of the user's: what was raised is somebody else's, where nothing else is found.
     call: Option<Location>,
     /// Frames of Python, whose message comes behind them.
     frames: Vec<(bool, Location)>,
+    is_pytest: bool,
     heading: Option<&'a str>,
     headline: Option<&'a str>,
+    /// The package whose tests Go runs.
+    package: Option<&'a str>,
+    is_doctest: bool,
     /// Where the next place belongs.
     next: usize,
 }
 
 impl<'a> Reader<'a, '_> {
     fn take(&mut self, line: &'a str) {
-        if let Some(entering) = ENTERING.as_ref().and_then(|regex| regex.captures(line)) {
-            match entering.name("way").map(|way| way.as_str()) {
-                Some("Entering") if self.directories.len() < DEEP => {
-                    self.directories
-                        .extend(entering.name("directory").map(|to| to.as_str().to_owned()));
-                }
-                _ => drop(self.directories.pop()),
-            }
+        if self.enter(line) || self.announces(line) {
             return;
         }
         if line.starts_with("error") {
@@ -258,6 +332,11 @@ impl<'a> Reader<'a, '_> {
         }
         if line.starts_with("Caused by: ") {
             // Of the JVM: what was thrown first is told last.
+            self.next = 0;
+        }
+        if line.trim_start().starts_with(groups::NEXT) {
+            // An exception that another holds: it was raised before that.
+            self.close(None);
             self.next = 0;
         }
         if let Some(heading) = HEADING.as_ref().and_then(|regex| regex.captures(line)) {
@@ -281,12 +360,8 @@ impl<'a> Reader<'a, '_> {
             .enumerate()
             .find_map(|(form, regex)| Some((form, regex.captures(line)?)));
         let Some((form, place)) = place else {
-            if !self.anywhere(line)
-                && !self.frames.is_empty()
-                && !line.starts_with([' ', '\t'])
-                && !line.is_empty()
-            {
-                self.close(Some(line));
+            if !self.anywhere(line) && !self.frames.is_empty() {
+                self.go_on(line);
             }
             return;
         };
@@ -305,8 +380,20 @@ impl<'a> Reader<'a, '_> {
         let Some(file) = java.as_deref().or_else(|| text("file")) else {
             return;
         };
+        let is_log = file.ends_with(".go")
+            && line.starts_with(' ')
+            && message.is_some_and(|message| {
+                !COMPLAINS
+                    .as_ref()
+                    .is_some_and(|regex| regex.is_match(message))
+            });
         match self.place(file, text("line"), text("col"), message) {
-            Some(frame) if form == PYTHON => self.frames.push(frame),
+            Some(frame) if form >= PYTHON => {
+                self.is_pytest = form > PYTHON;
+                self.frames.push(frame);
+            }
+            Some((_, log)) if is_log => self.note(log),
+            Some(_) if self.is_doctest && line.contains("panicked at ") => {}
             Some(place) => self.add(place),
             None => drop(self.anywhere(line)),
         }
@@ -350,6 +437,89 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
+    /// What stands behind frames: of Python they end with what was raised; pytest says that before it tells where.
+    fn go_on(&mut self, line: &str) {
+        let raised = line
+            .strip_prefix("E   ")
+            .filter(|raised| !raised.starts_with(' '));
+        match (self.is_pytest, raised) {
+            (true, Some(raised)) => {
+                if let Some((_, frame)) = self.frames.last_mut() {
+                    frame
+                        .message
+                        .get_or_insert_with(|| clean::short(raised, 300));
+                }
+            }
+            (true, None)
+                if ["___", "===", "---"]
+                    .iter()
+                    .any(|head| line.starts_with(head)) =>
+            {
+                self.close(None);
+            }
+            (false, _) if !line.is_empty() && !line.starts_with([' ', '\t']) => {
+                self.close(Some(line));
+            }
+            _ => {}
+        }
+    }
+
+    /// Follows make into directories and out of them.
+    fn enter(&mut self, line: &str) -> bool {
+        // Most lines are of others.
+        if !line.contains("ing directory '") {
+            return false;
+        }
+        let Some(entering) = ENTERING.as_ref().and_then(|regex| regex.captures(line)) else {
+            return false;
+        };
+        let directory = entering.name("directory").map_or("", |to| to.as_str());
+        let is_in = entering
+            .name("way")
+            .is_some_and(|way| way.as_str() == "Entering");
+        if is_in && self.directories.len() < DEEP {
+            self.directories.push(directory.to_owned());
+        } else if !is_in && let Some(at) = self.directories.iter().rposition(|one| one == directory)
+        {
+            // Several run side by side.
+            self.directories.remove(at);
+        }
+        true
+    }
+
+    /// Takes what only heads what failed.
+    fn announces(&mut self, line: &'a str) -> bool {
+        if line.starts_with("---- ") {
+            let doctest = DOCTEST.as_ref().and_then(|regex| regex.captures(line));
+            self.is_doctest = doctest.is_some();
+            if let Some(doctest) = doctest {
+                let text = |name: &str| doctest.name(name).map(|group| group.as_str());
+                let place =
+                    text("file").and_then(|file| self.place(file, text("line"), None, None));
+                if let Some(place) = place {
+                    self.add(place);
+                }
+                return true;
+            }
+        }
+        let Some(head) = HEADERS.iter().find_map(|form| form.captures(line)) else {
+            return false;
+        };
+        let text = |name: &str| head.name(name).map(|group| group.as_str());
+        let place =
+            text("file").and_then(|file| self.place(file, text("line"), text("col"), text("msg")));
+        if let Some((_, location)) = place {
+            self.note(location);
+        }
+        true
+    }
+
+    fn note(&mut self, location: Location) {
+        if self.heads.len() < MOST_LOCATIONS {
+            self.heads.push(location);
+        }
+    }
+
     fn add(&mut self, (is_known, location): (bool, Location)) {
         self.close(None);
         self.keep(is_known, location);
@@ -369,7 +539,10 @@ impl<'a> Reader<'a, '_> {
         column: Option<&str>,
         message: Option<&str>,
     ) -> Option<(bool, Location)> {
-        let known = self.tree.file(printed, &self.directories);
+        let known = match self.package.filter(|_| printed.ends_with(".go")) {
+            Some(package) => self.tree.file(printed, &self.within(package)),
+            None => self.tree.file(printed, &self.directories),
+        };
         let is_known = known.is_some();
         let file = known.or_else(|| self.tree.guess(printed))?;
         let number = |text: Option<&str>| {
@@ -383,6 +556,16 @@ impl<'a> Reader<'a, '_> {
             message: message.map(|message| clean::short(message.trim(), 300)),
         };
         Some((is_known, location))
+    }
+
+    /// The directories, with those that a package of Go may lie in: the longest end of its path comes first.
+    fn within(&self, package: &str) -> Vec<String> {
+        let from = self.directories.last().unwrap_or(&self.tree.layout.workdir);
+        let ends = package
+            .rmatch_indices('/')
+            .filter_map(|(at, _)| package.get(at..));
+        let ends = ends.take(DEEP).map(|end| format!("{from}{end}"));
+        self.directories.iter().cloned().chain(ends).collect()
     }
 
     fn keep(&mut self, is_known: bool, location: Location) {
@@ -406,7 +589,7 @@ impl<'a> Reader<'a, '_> {
     fn close(&mut self, message: Option<&str>) {
         let mut message = message.map(|message| clean::short(message, 300));
         for (is_known, mut frame) in std::mem::take(&mut self.frames).into_iter().rev() {
-            frame.message = message.take();
+            frame.message = message.take().or(frame.message);
             self.keep(is_known, frame);
         }
     }
@@ -418,6 +601,10 @@ impl<'a> Reader<'a, '_> {
         }
         if self.found.is_empty() {
             self.found.extend(self.call.map(|call| (true, call)));
+        }
+        if self.found.is_empty() {
+            self.found
+                .extend(self.heads.into_iter().map(|head| (true, head)));
         }
         let any = self.found.iter().any(|(known, _)| *known);
         let own = self.found.into_iter().filter(|(known, _)| *known || !any);

@@ -12,6 +12,7 @@ mod aside;
 mod buildah;
 mod command;
 mod excerpt;
+mod groups;
 mod invalid;
 mod junit;
 mod last_words;

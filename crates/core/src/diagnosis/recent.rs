@@ -152,6 +152,7 @@ const WORDS: &[&str] = &[
     "t compatible",
     "platform than",
     "no child",
+    "%) not met",
     "heap space",
     "metaspace",
     "out of resources",
@@ -388,6 +389,10 @@ mod tests {
             "In script.sh line 3:",
             "F401 [*] `os` imported but unused",
             "Dockerfile.prod:3 DL3008 warning: Pin versions in apt get install.",
+            "order.proto:11:10:Field name \"OrderId\" should be lower_snake_case, such as \"order_id\".",
+            "# [example.com/app/store]",
+            "  Line   src/Http/Kernel.php",
+            "/app/src/routes/+page.svelte:9:14",
             "build.sh:3:6: note: Double quote to prevent globbing and word splitting. [SC2086]",
         ];
         let lost: Vec<String> = rules::tests::deciding()

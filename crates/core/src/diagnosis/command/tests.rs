@@ -504,6 +504,7 @@ fn a_long_test_of_pytest_begins_at_its_name() {
     texts.extend(["    step = next(steps)"; 30]);
     texts.extend(["tests/test_pay.py:41: ", "_ _ _ _ _ _ _ _"]);
     texts.extend(["    def send(self, request):"; 20]);
+    texts.push(">       response.raise_for_status()");
     texts.push("E       requests.exceptions.HTTPError: 404 Client Error");
     let lines = &lines(&texts);
     let reading = read(&Command {
@@ -512,10 +513,7 @@ fn a_long_test_of_pytest_begins_at_its_name() {
         text: "RUN pytest",
     });
     assert_eq!((reading.kind, reading.begins), (Kind::TestFailed, 1));
-    assert_eq!(
-        reading.at,
-        Some((texts.len() - 1 - BEFORE, texts.len() - 1))
-    );
+    assert_eq!(reading.at, Some((texts.len() - 2, texts.len() - 1)));
 }
 
 #[test]
@@ -569,4 +567,50 @@ fn what_npm_says_is_read_behind_its_name() {
         "npm error fatal: Could not read from remote repository.",
     ];
     assert_eq!(told(128, "RUN npm ci", &lines).0, Kind::GitAuthFailed);
+}
+
+#[test]
+fn what_the_report_of_a_test_quotes_is_no_cause_of_its_own() {
+    let mocha = [
+        "  2 failing",
+        "  1) accounts refuses a second one:",
+        "",
+        "      AssertionError: expected 409 to equal 201",
+        "      at Context.<anonymous> (test/accounts.test.js:31:20)",
+        "",
+        "  2) mail is rendered:",
+        "     Error: ENOENT: no such file or directory, open 'templates/welcome.mjml'",
+        "      at Object.openSync (node:fs:573:18)",
+    ];
+    assert_eq!(
+        told(2, "RUN npm test", &mocha),
+        (Kind::TestFailed, Fault::Code, Some(1))
+    );
+    let behind = [&mocha[..6], &["copying", "    Error: ENOENT: no such file"]].concat();
+    assert_eq!(told(2, "RUN npm test", &behind).0, Kind::FileNotFound);
+}
+
+#[test]
+fn a_traceback_that_has_ended_heads_nothing_else() {
+    let lines = [
+        "Traceback (most recent call last):",
+        "  File \"/app/images.py\", line 40, in fetch",
+        "OSError: image is gone",
+        "12 categories, 2 products",
+        "CommandError: price is negative",
+    ];
+    let lines = &self::lines(&lines);
+    let reading = read(&Command {
+        lines,
+        status: 1,
+        text: "RUN python manage.py seed",
+    });
+    assert_eq!(reading.begins, 0, "the first exception is the cause");
+    let later = &lines[3..];
+    let reading = read(&Command {
+        lines: later,
+        status: 1,
+        text: "RUN python manage.py seed",
+    });
+    assert_eq!(reading.begins, 1);
 }

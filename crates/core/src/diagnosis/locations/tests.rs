@@ -5,7 +5,7 @@ use crate::containerfile::{Copied, Layout};
 use proptest::prelude::*;
 
 fn places(lines: &[&str], tree: &Tree, command: &str) -> Vec<(String, Option<u32>, Option<u32>)> {
-    locations(lines.iter().copied(), tree, command, false)
+    locations(lines, 0, tree, command, false)
         .into_iter()
         .map(|place| (place.file, place.line, place.column))
         .collect()
@@ -58,7 +58,7 @@ fn every_form_is_read_and_system_files_are_not() {
             at("Main.java", 3, None),
         ]
     );
-    let all = locations(lines, &Tree::default(), "", false);
+    let all = locations(&lines, 0, &Tree::default(), "", false);
     assert_eq!(
         all[3].message.as_deref(),
         Some("error[E0425]: cannot find value `z`")
@@ -89,7 +89,7 @@ fn only_files_of_the_source_are_named_and_the_first_cause_comes_first() {
         places(&python, &tree, ""),
         [at("lib/deep.py", 7, None), at("run.py", 3, None)]
     );
-    let found = locations(python, &tree, "", false);
+    let found = locations(&python, 0, &tree, "", false);
     assert_eq!(found[0].message.as_deref(), Some("ValueError: x"));
     let node = [
         "/app/src/a.js:2",
@@ -184,7 +184,8 @@ fn a_place_that_stands_apart_from_what_is_said_is_read() {
 proptest! {
     #[test]
     fn nothing_makes_it_panic(lines in proptest::collection::vec(".{0,200}", 0..50), command in ".{0,80}") {
-        let found = locations(lines.iter().map(String::as_str), &app(&["a"]), &command, false);
+        let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let found = locations(&texts, 0, &app(&["a"]), &command, false);
         prop_assert!(found.len() <= MOST_LOCATIONS);
     }
 }
@@ -238,7 +239,7 @@ fn a_file_of_the_user_s_is_found_in_whatever_form_and_no_other() {
         "  3:1  warning  Unexpected console statement",
     ];
     assert_eq!(places(&eslint, &tree, ""), []);
-    let remarked = locations(eslint, &tree, "", true);
+    let remarked = locations(&eslint, 0, &tree, "", true);
     assert_eq!(remarked.first().and_then(|place| place.line), Some(3));
 }
 
@@ -322,5 +323,137 @@ fn the_number_of_tests_is_no_line() {
     assert_eq!(
         places(&others, &tree, ""),
         [at("src/main.c", 12, None), at("src/main.c", 14, 3)]
+    );
+}
+
+#[test]
+fn the_innermost_call_of_pytest_comes_first() {
+    let tree = app(&["tests/test_api.py", "app/orders.py", "app/mailer.py"]);
+    let short = [
+        "____ ERROR collecting tests/test_api.py ____",
+        "tests/test_api.py:6: in <module>",
+        "    from app.orders import Order",
+        "app/orders.py:9: in <module>",
+        "    from app.mailer import send",
+        "app/mailer.py:4: in <module>",
+        "    from app.orders import Order",
+        "E   ImportError: cannot import name 'Order'",
+        "=== short test summary info ===",
+    ];
+    let first = at("app/mailer.py", 4, None);
+    assert_eq!(places(&short, &tree, "").first(), Some(&first));
+    let found = locations(&short, 0, &tree, "", false);
+    assert_eq!(
+        found.first().and_then(|place| place.message.as_deref()),
+        Some("ImportError: cannot import name 'Order'")
+    );
+    let long = [
+        "____ test_best ____",
+        "app/orders.py:97: in best",
+        "    return max(self.candidates())",
+        "_ _ _ _ _ _ _ _ _",
+        ">       return len(path) / total",
+        "E       ZeroDivisionError: float division by zero",
+        "",
+        "app/mailer.py:142: ZeroDivisionError",
+    ];
+    assert_eq!(
+        places(&long, &tree, ""),
+        [
+            at("app/mailer.py", 142, None),
+            at("app/orders.py", 97, None)
+        ]
+    );
+}
+
+#[test]
+fn a_name_in_two_directories_is_where_the_program_ran() {
+    let tree = app(&["firmware/uart.c", "host/uart.c"]);
+    let error = ["uart.c:54:13: error: 'x' undeclared"];
+    let firmware = [at("firmware/uart.c", 54, 13)];
+    assert_eq!(places(&error, &tree, "RUN make all"), []);
+    for command in [
+        "RUN make -C firmware all",
+        "RUN cd firmware && make",
+        "RUN cargo build --manifest-path firmware/Cargo.toml",
+        "RUN npm --prefix firmware test",
+    ] {
+        assert_eq!(places(&error, &tree, command), firmware, "{command}");
+    }
+    let lines = [
+        "make[1]: Entering directory '/app/host'",
+        "make[1]: Entering directory '/app/firmware'",
+        "make[1]: Leaving directory '/app/host'",
+        error[0],
+    ];
+    let found = locations(&lines, 3, &tree, "RUN make", false);
+    assert_eq!(
+        found.first().map(|place| place.file.as_str()),
+        Some("firmware/uart.c")
+    );
+    let npm = [error[0], "npm error path /app/firmware"];
+    assert_eq!(places(&npm, &tree, "RUN npm test -ws"), firmware);
+    let tree = app(&[
+        "internal/orders/handler_test.go",
+        "internal/users/handler_test.go",
+    ]);
+    let go = [
+        "ok  \texample.com/shop/internal/users\t0.010s",
+        "--- FAIL: TestCreate (0.00s)",
+        "    handler_test.go:40: opening the store",
+        "    handler_test.go:41: status = 500, want 201",
+        "FAIL\texample.com/shop/internal/orders\t0.019s",
+    ];
+    assert_eq!(
+        places(&go, &tree, ""),
+        [at("internal/orders/handler_test.go", 41, None)]
+    );
+}
+
+#[test]
+fn what_only_heads_counts_where_nothing_else_is_found() {
+    let tree = app(&[
+        "include/proto.h",
+        "include/frame.h",
+        "src/main.c",
+        "src/lib.rs",
+    ]);
+    let gcc = [
+        "In file included from include/proto.h:5,",
+        "                 from src/main.c:2:",
+        "include/frame.h:22:3: error: unknown type name 'u8'",
+    ];
+    assert_eq!(places(&gcc, &tree, ""), [at("include/frame.h", 22, 3)]);
+    let of_the_system = [gcc[0], gcc[1], "/usr/include/x.h:3:1: error: #error no"];
+    assert_eq!(
+        places(&of_the_system, &tree, ""),
+        [at("include/proto.h", 5, None), at("src/main.c", 2, None)]
+    );
+    let doctest = [
+        "---- src/lib.rs - join (line 41) stdout ----",
+        "Test executable failed (exit status: 101).",
+        "thread 'main' panicked at src/lib.rs:5:1:",
+    ];
+    assert_eq!(places(&doctest, &tree, ""), [at("src/lib.rs", 41, None)]);
+}
+
+#[test]
+fn the_exceptions_of_a_group_come_before_the_group() {
+    let tree = app(&["crawler/run.py", "crawler/fetch.py"]);
+    let lines = [
+        "Traceback (most recent call last):",
+        "  File \"/app/crawler/run.py\", line 12, in <module>",
+        "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)",
+        "  +-+---------------- 1 ----------------",
+        "Traceback (most recent call last):",
+        "  File \"/app/crawler/fetch.py\", line 31, in fetch",
+        "ValueError: unsupported scheme: 'gopher'",
+    ];
+    assert_eq!(
+        places(&lines, &tree, ""),
+        [
+            at("crawler/fetch.py", 31, None),
+            at("crawler/run.py", 12, None)
+        ]
     );
 }

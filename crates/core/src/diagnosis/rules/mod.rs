@@ -215,7 +215,7 @@ const AGAIN: &str = r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|a
 /// How a program's own log has a line, after which it mostly goes on.
 const LOGGED: &str = r"^\W*\d{4}-\d\d-\d\d[T ]\S*\W.*?\b(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\b|^\W*(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING)\b";
 /// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `, `npm error `.
-const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][\w-]+)+:|npm (ERR!|error)) +(?P<rest>\S.*)";
+const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][A-Za-z_][\w-]*)+:|npm (ERR!|error)) +(?P<rest>\S.*)";
 
 /// The name of a test, what it expected, and its source: not what it met.
 const NAMED_OR_EXPECTED: &str = r"^ *(\xe2\x97\x8f|\xe2\x9c\x95|\xe2\x9c\x96|\xc3\x97|FAIL|--- FAIL:|=== RUN|_{3,}) |^(FAIL|ERROR): \w+ \(|^[\sE]*([Ee]xpected|[Ww]ant) *:|^> {3,}\S";
@@ -415,6 +415,14 @@ pub fn is_of_a_compiler(line: &str) -> bool {
 /// Whether it is a line of a program's own log, after which it mostly goes on.
 pub fn is_logged(line: &str) -> bool {
     matches(LOG.as_ref(), line)
+}
+
+/// Whether such a line tells of nothing worse than a warning.
+pub fn is_logged_as_harmless(line: &str) -> bool {
+    is_logged(line)
+        && !["ERROR", "CRITICAL", "FATAL"]
+            .iter()
+            .any(|level| line.contains(level))
 }
 
 /// Whether a line names a test, or tells what it expected.
