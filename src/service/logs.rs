@@ -77,7 +77,7 @@ impl Service {
             let wrote = view.record.end.as_ref().map_or(0, |end| end.log_lines);
             if selection.total < wrote && view.log_missing.is_none() {
                 // That it is lost was found by trying to read it.
-                view = self.backend.look(id).await?;
+                view = self.backend.look(id).await.unwrap_or(view);
             }
             reached = selection.reached.or(reached);
             selection.reached = reached;

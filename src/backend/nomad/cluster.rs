@@ -132,6 +132,7 @@ impl Known {
         for allocation in self.allocations.values_mut() {
             allocation.modify_index = 0;
         }
+        self.log_collected = false;
     }
 
     /// Takes an evaluation in; `false`: nothing new.

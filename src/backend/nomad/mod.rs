@@ -68,6 +68,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const WELL: Duration = Duration::from_secs(3);
 /// How long an answer waits for what a running build has said so far, where nobody has read it yet.
 const FIRST_READ: Duration = Duration::from_secs(2);
+/// How long an answer waits for the allocation of an ended build.
+const ASKED: Duration = Duration::from_secs(2);
 /// Pause before what comes behind the end of a build is looked for again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Events closer together than this are taken together.
@@ -79,6 +81,7 @@ pub struct NomadBackend {
     depot: Option<NomadDepot>,
     sweep: mpsc::Sender<()>,
     examined: Examined,
+    began: Instant,
     /// What this server does in the background ends with it.
     _alive: DropGuard,
 }
@@ -125,6 +128,7 @@ impl NomadBackend {
             core,
             sweep,
             examined: Examined::default(),
+            began: Instant::now(),
             _alive: alive.drop_guard(),
         })
     }
@@ -151,7 +155,7 @@ impl NomadBackend {
         let mut ready = self.core.books.ready();
         let begun = ready.wait_for(|ready| ready.cluster_once);
         // Where the cluster is silent for longer, what is known has to do.
-        let _ = tokio::time::timeout(PATIENCE, begun).await;
+        let _ = tokio::time::timeout_at(self.began + PATIENCE, begun).await;
         Ok(self.core.books.page(id).unwrap_or(page))
     }
 
@@ -165,24 +169,33 @@ impl NomadBackend {
         };
         let is_told = stored.log_artifact().is_some() || log_missing(&page).is_some();
         let is_kept = (known.allocation(Some(placed))).is_some_and(|one| !cluster::is_done(one));
-        if is_told || is_kept {
+        if is_told || is_kept || end.log_lines == 0 || self.has_read(id, end.log_lines) {
             return Ok(page);
         }
-        match self.core.client.allocation(placed).await {
-            Ok(allocation) => {
+        let asked = tokio::time::timeout(ASKED, self.core.client.allocation(placed)).await;
+        match asked {
+            Ok(Ok(allocation)) => {
                 (self.core.books).take(id, |known| known.take_allocation(allocation, now_ms()))
             }
-            Err(NomadError::NotFound { .. }) => {
-                // What this server has read it still has.
-                if self.core.spool.log(id).lock().await.progress.lines < end.log_lines {
-                    self.core.books.take(id, Known::lose_log);
-                }
+            // Where there is a repository, its last task or a server says what became of the log.
+            Ok(Err(NomadError::NotFound { .. })) if self.core.shelf.is_none() => {
+                self.core.books.take(id, Known::lose_log);
             }
-            Err(error) => {
+            Ok(Err(NomadError::NotFound { .. })) => {}
+            Ok(Err(error)) => {
                 tracing::debug!(%error, build = %id, "the allocation of an ended build cannot be read");
+            }
+            Err(_) => {
+                tracing::debug!(build = %id, "the allocation of an ended build is not told in time")
             }
         }
         Ok(self.core.books.page(id).unwrap_or(page))
+    }
+
+    /// Whether this server has read so many lines of a log; `false` also while somebody reads it.
+    fn has_read(&self, id: &BuildId, lines: u64) -> bool {
+        let log = self.core.spool.log(id);
+        log.try_lock().is_ok_and(|log| log.progress.lines >= lines)
     }
 
     fn view(page: &Page, queue: Option<QueueStatus>) -> View {
@@ -287,7 +300,7 @@ impl NomadBackend {
             && let Err(error) = follow::advance_ended(&self.core, allocation, &mut log).await
         {
             tracing::debug!(%error, build = %id, "the log of an ended build cannot be read");
-            if follow::is_collected(&error) {
+            if self.core.shelf.is_none() && follow::is_collected(&error) {
                 self.core.books.take(id, Known::lose_log);
             }
         }

@@ -29,8 +29,11 @@ const LISTED: usize = 6;
 const MESSAGE: usize = 600;
 /// How Buildah says that its own child has ended, in the isolation chroot.
 const SUBPROCESS: &str = "subprocess exited with status ";
-/// How `buildah run` says at its end that the command ended with a status.
-const RUNTIME_ERROR: &str = "Error: while running runtime: ";
+/// How `buildah run` says at its end that the command ended with a status: rootless, and in the isolation chroot.
+const RUN_ERRORS: [&str; 2] = [
+    "Error: while running runtime: exit status ",
+    "Error: exit status ",
+];
 
 /// `Error: building at STEP "…": while running runtime: exit status 2`, perhaps behind an error of
 /// the clean-up
@@ -273,6 +276,13 @@ fn printed(lines: &[(u64, Line)], (number, error): (u64, &str)) -> Vec<(u64, Lin
     {
         printed.pop();
     }
+    // The second time it may say so behind what the command printed last.
+    if let Some((_, line)) = printed.last_mut()
+        && let Some((before, status)) = line.text.rsplit_once(SUBPROCESS)
+        && status.bytes().all(|c| c.is_ascii_digit())
+    {
+        line.text = before.to_owned();
+    }
     let last = lines
         .get(until)
         .and_then(|(_, line)| Some((line, line.text.strip_suffix(error)?)));
@@ -306,12 +316,17 @@ fn explain(failure: &mut Failure, command: &Command<'_>, tree: &Tree) {
 
 /// Makes of a failed test what its output tells. Its kind stays: it is the test that did not pass.
 pub fn explain_test(failure: &mut Failure, command: &Command<'_>, tree: &Tree) {
-    let mut command = *command;
-    if let Some(((_, last), before)) = command.lines.split_last()
-        && last.text.starts_with(RUNTIME_ERROR)
-    {
-        command.lines = before;
-    }
+    let error = RUN_ERRORS.map(|error| format!("{error}{}", command.status));
+    let said = command.lines.last().and_then(|(n, last)| {
+        let error = error
+            .iter()
+            .find(|error| last.text.ends_with(error.as_str()));
+        Some(printed(command.lines, (*n, error?)))
+    });
+    let command = Command {
+        lines: said.as_deref().unwrap_or(command.lines),
+        ..*command
+    };
     let reading = command::read(&command);
     if matches!(failure.kind, Kind::TestFailed | Kind::TestTimedOut) {
         if reading.fault == Fault::Unknown {

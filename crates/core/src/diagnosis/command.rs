@@ -15,7 +15,7 @@ use crate::build::{Fault, Kind};
 use crate::containerfile::StepLine;
 use crate::log::Line;
 
-use super::aside::asides;
+use super::aside::{TRACEBACK, asides};
 use super::groups::bare;
 use super::rules::{self, Known, Trust, Weight};
 
@@ -34,8 +34,6 @@ const NEXT: usize = 3;
 const GENERAL: usize = 40;
 /// The excerpt begins at most so many lines before the decisive one.
 const BEFORE: usize = 15;
-/// How Python heads a traceback.
-const TRACEBACK: &str = "Traceback (most recent call last)";
 /// Lines of a traceback at most.
 const LONGEST: usize = 300;
 /// The same before a line that only sums up.
@@ -254,8 +252,12 @@ fn general(found: &[Found], count: usize) -> Option<Found> {
         .filter(|general| again.is_none_or(|again| again.at < general.at))
         .or(again)
         // What sums up says at least of what.
-        .or_else(|| found.iter().find(is_special))
+        .or_else(|| {
+            let mut summed_up = found.iter().filter(|found| found.is(Weight::Consequence));
+            summed_up.find(is_special)
+        })
         .or_else(|| general.next())
+        .or_else(|| found.iter().find(is_special))
         .copied()
 }
 
@@ -300,7 +302,7 @@ fn doubt(told: Option<Found>, kind: Kind, texts: &[&str], text: &str) -> (Option
     let trust = found.known.rule.trust();
     let before = match trust {
         Trust::Sure => return (told, false),
-        Trust::Own => head(texts, &found).unwrap_or(found.at),
+        Trust::Own => beginning(texts, &found),
         Trust::Near | Trust::Follows => found.at.saturating_sub(AROUND),
     };
     let around = before..(found.at + AROUND).min(texts.len());

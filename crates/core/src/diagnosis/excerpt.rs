@@ -47,9 +47,7 @@ pub fn first(lines: &[(u64, Line)]) -> Excerpt {
         let said = line.1.text.trim_start();
         advice = match advice {
             Some(end) if said.starts_with(end) => None,
-            None => {
-                (ADVICE.iter()).find_map(|(begin, end)| said.starts_with(begin).then_some(*end))
-            }
+            None => begun(said, lines),
             going_on => going_on,
         };
         advice.is_none()
@@ -58,19 +56,30 @@ pub fn first(lines: &[(u64, Line)]) -> Excerpt {
     let shown = shown.filter(is_news);
     let mut first: Vec<&(u64, Line)> = shown.take(LINES).collect();
     let head = (first.iter()).position(|(_, line)| line.text.ends_with(QUOTED));
-    if let Some(head) = head
-        && let Some(end) = (lines.iter()).position(|(_, line)| line.text.trim() == QUOTED_TO)
-    {
-        let room = LINES - head - 1;
-        let end = lines.get(..end).unwrap_or_default().iter();
-        let mut end: Vec<&(u64, Line)> =
-            end.rev().filter(|line| is_shown(line)).take(room).collect();
-        end.reverse();
-        let begun = first.get(head).map_or(0, |(n, _)| *n);
-        first.truncate(head + 1);
-        first.extend(end.into_iter().filter(|(n, _)| *n > begun));
+    let head = head.and_then(|at| Some((at, first.get(at)?.0)));
+    let quoted_to = head.and_then(|(_, head)| {
+        let mut behind = lines.iter().filter(|(n, _)| *n > head);
+        behind.find(|(_, line)| line.text.trim() == QUOTED_TO)
+    });
+    if let (Some((at, head)), Some((end, _))) = (head, quoted_to) {
+        let within = lines
+            .iter()
+            .rev()
+            .filter(|(n, _)| (head + 1..*end).contains(n));
+        let room = LINES - at - 1;
+        let mut last: Vec<&(u64, Line)> = within.filter(|line| is_shown(line)).take(room).collect();
+        last.reverse();
+        first.truncate(at + 1);
+        first.extend(last);
     }
     quoted(&first)
+}
+
+/// How advice that begins with a line ends, where it does.
+fn begun(said: &str, lines: &[(u64, Line)]) -> Option<&'static str> {
+    let (_, end) = ADVICE.iter().find(|(begin, _)| said.starts_with(begin))?;
+    let mut texts = lines.iter().map(|(_, line)| line.text.trim_start());
+    texts.any(|text| text.starts_with(end)).then_some(end)
 }
 
 fn is_shown((_, line): &(u64, Line)) -> bool {

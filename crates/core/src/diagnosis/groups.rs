@@ -4,8 +4,6 @@ use crate::log::Line;
 
 /// How such a traceback begins, behind spaces.
 const HEAD: &str = "+ Exception Group ";
-/// How each of the others is announced, behind spaces.
-pub const NEXT: &str = "+-";
 
 /// The texts of lines, without the bars of such tracebacks.
 pub fn bare(lines: &[(u64, Line)]) -> Vec<&str> {
@@ -21,6 +19,16 @@ pub fn bare(lines: &[(u64, Line)]) -> Vec<&str> {
             }
         })
         .collect()
+}
+
+/// Whether the next of the others is announced: `+-+---------------- 1 ----------------`.
+pub fn announces_next(line: &str) -> bool {
+    let said = line.trim();
+    let number = said.trim_matches(['+', '-', ' ']);
+    said.starts_with("+-")
+        && said.ends_with("---")
+        && !number.is_empty()
+        && number.bytes().all(|c| c.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -48,5 +56,8 @@ mod tests {
         assert_eq!(texts[5], "  File \"/app/fetch.py\", line 31, in fetch");
         assert_eq!(texts[6], "ValueError: unsupported scheme");
         assert_eq!(bare(&lines[8..]), [group[8]]);
+        let announced: Vec<bool> = group.iter().map(|line| announces_next(line)).collect();
+        assert_eq!(announced.iter().position(|is| *is), Some(3));
+        assert!(!announced[7] && !announces_next("+-----+") && !announces_next("+- org:x:1"));
     }
 }

@@ -1,15 +1,18 @@
 //! Places in the user's own files that compilers, interpreters and test frameworks name.
 
-use std::ops::Range;
-use std::sync::LazyLock;
+mod forms;
 
-use regex::Regex;
+use std::ops::Range;
 
 use crate::build::{Location, clean};
 
 use super::aside::asides;
 use super::groups;
 use super::tree::{Tree, normal};
+use forms::{
+    CHANGES, COMPLAINS, DOCTEST, ENTERING, FINDINGS, FORMS, FRAMES, Frame, HARMLESS, HEADING,
+    HEADS, LOOSE, NAMED, PACKAGE, RAN_IN, ROWS, TABLE,
+};
 
 /// Places that a failure names at most.
 pub const MOST_LOCATIONS: usize = 10;
@@ -17,155 +20,6 @@ pub const MOST_LOCATIONS: usize = 10;
 const LOOKED_AT: usize = 1000;
 /// Directories that are remembered.
 const DEEP: usize = 20;
-
-/// One form in which a place is printed: groups `file`, `line`, and perhaps `col` and `msg`.
-const FORMS: &[&str] = &[
-    // gcc, clang, javac, swiftc, GoogleTest, mypy, flake8
-    r"^(?:\[ERROR\] )?(?P<file>[^\s:()\[\]]+):(?P<line>\d+):(?:(?P<col>\d+):)? (?:fatal )?(?:[Ee]rror|Failure|FAILED|syntax error|undefined reference to|multiple definition of|[A-Z]\d{3,4} )[:,]?(?: |$)?(?P<msg>.*)$",
-    // go build, go vet; indented: go test
-    r"^\s*(?P<file>[^\s:()]+\.go):(?P<line>\d+):(?:(?P<col>\d+):)? (?P<msg>.*)$",
-    // goroutines
-    r"^\s+(?P<file>/[^\s:()]+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$",
-    // tsc, csc
-    r"^(?P<file>[^\s:()]+)\((?P<line>\d+),(?P<col>\d+)\): error (?P<msg>.+)$",
-    r"^(?:Error: )?(?P<file>[^\s:()]+\.[cm]?tsx?):(?P<line>\d+):(?P<col>\d+) - error (?P<msg>.+)$",
-    // rustc
-    r"^\s*--> (?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)$",
-    // panics of Rust, new and old
-    r"panicked at (?P<file>[^\s:'()]+\.rs):(?P<line>\d+):(?P<col>\d+):?$",
-    r"panicked at '(?P<msg>.*)', (?P<file>[^\s:()]+\.rs):(?P<line>\d+):(?P<col>\d+)$",
-    // Maven, kotlinc
-    r"^\[ERROR\] (?P<file>/[^\s:]+):\[(?P<line>\d+),(?P<col>\d+)\] (?P<msg>.+)$",
-    r"^e: (?:file://)?(?P<file>[^\s:]+\.kts?):(?P<line>\d+):(?P<col>\d+):? (?P<msg>.+)$",
-    // Java frames, and what surefire sums up
-    r"^\s+at (?P<class>[\w.$]+)\.[\w$<>]+\((?P<file>\w+\.(?:java|kt|scala|groovy)):(?P<line>\d+)\)",
-    r"^\[ERROR\]\s+(?P<test>\w+)\.\w+:(?P<line>\d+)(?:->\S+)? ?(?P<msg>.*)$",
-    // node frames, bare locations of uncaught errors
-    r"^\s+at (?:.+ \()?(?:file://|(?:webpack|webpack-internal|vite)://[^/\s]*/+(?:\./)?)?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)\)?(?: \{)?$",
-    r"^(?:file://)?(?P<file>/[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+)$",
-    r"^\s*❯ (?:.+ )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
-    // pytest
-    r"^(?:file )?(?P<file>/\S+\.py)(?::|, line )(?P<line>\d+)$",
-    // bats, Next.js, Elixir
-    r"^\s*# \(in test file (?P<file>[^\s,]+), line (?P<line>\d+)\)",
-    r"^(?P<file>\./[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+)$",
-    r"^(?P<file>/[^\s:()]+\.(?:svelte|vue|astro)):(?P<line>\d+):(?P<col>\d+)$",
-    r"^\s*└─ (?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)\b",
-    // CMake with its calls, make, the shell, assert
-    r"^\s+(?P<file>[^\s:()]*CMakeLists\.txt|[^\s:()]+\.cmake):(?P<line>\d+) \((?P<msg>\w+)\)$",
-    r"^CMake Error at (?P<file>[^\s:]+):(?P<line>\d+)(?: \((?P<msg>[^)]*)\))?",
-    r"^(?P<file>[^\s:]*(?:[Mm]akefile|\.mk)):(?P<line>\d+): \*\*\* (?P<msg>.+)$",
-    r"^(?P<file>[^\s:()]+\.(?:sh|bash)): (?:line )?(?P<line>\d+): (?P<msg>.+)$",
-    r"^\S+: (?P<file>[^\s:()]+):(?P<line>\d+): (?P<msg>.*Assertion .* failed\.?)$",
-    // Ruby, PHP, Perl
-    r"^(?:\s+from )?(?P<file>[^\s:()]+\.rb):(?P<line>\d+):in (?P<msg>.+)$",
-    r"^(?P<msg>.+) in (?P<file>/\S+\.php)(?: on line |:)(?P<line>\d+)$",
-    r"^(?P<msg>.+) at (?P<file>[^\s()]+\.(?:p[lm]|t)) line (?P<line>\d+)[.,]",
-    // Files without a line: formatters, Vite
-    r"^[Ww]ould reformat:? (?P<file>\S+)$",
-    r"^ERROR: (?P<file>\S+) (?P<msg>Imports are .+)$",
-    r"^\[warn\] (?P<file>[^\s:()]+\.\w+)$",
-    r#"(?P<msg>(?:Could not resolve|failed to resolve import) "[^"]+") from "(?P<file>[^"]+)""#,
-    r"^file: (?P<file>[^\s:()]+)$",
-    // POMs
-    r"^\[(?:FATAL|ERROR)\].* (?P<file>/\S+\.xml): (?P<msg>.*)@ line (?P<line>\d+), column (?P<col>\d+)",
-    // pip
-    r"\(from line (?P<line>\d+) of (?P<file>[^)\s]+)\)",
-    // Babel
-    r"^\w*Error: (?P<file>[^\s:()]+): (?P<msg>.+) \((?P<line>\d+):(?P<col>\d+)\)$",
-    // Python, and pytest where it shows calls as Python does
-    r#"^\s*File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
-    r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): in .+$",
-    r"^(?P<file>[^\s:()]+\.py):(?P<line>\d+): (?P<msg>[A-Za-z_.]+(?:Error|Exception|Failed|Exit)\b.*|Failed)$",
-    r#"^E +File "(?P<file>[^"<>]+)", line (?P<line>\d+)"#,
-];
-
-/// Forms of what only heads, includes or announces what failed: they count where nothing else is found.
-const HEADS: &[&str] = &[
-    // gcc and clang; TAP of node; ExUnit; Playwright
-    r"^(?:In file included|\s+)? *from (?P<file>[^\s:()]+):(?P<line>\d+)(?::(?P<col>\d+))?[,:]$",
-    r"^\s+location: '(?P<file>[^\s:()]+):(?P<line>\d+):(?P<col>\d+)'$",
-    r"^ {5}(?P<file>[^\s:()]+\.exs):(?P<line>\d+)$",
-    r"^ +\d+\) (?:\[[^\]]+\] › )?(?P<file>[^\s:()]+\.[cm]?[jt]sx?):(?P<line>\d+):(?P<col>\d+) › (?P<msg>.+?)[ ─]*$",
-];
-
-/// Forms of whatever else names a place: they count where the file is known to be the user's.
-const ANYWHERE: &[&str] = &[
-    r#"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}|[\w@.+/-]*\b(?:Makefile|dune))["'`]?(?::line |:\[|:|\[|,? line | on line |: line | line: )(?P<line>\d+)(?:[:,] ?(?P<col>\d+))?\b"#,
-    // Not the number of its tests.
-    r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) ?\((?P<line>\d+)(?:[:,] ?(?P<col>\d+))?[):,]",
-    r"(?P<file>[\w@.+/-]*[\w+-]\.\w{1,8}) (?P<line>\d+):(?P<col>\d+)\b",
-];
-
-/// Index of the first form of Python's frames, the last of which is the first cause.
-const PYTHON: usize = FORMS.len() - 4;
-
-static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    FORMS
-        .iter()
-        .filter_map(|form| Regex::new(form).ok())
-        .collect()
-});
-static HEADERS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    HEADS
-        .iter()
-        .filter_map(|form| Regex::new(form).ok())
-        .collect()
-});
-static LOOSE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    ANYWHERE
-        .iter()
-        .filter_map(|form| Regex::new(form).ok())
-        .collect()
-});
-/// What only remarks something, heads what is told behind it, or sums it up.
-static HARMLESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(
-        r#"(?i)\b(?:warn|\w*warning)\b|^\s*(?:info|hint) •|\b(?:note|info|hint):| (?:›|=>) |^g?make(?:\[\d+\])?: \*\*\* |\blevel"?[=:] ?"?(?:info|debug|trace)|^\W*(?:[\dT:.,Z+-]+ +)*\[?(?-i:INFO|DEBUG|TRACE|NOTICE|[IWD]\d{4})\b"#,
-    )
-    .ok()
-});
-/// The directory that pnpm puts before the lines of a package's script.
-static NAMED: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^(?P<directory>[\w@.-]+(?:/[\w@.-]+)+) [\w:-]+: ").ok());
-static ENTERING: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"^g?make(?:\[\d+\])?: (?P<way>Entering|Leaving) directory '(?P<directory>[^']+)'$")
-        .ok()
-});
-/// A file on a line of its own, as eslint heads its findings; and one of these.
-static HEADING: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^(?: +Line +)?(?P<file>[^\s:()]+\.\w{1,6}) *$").ok());
-static FINDINGS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    [
-        r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?:[Ee]rror:?|✖)\s+(?P<msg>.+)$",
-        r"^\s*(?P<line>\d+):(?P<col>\d+)\s+(?P<harmless>[Ww]arning:?)\s+(?P<msg>.+)$",
-        r"^\s+Line (?P<line>\d+):(?P<col>\d+):\s+(?P<msg>.+)$",
-        r"^ {2,}(?P<line>\d+) {2,}(?P<msg>\S.*)$",
-        r"^(?P<msg>Module not found: .+)$",
-    ]
-    .iter()
-    .filter_map(|form| Regex::new(form).ok())
-    .collect()
-});
-static CHANGES: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?:^|[\s;&|(])(?:(?:cd|pushd|-C|--directory|--cwd|--prefix|--project-dir)(?: +|=)(?P<to>[^\s;&|)]+)|(?:--manifest-path|--file|-f)(?: +|=)(?P<of>[^\s;&|)]+)/(?:Cargo\.toml|pom\.xml|[Mm]akefile))").ok()
-});
-/// Where a program that runs others says that one of them ran, behind what that printed: npm, turbo.
-static RAN_IN: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"^npm (?:ERR!|error) (?:path|location) (?P<npm>/\S+)$|^\S+#\S+: command \((?P<turbo>/[^)]+)\)").ok()
-});
-/// How go test ends a package.
-static PACKAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"^(?:FAIL|ok|\?)\s+(?P<package>[\w.~/-]+)\s+(?:\(cached\)|[\d.]+s|\[.+\])").ok()
-});
-/// What a test of Go complains of; without such words a line of its log may be one of before it failed.
-static COMPLAINS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)want|got\b|expect|!=|not equal|should|error|fail|\bnil\b|timed out|missing|diff|must|panic|invalid|wrong|mismatch").ok()
-});
-/// A test in documentation of Rust, whose place is that of the code, not that of the program made of it.
-static DOCTEST: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"^---- (?P<file>\S+\.rs) - .*\(line (?P<line>\d+)\) stdout ----$").ok()
-});
 
 /// The places in order, each once, of the lines from `begins` on; `command` is the instruction that printed them. Where
 /// something is only remarked counts for `linters`, where they tell nothing else.
@@ -192,6 +46,7 @@ pub fn locations(
         frames: Vec::new(),
         is_pytest: false,
         heading: None,
+        table: None,
         headline: None,
         package: None,
         is_doctest: false,
@@ -209,6 +64,8 @@ pub fn locations(
             continue;
         }
         let package = packages.iter().find(|(lines, _)| lines.contains(&at));
+        // What does not compile is told from where go ran.
+        let package = package.filter(|_| line.starts_with(' '));
         reader.package = package.map(|(_, package)| *package);
         reader.take(line);
         // Guesses give way to files that are known.
@@ -313,7 +170,9 @@ struct Reader<'a, 't> {
     /// Frames of Python, whose message comes behind them.
     frames: Vec<(bool, Location)>,
     is_pytest: bool,
+    /// The file that findings are of, or a table.
     heading: Option<&'a str>,
+    table: Option<&'a str>,
     headline: Option<&'a str>,
     /// The package whose tests Go runs.
     package: Option<&'a str>,
@@ -334,7 +193,7 @@ impl<'a> Reader<'a, '_> {
             // Of the JVM: what was thrown first is told last.
             self.next = 0;
         }
-        if line.trim_start().starts_with(groups::NEXT) {
+        if groups::announces_next(line) {
             // An exception that another holds: it was raised before that.
             self.close(None);
             self.next = 0;
@@ -355,11 +214,27 @@ impl<'a> Reader<'a, '_> {
             }
             return;
         }
-        let place = REGEXES
+        if let Some(table) = TABLE.as_ref().and_then(|regex| regex.captures(line)) {
+            self.table = table.name("file").map(|file| file.as_str());
+            return;
+        }
+        if let Some(file) = self.table
+            && let Some(row) = ROWS.as_ref().and_then(|regex| regex.captures(line))
+        {
+            let text = |name: &str| row.name(name).map(|group| group.as_str());
+            if let Some(place) = self.place(file, text("line"), None, text("msg")) {
+                self.add(place);
+            }
+            return;
+        }
+        let place = FORMS
             .iter()
-            .enumerate()
-            .find_map(|(form, regex)| Some((form, regex.captures(line)?)));
-        let Some((form, place)) = place else {
+            .find_map(|form| Some((None, form.captures(line)?)));
+        let mut frames = FRAMES.iter();
+        let place = place.or_else(|| {
+            frames.find_map(|(frame, form)| Some((Some(*frame), form.captures(line)?)))
+        });
+        let Some((frame, place)) = place else {
             if !self.anywhere(line) && !self.frames.is_empty() {
                 self.go_on(line);
             }
@@ -388,9 +263,12 @@ impl<'a> Reader<'a, '_> {
                     .is_some_and(|regex| regex.is_match(message))
             });
         match self.place(file, text("line"), text("col"), message) {
-            Some(frame) if form >= PYTHON => {
-                self.is_pytest = form > PYTHON;
-                self.frames.push(frame);
+            Some(place) if frame.is_some() => {
+                self.is_pytest = frame != Some(Frame::Python);
+                self.frames.push(place);
+                if frame == Some(Frame::Raised) {
+                    self.close(None);
+                }
             }
             Some((_, log)) if is_log => self.note(log),
             Some(_) if self.is_doctest && line.contains("panicked at ") => {}
@@ -477,7 +355,7 @@ impl<'a> Reader<'a, '_> {
         let is_in = entering
             .name("way")
             .is_some_and(|way| way.as_str() == "Entering");
-        if is_in && self.directories.len() < DEEP {
+        if is_in && self.directories.len() < 3 * DEEP {
             self.directories.push(directory.to_owned());
         } else if !is_in && let Some(at) = self.directories.iter().rposition(|one| one == directory)
         {
@@ -502,7 +380,7 @@ impl<'a> Reader<'a, '_> {
                 return true;
             }
         }
-        let Some(head) = HEADERS.iter().find_map(|form| form.captures(line)) else {
+        let Some(head) = HEADS.iter().find_map(|form| form.captures(line)) else {
             return false;
         };
         let text = |name: &str| head.name(name).map(|group| group.as_str());

@@ -337,3 +337,45 @@ proptest::proptest! {
         proptest::prop_assert!(matches!(failure.fault, Fault::Code | Fault::Unknown), "{:?}", failure);
     }
 }
+
+#[test]
+fn what_buildah_says_of_a_test_that_failed_is_not_the_tests() {
+    let explained = |status, printed: &[&str]| {
+        let mut failure = Failure::new(Phase::Test, Kind::TestFailed, "the test failed");
+        let command = Command {
+            lines: &lines(printed),
+            status,
+            text: "pytest -q",
+        };
+        explain_test(&mut failure, &command, &Tree::default());
+        (failure.message, failure.excerpt)
+    };
+    let exited = "subprocess exited with status 137";
+    let killed = [
+        "epoch 1",
+        "Killed",
+        exited,
+        exited,
+        "Error: exit status 137",
+    ];
+    let (message, excerpt) = explained(137, &killed);
+    assert_eq!(message, "the test failed: Killed");
+    assert_eq!(excerpt.as_deref(), Some("Killed"));
+    let within = [
+        "epoch 1",
+        "no newlinesubprocess exited with status 3",
+        "Error: exit status 3",
+    ];
+    let (_, excerpt) = explained(3, &within);
+    assert_eq!(excerpt.as_deref(), Some("epoch 1\nno newline"));
+    let rootless = ["one", "Error: while running runtime: exit status 3"];
+    assert_eq!(explained(3, &rootless).1.as_deref(), Some("one"));
+    let (message, excerpt) = explained(3, &["Error: exit status 3"]);
+    assert_eq!(
+        (message.as_str(), excerpt),
+        ("the test failed, without output", None)
+    );
+    // A program may say the like of another status.
+    let own = ["Error: exit status 9"];
+    assert_eq!(explained(1, &own).1.as_deref(), Some(own[0]));
+}

@@ -592,25 +592,33 @@ fn what_the_report_of_a_test_quotes_is_no_cause_of_its_own() {
 
 #[test]
 fn a_traceback_that_has_ended_heads_nothing_else() {
-    let lines = [
+    let texts = [
         "Traceback (most recent call last):",
         "  File \"/app/images.py\", line 40, in fetch",
         "OSError: image is gone",
         "12 categories, 2 products",
         "CommandError: price is negative",
     ];
-    let lines = &self::lines(&lines);
-    let reading = read(&Command {
-        lines,
-        status: 1,
-        text: "RUN python manage.py seed",
-    });
-    assert_eq!(reading.begins, 0, "the first exception is the cause");
-    let later = &lines[3..];
-    let reading = read(&Command {
-        lines: later,
-        status: 1,
-        text: "RUN python manage.py seed",
-    });
-    assert_eq!(reading.begins, 1);
+    assert!(is_open(&texts, 0, 2));
+    assert!(!is_open(&texts, 0, 4));
+    assert!(is_open(&texts, 3, 4), "no traceback");
+}
+
+#[test]
+fn an_old_line_is_not_the_reason_where_the_last_says_more() {
+    let mut texts = vec!["cat: /etc/build-host: No such file or directory"];
+    texts.extend(["progress"; 60]);
+    texts.push("build.sh: error: theme.json: unknown colour");
+    let told = told(1, "RUN ./build.sh", &texts);
+    assert_eq!((told.0, told.2), (Kind::CommandFailed, Some(61)));
+}
+
+#[test]
+fn what_compilers_say_through_npm_is_of_a_package() {
+    let lines = [
+        "npm error gyp ERR! build error",
+        "npm error ../src/x.cc:1:10: fatal error: cairo.h: No such file or directory",
+        "npm error code 1",
+    ];
+    assert_eq!(told(1, "RUN npm ci", &lines).0, Kind::PackageInstallFailed);
 }

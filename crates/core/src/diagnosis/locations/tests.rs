@@ -35,7 +35,6 @@ fn app(files: &[&str]) -> Tree {
 
 #[test]
 fn every_form_is_read_and_system_files_are_not() {
-    assert_eq!(REGEXES.len(), FORMS.len());
     let lines = [
         "/usr/include/stdio.h:1:2: error: not ours",
         "src/main.c:1:25: error: 'x' undeclared",
@@ -456,4 +455,40 @@ fn the_exceptions_of_a_group_come_before_the_group() {
             at("crawler/run.py", 12, None)
         ]
     );
+}
+
+#[test]
+fn what_looks_like_a_group_or_a_table_changes_nothing() {
+    let tree = app(&["a.py", "b.py", "setup.py", "src/Kernel.php"]);
+    let banner = ["a.py:5: ValueError: x", "+-----+", "b.py:7: KeyError: y"];
+    let both = [at("a.py", 5, None), at("b.py", 7, None)];
+    assert_eq!(places(&banner, &tree, ""), both);
+    let counted = ["setup.py", "  12  34 571 a.py"];
+    assert_eq!(places(&counted, &tree, ""), []);
+    let table = [
+        "  Line   src/Kernel.php                ",
+        " ------ ------------------------------",
+        "  27     Call to an undefined method",
+    ];
+    assert_eq!(places(&table, &tree, ""), [at("src/Kernel.php", 27, None)]);
+    let quoted = app(&["firmware/uart.c", "host/uart.c"]);
+    assert_eq!(
+        places(
+            &["uart.c:5:1: error: x"],
+            &quoted,
+            "RUN bash -c \"cd firmware && make\""
+        ),
+        [at("firmware/uart.c", 5, 1)]
+    );
+}
+
+#[test]
+fn what_does_not_compile_is_told_from_where_go_ran() {
+    let tree = app(&["util_test.go", "internal/a/util_test.go"]);
+    let lines = [
+        "# example.com/shop [example.com/shop.test]",
+        "./util_test.go:9:2: undefined: x",
+        "ok  \texample.com/shop/internal/a\t0.010s",
+    ];
+    assert_eq!(places(&lines, &tree, ""), [at("util_test.go", 9, 2)]);
 }

@@ -43,6 +43,9 @@ const COMMANDS: &[(&str, &str)] = &[
     ("shell", include_str!("shell.toml")),
 ];
 
+/// Families that tell of what is outside of the code.
+const OUTSIDE: &[&str] = &["system", "git", "network"];
+
 /// Bytes of each end of a line that are looked at: what failed stands at its beginning, why at its end.
 const LOOKED_AT: usize = 1000;
 /// The same of an error of Buildah, which may list several.
@@ -214,8 +217,9 @@ const STEP: &str = "building at STEP \"";
 const AGAIN: &str = r"(?i)\bretrying\b|will (be )?retr(y|ied)|\b(tries|retries|attempts) (left|remaining)\b|^\[MIRROR\] |^\[WARNING\] Could not transfer metadata";
 /// How a program's own log has a line, after which it mostly goes on.
 const LOGGED: &str = r"^\W*\d{4}-\d\d-\d\d[T ]\S*\W.*?\b(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\b|^\W*(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING)\b";
-/// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `, `npm error `.
-const NAMED: &str = r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][A-Za-z_][\w-]*)+:|npm (ERR!|error)) +(?P<rest>\S.*)";
+/// What runs several programs puts before their lines: `[javac] `, `web:build: `, `packages/web build: `.
+const NAMED: &str =
+    r"^ *(\[[\w:./-]{1,40}\]|[@\w][@\w./-]*( [\w-]+|[:#][A-Za-z_][\w-]*)+:) +(?P<rest>\S.*)";
 
 /// The name of a test, what it expected, and its source: not what it met.
 const NAMED_OR_EXPECTED: &str = r"^ *(\xe2\x97\x8f|\xe2\x9c\x95|\xe2\x9c\x96|\xc3\x97|FAIL|--- FAIL:|=== RUN|_{3,}) |^(FAIL|ERROR): \w+ \(|^[\sE]*([Ee]xpected|[Ww]ant) *:|^> {3,}\S";
@@ -346,7 +350,18 @@ pub fn for_command(line: &str, next: &[&str], status: i32, step: &str) -> Option
     let whole = of(line);
     // What a program says of itself is often only that one of several has failed.
     let inner = || without_name(line).and_then(of).filter(is_cause);
+    // What compilers say through npm is of packages.
+    let is_outside = |known: &&Known| OUTSIDE.contains(&known.family);
+    let inner = || inner().or_else(|| of(behind_npm(line)?).filter(is_cause).filter(is_outside));
     whole.filter(is_cause).or_else(inner).or(whole)
+}
+
+/// A line that npm quotes.
+fn behind_npm(line: &str) -> Option<&str> {
+    let rest = line
+        .strip_prefix("npm error ")
+        .or_else(|| line.strip_prefix("npm ERR! "))?;
+    Some(rest.trim_start())
 }
 
 /// A line behind the name of who printed it.
@@ -402,13 +417,13 @@ pub fn of_environment(line: &str) -> Option<&'static Known> {
     })
 }
 
-/// Whether a compiler says here what it refuses.
+/// Whether a compiler, or what speaks as one, says here what it refuses.
 pub fn is_of_a_compiler(line: &str) -> bool {
     FOR_COMMANDS.as_ref().is_some_and(|rules| {
         rules
             .matching(line)
             .next()
-            .is_some_and(|known| known.rule.kind == Kind::CompileError)
+            .is_some_and(|known| matches!(known.rule.kind, Kind::CompileError | Kind::LintFailed))
     })
 }
 
@@ -417,12 +432,9 @@ pub fn is_logged(line: &str) -> bool {
     matches(LOG.as_ref(), line)
 }
 
-/// Whether such a line tells of nothing worse than a warning.
-pub fn is_logged_as_harmless(line: &str) -> bool {
-    is_logged(line)
-        && !["ERROR", "CRITICAL", "FATAL"]
-            .iter()
-            .any(|level| line.contains(level))
+/// Whether such a line warns: of something that the program goes on after.
+pub fn is_logged_warning(line: &str) -> bool {
+    is_logged(line) && line.contains("WARN")
 }
 
 /// Whether a line names a test, or tells what it expected.
