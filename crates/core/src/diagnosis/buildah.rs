@@ -270,14 +270,17 @@ fn command_failure(status: i32, error: (u64, &str), end: &BuildahEnd<'_>) -> Fai
 fn printed(lines: &[(u64, Line)], (number, error): (u64, &str)) -> Vec<(u64, Line)> {
     let until = lines.partition_point(|(n, _)| *n < number);
     let mut printed = lines.get(..until).unwrap_or(lines).to_vec();
+    let mut times = 0;
     while printed
         .last()
         .is_some_and(|(_, line)| line.text.starts_with(SUBPROCESS))
     {
         printed.pop();
+        times += 1;
     }
-    // The second time it may say so behind what the command printed last.
-    if let Some((_, line)) = printed.last_mut()
+    // It says so twice, the first time perhaps behind what the command printed last.
+    if times == 1
+        && let Some((_, line)) = printed.last_mut()
         && let Some((before, status)) = line.text.rsplit_once(SUBPROCESS)
         && status.bytes().all(|c| c.is_ascii_digit())
     {

@@ -364,6 +364,7 @@ fn what_buildah_says_of_a_test_that_failed_is_not_the_tests() {
     let within = [
         "epoch 1",
         "no newlinesubprocess exited with status 3",
+        "subprocess exited with status 3",
         "Error: exit status 3",
     ];
     let (_, excerpt) = explained(3, &within);
@@ -375,6 +376,11 @@ fn what_buildah_says_of_a_test_that_failed_is_not_the_tests() {
         (message.as_str(), excerpt),
         ("the test failed, without output", None)
     );
+    let rootless = [
+        "tool: subprocess exited with status 3",
+        "Error: while running runtime: exit status 3",
+    ];
+    assert_eq!(explained(3, &rootless).1.as_deref(), Some(rootless[0]));
     // A program may say the like of another status.
     let own = ["Error: exit status 9"];
     assert_eq!(explained(1, &own).1.as_deref(), Some(own[0]));
