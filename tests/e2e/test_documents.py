@@ -33,6 +33,14 @@ def project(directory: Path, base: str) -> Path:
     return directory
 
 
+def staged(directory: Path, base: str) -> Path:
+    """The same where the image itself has only what it is for: its tests run in the stage `builder`."""
+    project(directory, base)
+    whole = (directory / "Containerfile").read_text().replace(f"FROM {base}", f"FROM {base} AS builder")
+    (directory / "Containerfile").write_text(f"{whole}FROM {base}\nCOPY --from=builder /usr/local/bin/api /usr/local/bin/api\n")
+    return directory
+
+
 def shell(server: Server, line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = server.env | {"PATH": f"{binary().parent}:{server.env['PATH']}"}
     return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
@@ -66,7 +74,7 @@ def test_the_commands_of_the_readme_work_one_after_the_other(
 async def test_the_first_call_of_the_readme_builds_tests_and_publishes(
     make_server: MakeServer, registry: LocalRegistry, base: str, tmp_path: Path
 ) -> None:
-    directory = project(tmp_path / "api", base)
+    directory = staged(tmp_path / "api", base)
     found = re.search(r"[Tt]he call that an agent makes is\n\n```json\n(.*?)\n```", README, re.DOTALL)
     assert found
     text = found[1].replace(DIRECTORY, str(directory)).replace(TAG, f"{registry.host}/first/api:1")
