@@ -25,8 +25,8 @@ use super::tender;
 pub const FOLLOWED: usize = 40;
 /// So many more are read at the same time, each for a moment.
 pub const READ: usize = 8;
-/// Longest to ask for it: answers wait for it.
-const ASKED: Duration = Duration::from_secs(2);
+/// Longest to ask the cluster for something that an answer waits for.
+pub const ASKED: Duration = Duration::from_secs(2);
 /// For how long what nodes have free is taken as known.
 const CAPACITY_KEPT: Duration = Duration::from_secs(10);
 

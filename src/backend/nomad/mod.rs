@@ -51,7 +51,7 @@ use crate::runner::reporter::now_ms;
 
 use self::books::Page;
 use self::cluster::Known;
-use self::core::Core;
+use self::core::{ASKED, Core};
 use self::depot::NomadDepot;
 use self::health::Examined;
 use self::shelf::Shelf;
@@ -68,8 +68,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const WELL: Duration = Duration::from_secs(3);
 /// How long an answer waits for what a running build has said so far, where nobody has read it yet.
 const FIRST_READ: Duration = Duration::from_secs(2);
-/// How long an answer waits for the allocation of an ended build.
-const ASKED: Duration = Duration::from_secs(2);
 /// Pause before what comes behind the end of a build is looked for again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Events closer together than this are taken together.
@@ -177,11 +175,7 @@ impl NomadBackend {
             Ok(Ok(allocation)) => {
                 (self.core.books).take(id, |known| known.take_allocation(allocation, now_ms()))
             }
-            // Where there is a repository, its last task or a server says what became of the log.
-            Ok(Err(NomadError::NotFound { .. })) if self.core.shelf.is_none() => {
-                self.core.books.take(id, Known::lose_log);
-            }
-            Ok(Err(NomadError::NotFound { .. })) => {}
+            Ok(Err(NomadError::NotFound { .. })) => self.lose_log(id),
             Ok(Err(error)) => {
                 tracing::debug!(%error, build = %id, "the allocation of an ended build cannot be read");
             }
@@ -190,6 +184,14 @@ impl NomadBackend {
             }
         }
         Ok(self.core.books.page(id).unwrap_or(page))
+    }
+
+    /// Notes that nothing of a log is left where it was written. Where there is a repository, the build's last task or
+    /// a server says what became of it.
+    fn lose_log(&self, id: &BuildId) {
+        if self.core.shelf.is_none() {
+            self.core.books.take(id, Known::lose_log);
+        }
     }
 
     /// Whether this server has read so many lines of a log; `false` also while somebody reads it.
@@ -300,8 +302,8 @@ impl NomadBackend {
             && let Err(error) = follow::advance_ended(&self.core, allocation, &mut log).await
         {
             tracing::debug!(%error, build = %id, "the log of an ended build cannot be read");
-            if self.core.shelf.is_none() && follow::is_collected(&error) {
-                self.core.books.take(id, Known::lose_log);
+            if follow::is_collected(&error) {
+                self.lose_log(id);
             }
         }
         log.progress.lines >= lines

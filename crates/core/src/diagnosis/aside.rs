@@ -40,24 +40,17 @@ pub fn asides(lines: &[&str]) -> Vec<Range<usize>> {
     while let Some(line) = lines.get(next) {
         let section = SECTIONS.iter().find(|(begin, _)| line.starts_with(begin));
         let end = match section {
-            Some((_, ends)) => lines
-                .iter()
-                .enumerate()
-                .skip(next + 1)
-                .find(|(_, line)| ends.iter().any(|end| line.starts_with(end)))
-                .map_or(lines.len(), |(at, _)| at),
-            None if HEADS.iter().any(|head| line.starts_with(head)) => end(lines, next),
-            None if rules::is_logged_warning(line) => match logged(lines, next) {
-                Some(end) => end,
-                None => {
-                    next += 1;
-                    continue;
-                }
-            },
-            None => {
-                next += 1;
-                continue;
+            Some((_, ends)) => {
+                let mut behind = lines.iter().enumerate().skip(next + 1);
+                let end = behind.find(|(_, line)| ends.iter().any(|end| line.starts_with(end)));
+                Some(end.map_or(lines.len(), |(at, _)| at))
             }
+            None if HEADS.iter().any(|head| line.starts_with(head)) => Some(end(lines, next)),
+            None => logged(lines, next),
+        };
+        let Some(end) = end else {
+            next += 1;
+            continue;
         };
         found.push(next..end);
         next = end;
@@ -67,10 +60,10 @@ pub fn asides(lines: &[&str]) -> Vec<Range<usize>> {
 
 /// Panics of Rust in tests that pass, as `--nocapture` shows them: `failures:` lists those that do not.
 fn panics_of_passing_tests(lines: &[&str]) -> Vec<Range<usize>> {
-    let thread = |line: &str| {
+    fn thread(line: &str) -> Option<&str> {
         let (name, rest) = line.strip_prefix("thread '")?.split_once('\'')?;
-        rest.contains("panicked at ").then(|| name.to_owned())
-    };
+        rest.contains("panicked at ").then_some(name)
+    }
     // Without it each failed test has a section of its own, which has what its threads said.
     if (lines.iter()).any(|line| line.starts_with("---- ") && line.ends_with(" stdout ----")) {
         return Vec::new();
@@ -81,8 +74,7 @@ fn panics_of_passing_tests(lines: &[&str]) -> Vec<Range<usize>> {
         .collect();
     let panics = lines.iter().enumerate();
     let panics = panics.filter_map(|(at, line)| Some((at, thread(line)?)));
-    let (own, others): (Vec<_>, Vec<_>) =
-        panics.partition(|(_, thread)| failed.contains(&thread.as_str()));
+    let (own, others): (Vec<_>, Vec<_>) = panics.partition(|(_, thread)| failed.contains(thread));
     // Where none is of a test that failed, threads of such a test have panicked.
     let others = others.into_iter().filter(|_| !own.is_empty());
     others.map(|(at, _)| at..at + 2).collect()
@@ -90,9 +82,9 @@ fn panics_of_passing_tests(lines: &[&str]) -> Vec<Range<usize>> {
 
 /// The end of an exception that a program's log warns of, where the log goes on behind it.
 fn logged(lines: &[&str], head: usize) -> Option<usize> {
-    (lines.get(head + 1)?)
-        .starts_with(TRACEBACK)
-        .then_some(())?;
+    if !lines.get(head + 1)?.starts_with(TRACEBACK) || !rules::is_logged_warning(lines.get(head)?) {
+        return None;
+    }
     let end = end(lines, head);
     rules::is_logged(lines.get(end)?).then_some(end)
 }

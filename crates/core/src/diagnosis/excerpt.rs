@@ -54,25 +54,25 @@ pub fn first(lines: &[(u64, Line)]) -> Excerpt {
     };
     let shown = together.filter(|line| is_shown(line) && !has_passed(&line.1.text));
     let shown = shown.filter(is_news);
-    let mut first: Vec<&(u64, Line)> = shown.take(LINES).collect();
-    let head = (first.iter()).position(|(_, line)| line.text.ends_with(QUOTED));
-    let head = head.and_then(|at| Some((at, first.get(at)?.0)));
-    let quoted_to = head.and_then(|(_, head)| {
-        let mut behind = lines.iter().filter(|(n, _)| *n > head);
-        behind.find(|(_, line)| line.text.trim() == QUOTED_TO)
-    });
-    if let (Some((at, head)), Some((end, _))) = (head, quoted_to) {
-        let within = lines
-            .iter()
-            .rev()
-            .filter(|(n, _)| (head + 1..*end).contains(n));
-        let room = LINES - at - 1;
-        let mut last: Vec<&(u64, Line)> = within.filter(|line| is_shown(line)).take(room).collect();
-        last.reverse();
-        first.truncate(at + 1);
-        first.extend(last);
-    }
-    quoted(&first)
+    let first: Vec<&(u64, Line)> = shown.take(LINES).collect();
+    quoted(&with_end(lines, &first).unwrap_or(first))
+}
+
+/// What is shown of `lines`, with the end of what pip quotes of the build of a package instead of its beginning; `None`:
+/// it quotes none.
+fn with_end<'a>(
+    lines: &'a [(u64, Line)],
+    shown: &[&'a (u64, Line)],
+) -> Option<Vec<&'a (u64, Line)>> {
+    let at = (shown.iter()).position(|(_, line)| line.text.ends_with(QUOTED))?;
+    let (head, _) = shown.get(at)?;
+    let mut behind = lines.iter().filter(|(n, _)| n > head);
+    let (end, _) = behind.find(|(_, line)| line.text.trim() == QUOTED_TO)?;
+    let within = lines.iter().rev().filter(|(n, _)| n > head && n < end);
+    let within = within.filter(|line| is_shown(line)).take(LINES - at - 1);
+    let mut last: Vec<&(u64, Line)> = within.collect();
+    last.reverse();
+    Some([shown.get(..=at)?, &last].concat())
 }
 
 /// How advice that begins with a line ends, where it does.

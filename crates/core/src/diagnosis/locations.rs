@@ -4,6 +4,8 @@ mod forms;
 
 use std::ops::Range;
 
+use regex::Captures;
+
 use crate::build::{Location, clean};
 
 use super::aside::asides;
@@ -205,9 +207,7 @@ impl<'a> Reader<'a, '_> {
         if let Some(file) = self.heading
             && let Some(place) = FINDINGS.iter().find_map(|form| form.captures(line))
         {
-            let text = |name: &str| place.name(name).map(|group| group.as_str());
-            let found = self.place(file, text("line"), text("col"), text("msg"));
-            match (found, text("harmless")) {
+            match (self.place_in(file, &place), place.name("harmless")) {
                 (Some((true, location)), Some(_)) => self.remark(location),
                 (Some(place), None) => self.add(place),
                 _ => {}
@@ -221,8 +221,7 @@ impl<'a> Reader<'a, '_> {
         if let Some(file) = self.table
             && let Some(row) = ROWS.as_ref().and_then(|regex| regex.captures(line))
         {
-            let text = |name: &str| row.name(name).map(|group| group.as_str());
-            if let Some(place) = self.place(file, text("line"), None, text("msg")) {
+            if let Some(place) = self.place_in(file, &row) {
                 self.add(place);
             }
             return;
@@ -371,10 +370,7 @@ impl<'a> Reader<'a, '_> {
             let doctest = DOCTEST.as_ref().and_then(|regex| regex.captures(line));
             self.is_doctest = doctest.is_some();
             if let Some(doctest) = doctest {
-                let text = |name: &str| doctest.name(name).map(|group| group.as_str());
-                let place =
-                    text("file").and_then(|file| self.place(file, text("line"), None, None));
-                if let Some(place) = place {
+                if let Some(place) = self.place_of(&doctest) {
                     self.add(place);
                 }
                 return true;
@@ -383,10 +379,7 @@ impl<'a> Reader<'a, '_> {
         let Some(head) = HEADS.iter().find_map(|form| form.captures(line)) else {
             return false;
         };
-        let text = |name: &str| head.name(name).map(|group| group.as_str());
-        let place =
-            text("file").and_then(|file| self.place(file, text("line"), text("col"), text("msg")));
-        if let Some((_, location)) = place {
+        if let Some((_, location)) = self.place_of(&head) {
             self.note(location);
         }
         true
@@ -407,6 +400,17 @@ impl<'a> Reader<'a, '_> {
         if self.harmless.len() < MOST_LOCATIONS {
             self.harmless.push(location);
         }
+    }
+
+    /// What the groups of a form name.
+    fn place_of(&self, named: &Captures<'_>) -> Option<(bool, Location)> {
+        self.place_in(named.name("file")?.as_str(), named)
+    }
+
+    /// The same, of a file that stands elsewhere.
+    fn place_in(&self, file: &str, named: &Captures<'_>) -> Option<(bool, Location)> {
+        let text = |name: &str| named.name(name).map(|group| group.as_str());
+        self.place(file, text("line"), text("col"), text("msg"))
     }
 
     /// Whether the file is known to be one of the source, and the place.

@@ -349,11 +349,14 @@ pub fn for_command(line: &str, next: &[&str], status: i32, step: &str) -> Option
     let is_cause = |known: &&Known| known.rule.weight == Weight::Cause;
     let whole = of(line);
     // What a program says of itself is often only that one of several has failed.
-    let inner = || without_name(line).and_then(of).filter(is_cause);
+    let named = || without_name(line).and_then(of).filter(is_cause);
     // What compilers say through npm is of packages.
-    let is_outside = |known: &&Known| OUTSIDE.contains(&known.family);
-    let inner = || inner().or_else(|| of(behind_npm(line)?).filter(is_cause).filter(is_outside));
-    whole.filter(is_cause).or_else(inner).or(whole)
+    let is_outside = |known: &&Known| is_cause(known) && OUTSIDE.contains(&known.family);
+    let of_npm = || behind_npm(line).and_then(of).filter(is_outside);
+    (whole.filter(is_cause))
+        .or_else(named)
+        .or_else(of_npm)
+        .or(whole)
 }
 
 /// A line that npm quotes.
